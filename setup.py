@@ -1,0 +1,5 @@
+"""The compiled core: cffi in API mode over native/ (everything else is in pyproject.toml)."""
+
+from setuptools import setup
+
+setup(cffi_modules=["native/build_core.py:ffibuilder"])
