@@ -1,0 +1,13 @@
+/* The x86-64 part of kvm.h: names for the unnamed structs of <asm/kvm.h>. */
+#ifndef SHARDIO_KVM_X86_H
+#define SHARDIO_KVM_X86_H
+
+#include "kvm.h"
+
+#ifdef __x86_64__
+typedef __typeof__(((struct kvm_vcpu_events *)0)->exception) shardio_kvm_event_exception;
+typedef __typeof__(((struct kvm_vcpu_events *)0)->interrupt) shardio_kvm_event_interrupt;
+typedef __typeof__(((struct kvm_vcpu_events *)0)->nmi) shardio_kvm_event_nmi;
+#endif
+
+#endif
