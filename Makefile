@@ -1,0 +1,82 @@
+# Everything that a clean clone needs: each target sets up what it uses and is quick when nothing changed.
+#
+#   make setup   the virtual environment in .venv, with the compiled core
+#   make run     the demo guest (needs /dev/kvm)
+#   make test    lint, the sanitizer harness of the core, the test suite, sdist and wheel
+#   make bench   the benchmark suites        make soak    the tests that run for minutes
+#   make lint    ruff, mypy, import floors   make clean   removes what was built, .venv included
+
+SHELL  := /bin/sh
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip --disable-pip-version-check --quiet
+NATIVE := $(filter-out native/_core.c,$(wildcard native/*.c native/*.h native/*.cdef native/*.py))
+BIOS   := /usr/share/seabios/bios.bin
+# One builder at a time: setuptools' build directory is shared.
+BUILD  := flock build/.lock $(PY) setup.py -q build_ext --inplace
+
+.PHONY: setup core run test bench soak lint native-test check-dist seabios clean
+.DELETE_ON_ERROR:
+
+setup: $(VENV)/.installed $(VENV)/.core
+
+$(VENV)/.created:
+	@python=$$(tools/prerequisites "$(PYTHON)") && "$$python" -m venv $(VENV)
+	@$(PIP) install --upgrade pip
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created pyproject.toml setup.py
+	@echo "installing shardio and its tools into $(VENV)"
+	@$(PIP) install 'setuptools>=77' 'cffi>=1.16'
+	@mkdir -p build
+	@flock build/.lock $(PIP) install --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+# The editable install has built the core once; afterwards only a change in native/ builds it again.
+$(VENV)/.core: $(VENV)/.installed $(NATIVE)
+	@tools/prerequisites "$(PYTHON)" >/dev/null
+	@echo "building the compiled core"
+	@mkdir -p build
+	@$(BUILD)
+	@touch $@
+
+core: $(VENV)/.core
+
+run: setup
+	@$(PY) -m shardio demo
+
+test: lint native-test seabios
+	@$(PY) -m pytest -q -m "not soak"
+	@$(MAKE) --no-print-directory check-dist
+
+soak: setup
+	@$(PY) -m pytest -q -m soak --timeout 1800
+
+bench: setup
+	@$(PY) -m pytest -q bench
+
+lint: setup
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports
+
+# The core's headers under ThreadSanitizer and AddressSanitizer + UndefinedBehaviorSanitizer.
+native-test: setup
+	@$(MAKE) --no-print-directory -C tests/native
+
+# sdist and wheel, each installed into an environment of its own and used from outside the tree.
+check-dist: setup
+	@$(PY) tools/check_dist.py
+
+# Debian's SeaBIOS, for the tests that boot it; where it cannot be installed they skip and say so.
+seabios:
+	@test -e $(BIOS) || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+	    { apt-get install -qq -y --no-install-recommends seabios >/dev/null || \
+	      { apt-get update -qq && apt-get install -qq -y --no-install-recommends seabios >/dev/null; }; }; } || \
+	    echo "shardio: SeaBIOS is not installed (apt-get install seabios): the tests that boot it will skip"
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info shardio/_core*.so native/_core.c tests/native/build tests/guests/build \
+	    .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
+	find shardio devices tests bench native -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,130 @@
+"""What every test is held to: it leaves no name in /dev/shm, no process and no file descriptor behind.
+
+Also the `kvm` marker and fixture: such a test skips with the reason where /dev/kvm cannot be used, and fails instead
+when SHARDIO_REQUIRE_KVM=1, so that a machine that is meant to have KVM cannot pass by skipping.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+try:
+    from hypothesis import settings
+except ImportError:  # the plain unit tests run without it
+    pass
+else:
+    settings.register_profile("shardio", deadline=None, max_examples=100, print_blob=True)
+    settings.load_profile("shardio")
+
+# Inherited by every process that a test starts, however deep: how its descendants are told from everyone else's.
+RUN_TOKEN = f"SHARDIO_TEST_RUN={uuid.uuid4().hex}"
+os.environ.update([RUN_TOKEN.split("=")])
+
+# A death is reported before the kernel has taken a process apart, so what looks left behind gets this long to go.
+GRACE_S = 2.0
+# Started by multiprocessing once per program, by design alive until it exits.
+SHARED_HELPERS = (b"multiprocessing.resource_tracker", b"multiprocessing.forkserver")
+# Opened once and kept by the interpreter or by hypothesis: no growth.
+SHARED_FILES = (".hypothesis", "/dev/urandom", "/dev/null", "/proc/")
+
+
+def shm_names() -> frozenset[str]:
+    """Names in /dev/shm."""
+    return frozenset(os.listdir("/dev/shm"))
+
+
+def open_fds() -> dict[int, str]:
+    """The process's file descriptors and what each is."""
+    found: dict[int, str] = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:  # the descriptor of this very listing
+            continue
+    return found
+
+
+def processes() -> dict[int, str]:
+    """Pids of our children and of everything started with our environment, with their command lines."""
+    me = os.getpid()
+    found: dict[int, str] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == me:
+            continue
+        try:
+            ppid = int((entry / "stat").read_bytes().rpartition(b")")[2].split()[1])
+            ours = ppid == me or RUN_TOKEN.encode() in (entry / "environ").read_bytes()
+            command = (entry / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        if ours and not any(helper in command for helper in SHARED_HELPERS):
+            found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace").strip() or "(zombie)"
+    return found
+
+
+def new_fds(before: dict[int, str]) -> dict[int, str]:
+    """Descriptors that are open now and were not in `before`, the interpreter's own apart."""
+    return {
+        fd: target
+        for fd, target in open_fds().items()
+        if before.get(fd) != target and not any(shared in target for shared in SHARED_FILES)
+    }
+
+
+def settle(left: Callable[[], object]) -> object:
+    """What `left` still reports after the grace period, or the first empty report."""
+    deadline = time.monotonic() + GRACE_S
+    while report := left():
+        if time.monotonic() > deadline:
+            return report
+        gc.collect()  # an owner in a reference cycle is not a leak
+        time.sleep(0.005)
+    return report
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fails the test that leaves a name in /dev/shm, a process or a file descriptor."""
+    names, pids, fds = shm_names(), processes(), open_fds()
+    yield
+    assert not settle(lambda: sorted(shm_names() - names)), "left in /dev/shm"
+    assert not settle(lambda: {pid: cmd for pid, cmd in processes().items() if pid not in pids}), "left running"
+    assert not settle(lambda: new_fds(fds)), "left open"
+
+
+def kvm_obstacle() -> str | None:
+    """Why /dev/kvm cannot be used here, or None."""
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return f"/dev/kvm: {error.strerror}: `shardio doctor` names the cure"
+    return None
+
+
+def require_kvm() -> None:
+    """Skips the running test where KVM is missing, or fails it when SHARDIO_REQUIRE_KVM=1."""
+    obstacle = kvm_obstacle()
+    if obstacle is None:
+        return
+    if os.environ.get("SHARDIO_REQUIRE_KVM") == "1":
+        pytest.fail(f"SHARDIO_REQUIRE_KVM=1, but {obstacle}")
+    pytest.skip(obstacle)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Applies the `kvm` marker."""
+    if item.get_closest_marker("kvm") is not None:
+        require_kvm()
+
+
+@pytest.fixture
+def kvm() -> None:
+    """For a test that needs KVM in one of its parameters only."""
+    require_kvm()
