@@ -1,0 +1,51 @@
+"""shardio answers a virtual machine's device accesses in other processes, over shared-memory rings.
+
+This module is the public face: the in-process vocabulary (addresses, ranges, buses, devices, resources,
+`IoManager`) and every error at once, and what needs the compiled core or a running VM on first use, so that a
+device and its unit tests import in milliseconds and without the core.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from shardio import errors
+from shardio.address import BusAddress, MmioAddress, PioAddress, Space
+from shardio.device import DeviceHost, DeviceMmio, DevicePio, MutDeviceMmio, MutDevicePio
+from shardio.errors import *  # noqa: F403 (errors.__all__ is every error)
+from shardio.range import BusRange, MmioRange, PioRange
+
+__version__ = "0.1.0"
+
+# What is imported on first use: public name -> module. It is public once its module defines it.
+_LAZY = {
+    "Machine": "shardio.machine",
+    "Kvm": "shardio.kvm",
+    "Vm": "shardio.kvm",
+    "Vcpu": "shardio.kvm",
+    "GuestMemory": "shardio.memory",
+    "MemoryRegion": "shardio.memory",
+    "Trigger": "shardio.interrupt",
+    "EventFdTrigger": "shardio.interrupt",
+    "RecordingTrigger": "shardio.interrupt",
+    "Shard": "shardio.supervisor",
+}
+
+__all__ = [
+    *errors.__all__,
+    "BusAddress", "BusRange", "DeviceHost", "DeviceMmio", "DevicePio", "MmioAddress", "MmioRange",
+    "MutDeviceMmio", "MutDevicePio", "PioAddress", "PioRange", "Space",
+]
+
+
+def __getattr__(name: str) -> object:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module 'shardio' has no attribute {name!r}")
+    value: object = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

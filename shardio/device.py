@@ -1,0 +1,252 @@
+"""What a device is: the handlers that answer accesses, and what its owner gives it.
+
+A device is a plain object. It answers in one of three forms:
+
+* **view form**, the contract that every device can be called through: `pio_read(base, offset, data)` and so
+  on, where `data` is a `memoryview` of the access width, writable for reads and read-only for writes;
+* **register form**: `read(offset, size) -> int` and `write(offset, size, value)`, little-endian, the same for
+  both spaces. The base classes below turn a view-form call into it, so a device with registers writes nothing
+  else; a shard calls it directly and prefers it when it is present;
+* **native**: `native_handler`, the address of a C function with the handler type of `native/owner.h`, and
+  `native_context`, the word that it is called with. Only a shard uses it, and prefers it to the other two; a
+  bare `IoManager` calls the Python forms.
+
+Optional attributes: `pio_size`/`mmio_size` (bytes, the size of the range when none is named), `attach(host)`
+before the first access, `detach()` after the last, `dma = True` to be given guest memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import StrEnum
+from typing import Any, Protocol, runtime_checkable
+
+from shardio.address import MmioAddress, PioAddress, Space
+from shardio.errors import HandlerMissing
+
+
+def read_registers(device: object, handler: str, offset: int, data: memoryview) -> None:
+    """Fill `data` from the device's `read(offset, size)`, little-endian, truncated to the width of `data`.
+
+    Raises `HandlerMissing` naming `handler` where the device has no `read`.
+    """
+    read = getattr(device, "read", None)
+    if read is None:
+        raise HandlerMissing(type(device).__name__, handler)
+    size = len(data)
+    data[:] = (read(offset, size) & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+
+
+def write_registers(device: object, handler: str, offset: int, data: memoryview) -> None:
+    """Hand `data` to the device's `write(offset, size, value)`, little-endian.
+
+    Raises `HandlerMissing` naming `handler` where the device has no `write`.
+    """
+    write = getattr(device, "write", None)
+    if write is None:
+        raise HandlerMissing(type(device).__name__, handler)
+    write(offset, len(data), int.from_bytes(data, "little"))
+
+
+@runtime_checkable
+class PioHandlers(Protocol):
+    """Anything that answers port accesses in view form."""
+
+    def pio_read(self, base: PioAddress, offset: int, data: memoryview) -> None:
+        """Fill `data` for a read `offset` bytes into the range at `base`."""
+
+    def pio_write(self, base: PioAddress, offset: int, data: memoryview) -> None:
+        """Take `data`, written `offset` bytes into the range at `base`."""
+
+
+@runtime_checkable
+class MmioHandlers(Protocol):
+    """Anything that answers memory-mapped accesses in view form."""
+
+    def mmio_read(self, base: MmioAddress, offset: int, data: memoryview) -> None:
+        """Fill `data` for a read `offset` bytes into the range at `base`."""
+
+    def mmio_write(self, base: MmioAddress, offset: int, data: memoryview) -> None:
+        """Take `data`, written `offset` bytes into the range at `base`."""
+
+
+class _PioFromRegisters:
+    """The view form of port accesses, for a device that has the register form."""
+
+    def pio_read(self, base: PioAddress, offset: int, data: memoryview) -> None:
+        """Fill `data` (1, 2 or 4 bytes) for a read of the port `base + offset`; by default from `read`."""
+        read_registers(self, "pio_read", offset, data)
+
+    def pio_write(self, base: PioAddress, offset: int, data: memoryview) -> None:
+        """Take `data` (1, 2 or 4 bytes), written to the port `base + offset`; by default to `write`."""
+        write_registers(self, "pio_write", offset, data)
+
+
+class _MmioFromRegisters:
+    """The view form of memory-mapped accesses, for a device that has the register form."""
+
+    def mmio_read(self, base: MmioAddress, offset: int, data: memoryview) -> None:
+        """Fill `data` (1, 2, 4 or 8 bytes) for a read at `base + offset`; by default from `read`."""
+        read_registers(self, "mmio_read", offset, data)
+
+    def mmio_write(self, base: MmioAddress, offset: int, data: memoryview) -> None:
+        """Take `data` (1, 2, 4 or 8 bytes), written at `base + offset`; by default to `write`."""
+        write_registers(self, "mmio_write", offset, data)
+
+
+class DevicePio(_PioFromRegisters):
+    """A port device with no state that an access changes: any shard may hold a replica and answer for it.
+
+    >>> class Version(DevicePio):
+    ...     def pio_read(self, base, offset, data):
+    ...         data[:] = b"\\x17" * len(data)
+    >>> answer = bytearray(1)
+    >>> Version().pio_read(PioAddress(0x510), 0, memoryview(answer))
+    >>> answer.hex()
+    '17'
+    """
+
+
+class DeviceMmio(_MmioFromRegisters):
+    """A memory-mapped device with no state that an access changes: any shard may hold a replica.
+
+    >>> class Magic(DeviceMmio):
+    ...     def read(self, offset, size):
+    ...         return 0x7472_6976
+    >>> answer = bytearray(4)
+    >>> Magic().mmio_read(MmioAddress(0xD000_0000), 0, memoryview(answer))
+    >>> bytes(answer)
+    b'virt'
+    """
+
+
+class MutDevicePio(_PioFromRegisters):
+    """A port device whose accesses change state: one shard owns it and its calls are serialised.
+
+    >>> class Scratch(MutDevicePio):
+    ...     value = 0
+    ...     def read(self, offset, size):
+    ...         return self.value
+    ...     def write(self, offset, size, value):
+    ...         self.value = value
+    >>> scratch = Scratch()
+    >>> scratch.pio_write(PioAddress(0x80), 0, memoryview(b"\\x34\\x12"))
+    >>> hex(scratch.value)
+    '0x1234'
+    """
+
+
+class MutDeviceMmio(_MmioFromRegisters):
+    """A memory-mapped device whose accesses change state: one shard owns it and its calls are serialised.
+
+    >>> class Counter(MutDeviceMmio):
+    ...     value = 0
+    ...     def write(self, offset, size, value):
+    ...         self.value += value
+    >>> counter = Counter()
+    >>> counter.mmio_write(MmioAddress(0xD000_0000), 0, memoryview(b"\\x02\\x00\\x00\\x00"))
+    >>> counter.value
+    2
+    """
+
+
+class HandlerForm(StrEnum):
+    """How a device's handler wants to be called; see the module's first lines."""
+
+    VIEW = "view"
+    REGISTER = "register"
+    NATIVE = "native"
+
+
+_DEFAULTS = {
+    "pio_read": _PioFromRegisters.pio_read,
+    "pio_write": _PioFromRegisters.pio_write,
+    "mmio_read": _MmioFromRegisters.mmio_read,
+    "mmio_write": _MmioFromRegisters.mmio_write,
+}
+
+
+def handler_form(device: object, space: Space | str, *, write: bool) -> HandlerForm | None:
+    """The form in which a shard calls the device for reads (or writes) of a space; None without a handler.
+
+    Native comes before register, register before view. The view handlers that the base classes provide do not
+    count: they lead to the register form.
+
+    >>> handler_form(MutDevicePio(), "pio", write=True) is None
+    True
+    """
+    if getattr(device, "native_handler", 0):
+        return HandlerForm.NATIVE
+    direction = "write" if write else "read"
+    if callable(getattr(device, direction, None)):
+        return HandlerForm.REGISTER
+    name = f"{Space(space)}_{direction}"
+    handler = getattr(device, name, None)
+    if callable(handler) and getattr(handler, "__func__", handler) is not _DEFAULTS[name]:
+        return HandlerForm.VIEW
+    return None
+
+
+def answers(device: object, space: Space | str) -> bool:
+    """Whether the device has a handler, for reads or for writes, in that space."""
+    return any(handler_form(device, space, write=write) is not None for write in (False, True))
+
+
+def is_mutable(device: object, space: Space | str) -> bool:
+    """Whether accesses in that space may change the device's state, so that it has exactly one owner.
+
+    Takes the object or its class. Only what derives from `DevicePio` (for ports) or `DeviceMmio` (for memory)
+    and from no `Mut` class is immutable.
+
+    >>> is_mutable(DevicePio(), "pio"), is_mutable(MutDevicePio(), "pio"), is_mutable(object(), "pio")
+    (False, True, True)
+    """
+    kind = device if isinstance(device, type) else type(device)
+    shared = DevicePio if Space(space) is Space.PIO else DeviceMmio
+    return not issubclass(kind, shared) or issubclass(kind, MutDevicePio | MutDeviceMmio)
+
+
+class HostTrigger(Protocol):
+    """What a device needs of `shardio.interrupt.Trigger`."""
+
+    def trigger(self) -> None:
+        """Raise the interrupt once."""
+
+
+class HostMemory(Protocol):
+    """What a device needs of `shardio.memory.GuestMemory`. Raises `MemoryAccessError` outside RAM."""
+
+    def read(self, addr: int, length: int) -> bytes:
+        """A copy of `length` bytes at the guest-physical address."""
+
+    def write(self, addr: int, data: Any) -> None:
+        """Store a bytes-like object at the guest-physical address."""
+
+    def view(self, addr: int, length: int) -> memoryview:
+        """A writable view of guest memory, without a copy."""
+
+
+class DeviceHost(Protocol):
+    """What the owner of a device gives it in `attach(host)`."""
+
+    @property
+    def name(self) -> str:
+        """The device's name, for logs."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop of the shard: readers, timers, tasks."""
+
+    @property
+    def trigger(self) -> HostTrigger | None:
+        """The device's interrupt, or None when none was asked for."""
+
+    @property
+    def memory(self) -> HostMemory | None:
+        """Guest RAM, for devices that declare `dma = True`; None for all others."""
+
+    def exit(self, status: int) -> None:
+        """Ask the VMM to stop the machine with this exit status (0 to 255)."""
+
+    def reset(self) -> None:
+        """Ask the VMM to reset the machine."""

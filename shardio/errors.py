@@ -1,0 +1,267 @@
+"""Every error that shardio raises, and what each one carries.
+
+All derive from `ShardioError`. Each keeps its values as attributes, says in its text what to do, and survives
+pickling, because an error raised in a shard is reported by the VMM process. A subclass with parameters of its
+own hands its text to `ShardioError.__init__` and then sets `self.args` to those parameters: that is what
+pickle calls the class with.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+from collections.abc import Sequence
+from typing import Any
+
+
+class ShardioError(Exception):
+    """Base of every error of this library: `message` says what is wrong, `cure` what to do about it.
+
+    >>> str(ShardioError("no ring", "start the shard first"))
+    'no ring; start the shard first'
+    """
+
+    def __init__(self, message: str = "", cure: str = "") -> None:
+        super().__init__(message, cure)
+        self.message = message
+        self.cure = cure
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.cure}" if self.cure else self.message
+
+
+# --- addresses, ranges and the bus -------------------------------------------------------------------------
+
+
+class InvalidAddress(ShardioError, ValueError, OverflowError):
+    """An address outside its space: `value`, and the name of the `space` ("pio" or "mmio")."""
+
+    def __init__(self, value: int, space: str, last: int) -> None:
+        super().__init__(f"address {value:#x} is outside the {space.upper()} space", f"use 0x0 to {last:#x}")
+        self.args = (value, space, last)
+        self.value, self.space, self.last = value, space, last
+
+
+class InvalidRange(ShardioError, ValueError):
+    """A range that is empty, leaves its space or is of another one: `base`, `size` in bytes, `reason`."""
+
+    def __init__(self, base: int, size: int, reason: str, cure: str = "") -> None:
+        super().__init__(f"range of {size:#x} bytes at {base:#x} {reason}", cure)
+        self.args = (base, size, reason, cure)
+        self.base, self.size, self.reason = base, size, reason
+
+
+class InvalidAccessLength(ShardioError, ValueError):
+    """An access of more bytes (`length`) than the whole address space has."""
+
+    def __init__(self, length: int, limit: int) -> None:
+        super().__init__(f"an access of {length:#x} bytes is longer than the address space",
+                         f"access at most {limit:#x} bytes")
+        self.args = (length, limit)
+        self.length, self.limit = length, limit
+
+
+class DeviceNotFound(ShardioError, LookupError):
+    """No range holds the whole access: its first `address` and its `length` in bytes."""
+
+    def __init__(self, address: int, length: int = 1) -> None:
+        super().__init__(f"no registered range holds the {length} byte(s) at {int(address):#x}",
+                         "register a range that covers the whole access")
+        self.args = (address, length)
+        self.address, self.length = address, length
+
+
+class DeviceOverlap(ShardioError, ValueError):
+    """A range that shares addresses with a registered one: the `requested` and the `existing` range."""
+
+    def __init__(self, requested: Any, existing: Any) -> None:
+        super().__init__(f"{requested} overlaps {existing}, which is registered",
+                         "choose another base or deregister the other range first")
+        self.args = (requested, existing)
+        self.requested, self.existing = requested, existing
+
+    @property
+    def ranges(self) -> tuple[Any, Any]:
+        """Both ranges: the requested one, then the registered one."""
+        return self.requested, self.existing
+
+
+# --- devices and their buffers -----------------------------------------------------------------------------
+
+
+class InvalidDevice(ShardioError, TypeError):
+    """An object without handlers for the space ("pio" or "mmio") where it is put: `device_type`, `space`."""
+
+    def __init__(self, device_type: str, space: str) -> None:
+        super().__init__(f"{device_type} cannot answer {space.upper()} accesses",
+                         f"give it {space}_read and {space}_write, or read(offset, size) and "
+                         "write(offset, size, value)")
+        self.args = (device_type, space)
+        self.device_type, self.space = device_type, space
+
+
+class HandlerMissing(ShardioError, NotImplementedError):
+    """An access that the device has no handler for: `device_type` and the name of the missing `handler`."""
+
+    def __init__(self, device_type: str, handler: str) -> None:
+        register_form = handler.rpartition("_")[2]
+        super().__init__(f"{device_type} has neither {handler} nor {register_form}",
+                         f"define one of the two, or deregister what must not be {register_form}")
+        self.args = (device_type, handler)
+        self.device_type, self.handler = device_type, handler
+
+
+class InvalidBuffer(ShardioError, TypeError):
+    """A buffer that an access cannot use: `reason`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, "pass a C-contiguous buffer (bytearray or memoryview; writable for a read)")
+        self.args = (reason,)
+        self.reason = reason
+
+
+# --- resources ---------------------------------------------------------------------------------------------
+
+
+class InvalidResource(ShardioError, ValueError):
+    """A resource or a constraint whose own values are impossible: `what` and `reason`."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"{what}: {reason}")
+        self.args = (what, reason)
+        self.what, self.reason = what, reason
+
+
+class ResourceUnavailable(ShardioError):
+    """No free resource meets the `constraint`."""
+
+    def __init__(self, constraint: Any) -> None:
+        super().__init__(f"nothing free meets {constraint}",
+                         "widen its range, lower its size or alignment, or release other resources")
+        self.args = (constraint,)
+        self.constraint = constraint
+
+
+class ResourceConflict(ShardioError, ValueError):
+    """A fixed resource (`requested`) that a holder has a part of, from `first` to `last` (`taken`)."""
+
+    def __init__(self, requested: Any, first: int, last: int) -> None:
+        super().__init__(f"{requested} needs {first:#x} to {last:#x}, which is taken",
+                         "choose another one or release the holder first")
+        self.args = (requested, first, last)
+        self.requested, self.first, self.last = requested, first, last
+
+    @property
+    def taken(self) -> tuple[int, int]:
+        """First and last number of the holder's allocation."""
+        return self.first, self.last
+
+
+class ResourceNotAllocated(ShardioError, LookupError):
+    """A release of a `resource` that is not allocated exactly so."""
+
+    def __init__(self, resource: Any) -> None:
+        super().__init__(f"{resource} is not allocated", "release each resource once, as it was handed out")
+        self.args = (resource,)
+        self.resource = resource
+
+
+# --- guest memory, images and configuration ----------------------------------------------------------------
+
+
+class MemoryAccessError(ShardioError, ValueError):
+    """A guest-physical access outside RAM: `address`, `length` in bytes, and the `regions` that there are."""
+
+    def __init__(self, address: int, length: int, regions: Sequence[Any] = ()) -> None:
+        known = ", ".join(str(region) for region in regions) or "none"
+        super().__init__(f"guest memory has no {length:#x} bytes at {address:#x}", f"its regions: {known}")
+        self.args = (address, length, tuple(regions))
+        self.address, self.length, self.regions = address, length, tuple(regions)
+
+
+class ImageError(ShardioError):
+    """A guest image that cannot be loaded: `path` and `reason`."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str, cure: str = "") -> None:
+        super().__init__(f"image {os.fspath(path)}: {reason}", cure)
+        self.args = (path, reason, cure)
+        self.path, self.reason = os.fspath(path), reason
+
+
+class ConfigError(ShardioError, ValueError):
+    """A configuration that cannot be used: `where` (file, table and key) and `reason`."""
+
+    def __init__(self, where: str, reason: str, cure: str = "") -> None:
+        super().__init__(f"{where}: {reason}", cure)
+        self.args = (where, reason, cure)
+        self.where, self.reason = where, reason
+
+
+# --- fabric, processes and the machine ---------------------------------------------------------------------
+
+
+class FabricError(ShardioError):
+    """The shared segment could not be made, mapped or used: `message` and `cure`."""
+
+
+class LayoutMismatch(FabricError):
+    """A peer built the segment with another layout: `field`, `found` and `expected` values."""
+
+    def __init__(self, field: str, found: int, expected: int) -> None:
+        super().__init__(f"the segment's {field} is {found:#x}, this build expects {expected:#x}",
+                         "run the same shardio build in every process")
+        self.args = (field, found, expected)
+        self.field, self.found, self.expected = field, found, expected
+
+
+class ShardError(ShardioError):
+    """A shard could not start, died or reported a failure: its name `shard` and the `reason`."""
+
+    def __init__(self, shard: str, reason: str, cure: str = "") -> None:
+        super().__init__(f"shard {shard}: {reason}", cure)
+        self.args = (shard, reason, cure)
+        self.shard, self.reason = shard, reason
+
+
+class VcpuError(ShardioError):
+    """A vCPU stopped for a reason that ends the run: its index `vcpu` and the `reason`."""
+
+    def __init__(self, vcpu: int, reason: str, cure: str = "") -> None:
+        super().__init__(f"vCPU {vcpu}: {reason}", cure)
+        self.args = (vcpu, reason, cure)
+        self.vcpu, self.reason = vcpu, reason
+
+
+class MachineError(ShardioError):
+    """A machine was asked for what its state or its parts do not allow: `message` and `cure`."""
+
+
+class InterruptError(ShardioError):
+    """An interrupt could not be configured or raised: its `line` (by name or number) and the `reason`."""
+
+    def __init__(self, line: str | int, reason: str, cure: str = "") -> None:
+        super().__init__(f"interrupt {line}: {reason}", cure)
+        self.args = (line, reason, cure)
+        self.line, self.reason = line, reason
+
+
+class HostError(ShardioError):
+    """The host lacks a prerequisite: `message` names it, `cure` tells how to get it."""
+
+
+class KvmError(ShardioError):
+    """A KVM system call failed: `ioctl` (its name in <linux/kvm.h>), `errno`, and the usual `cure`.
+
+    >>> str(KvmError("KVM_CREATE_VM", 12, "close another VM"))
+    'KVM_CREATE_VM failed with ENOMEM (Cannot allocate memory); close another VM'
+    """
+
+    def __init__(self, ioctl: str, errno: int, cure: str = "") -> None:
+        symbol = _errno.errorcode.get(errno, f"errno {errno}")
+        super().__init__(f"{ioctl} failed with {symbol} ({os.strerror(errno)})", cure)
+        self.args = (ioctl, errno, cure)
+        self.ioctl, self.errno = ioctl, errno
+
+
+__all__ = [name for name, value in list(globals().items())
+           if isinstance(value, type) and issubclass(value, ShardioError)]
