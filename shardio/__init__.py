@@ -32,10 +32,10 @@ _LAZY = {
 }
 
 __all__ = [
-    *errors.__all__,
     "BusAddress", "BusRange", "DeviceHost", "DeviceMmio", "DevicePio", "MmioAddress", "MmioRange",
     "MutDeviceMmio", "MutDevicePio", "PioAddress", "PioRange", "Space",
 ]
+__all__ += errors.__all__
 
 
 def __getattr__(name: str) -> object:

@@ -13,6 +13,14 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+__all__ = [
+    "ConfigError", "DeviceNotFound", "DeviceOverlap", "FabricError", "HandlerMissing", "HostError",
+    "ImageError", "InterruptError", "InvalidAccessLength", "InvalidAddress", "InvalidBuffer", "InvalidDevice",
+    "InvalidRange", "InvalidResource", "KvmError", "LayoutMismatch", "MachineError", "MemoryAccessError",
+    "ResourceConflict", "ResourceNotAllocated", "ResourceUnavailable", "ShardError", "ShardioError",
+    "VcpuError",
+]
+
 
 class ShardioError(Exception):
     """Base of every error of this library: `message` says what is wrong, `cure` what to do about it.
@@ -261,7 +269,3 @@ class KvmError(ShardioError):
         super().__init__(f"{ioctl} failed with {symbol} ({os.strerror(errno)})", cure)
         self.args = (ioctl, errno, cure)
         self.ioctl, self.errno = ioctl, errno
-
-
-__all__ = [name for name, value in list(globals().items())
-           if isinstance(value, type) and issubclass(value, ShardioError)]
