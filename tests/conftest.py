@@ -1,7 +1,7 @@
 """What every test is held to: it leaves no name in /dev/shm, no process and no file descriptor behind.
 
-Also the `kvm` marker and fixture: such a test skips with the reason where /dev/kvm cannot be used, and fails instead
-when SHARDIO_REQUIRE_KVM=1, so that a machine that is meant to have KVM cannot pass by skipping.
+Also the `kvm` marker and fixture: such a test skips with the reason where /dev/kvm cannot be used, and fails
+instead when SHARDIO_REQUIRE_KVM=1, so that a machine that is meant to have KVM cannot pass by skipping.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ else:
     settings.register_profile("shardio", deadline=None, max_examples=100, print_blob=True)
     settings.load_profile("shardio")
 
-# Inherited by every process that a test starts, however deep: how its descendants are told from everyone else's.
+# Inherited by every process that a test starts, however deep: it tells its descendants from everyone else's.
 RUN_TOKEN = f"SHARDIO_TEST_RUN={uuid.uuid4().hex}"
 os.environ.update([RUN_TOKEN.split("=")])
 
-# A death is reported before the kernel has taken a process apart, so what looks left behind gets this long to go.
+# A death is reported before the kernel has taken a process apart: what looks left behind has this long to go.
 GRACE_S = 2.0
 # Started by multiprocessing once per program, by design alive until it exits.
 SHARED_HELPERS = (b"multiprocessing.resource_tracker", b"multiprocessing.forkserver")
@@ -65,7 +65,8 @@ def processes() -> dict[int, str]:
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
         if ours and not any(helper in command for helper in SHARED_HELPERS):
-            found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace").strip() or "(zombie)"
+            shown = command.replace(b"\0", b" ").decode(errors="replace").strip()
+            found[int(entry.name)] = shown or "(zombie)"
     return found
 
 
@@ -95,7 +96,7 @@ def nothing_left_behind() -> Iterator[None]:
     names, pids, fds = shm_names(), processes(), open_fds()
     yield
     assert not settle(lambda: sorted(shm_names() - names)), "left in /dev/shm"
-    assert not settle(lambda: {pid: cmd for pid, cmd in processes().items() if pid not in pids}), "left running"
+    assert not settle(lambda: dict(processes().items() - pids.items())), "left running"
     assert not settle(lambda: new_fds(fds)), "left open"
 
 

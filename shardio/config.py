@@ -1,0 +1,268 @@
+"""A machine as a file: one `[machine]` table and a `[[device]]` table per device, checked before it starts.
+
+`load_config` reads TOML, `machine_config` takes the same tables as a dict; both give a `MachineConfig`, and
+`build` makes the `Machine` of it. What is wrong is a `ConfigError` of one line: file, table, key, cure.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from shardio.errors import ConfigError, InvalidRange
+from shardio.options import check_options, listed, load_device_class, nearest
+from shardio.range import MmioRange, PioRange
+
+if TYPE_CHECKING:
+    from shardio.machine import Machine
+
+GIB = 1 << 30
+# Guest RAM fills the space below this address, and what is left over goes above 4 GiB.
+LOW_MEMORY = 3 * GIB
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": GIB, "T": 1 << 40}
+SIZE = re.compile(r"(0x[0-9a-f]+|[0-9]+)\s*(?:([KMGT])(?:i?B)?)?", re.IGNORECASE)
+# Where Debian's packages put firmware: `firmware = "bios.bin"` finds SeaBIOS.
+FIRMWARE_FOLDERS = (Path("/usr/share/seabios"), Path("/usr/share/qemu"), Path("/usr/share/bochs"))
+
+Count = Annotated[int, Meta(ge=1)]
+Name = Annotated[str, Meta(min_length=1)]
+
+
+class DeviceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One `[[device]]` table. `pio` or `mmio` is the base of its range, `size` the range's bytes.
+
+    `irq` is an ISA line (GSI), `shard` the name of the owner, `replicas` how many shards answer for an
+    immutable device, `policy` what becomes of the access in flight when its shard dies, `options` the
+    constructor's arguments.
+    """
+
+    type: str
+    pio: int | None = None
+    mmio: int | None = None
+    size: Count | None = None
+    irq: Annotated[int, Meta(ge=0, le=4095)] | None = None
+    shard: Name | None = None
+    posted: bool = False
+    policy: Literal["exact", "replay", "fail"] | None = None
+    replicas: Count = 1
+    name: Name | None = None
+    options: dict[str, Any] = {}
+
+    @property
+    def label(self) -> str:
+        """What messages call it: its name, or its class."""
+        return self.name or self.type.rpartition(":")[2]
+
+    @property
+    def range(self) -> PioRange | MmioRange:
+        """The addresses that it answers. Raises InvalidRange when they leave their space."""
+        if self.pio is not None:
+            return PioRange(self.pio, self.size or 0)
+        return MmioRange(self.mmio or 0, self.size or 0)
+
+    def __str__(self) -> str:
+        space = "mmio" if self.pio is None else "pio"
+        return f'"{self.label}" ({space} {int(self.range.base):#x} to {int(self.range.last):#x})'
+
+
+class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[machine]` table, defaults filled in, and its devices.
+
+    `memory` is in bytes, `at` (where the flat image goes) and `entry` are guest-physical addresses,
+    `hang_deadline` is in seconds. `firmware` brings the devices of a PC, except where a `[[device]]`
+    has their range and unless `platform` is false.
+    """
+
+    vcpus: Annotated[int, Meta(ge=1, le=254)] = 1
+    memory: Count = 64 << 20
+    shards: Count | None = None
+    irqchip: bool = True
+    image: Path | None = None
+    at: Annotated[int, Meta(ge=0)] = 0x1000
+    entry: Annotated[int, Meta(ge=0)] | None = None
+    mode: Literal["real", "protected", "long"] = "real"
+    firmware: Path | None = None
+    platform: bool = True
+    pin: bool | None = None
+    hang_deadline: Annotated[float, Meta(gt=0)] | None = None
+    devices: tuple[DeviceConfig, ...] = ()
+
+
+MACHINE_KEYS = tuple(key for key in MachineConfig.__struct_fields__ if key != "devices")
+DEVICE_KEYS = tuple(key for key in DeviceConfig.__struct_fields__ if key != "options")
+# Keys whose value may be text: "0x3f8".
+NUMBERS = {"pio", "mmio", "size", "irq", "at", "entry"}
+
+
+def parse_size(size: int | str) -> int:
+    """Bytes of a size: a number of bytes, or text with K, M, G or T for powers of 1024.
+
+    Raises ConfigError for anything else and for zero.
+
+    >>> parse_size("64M"), parse_size("1 GiB"), parse_size(4096)
+    (67108864, 1073741824, 4096)
+    """
+    number = size if isinstance(size, int) and not isinstance(size, bool) else None
+    match = SIZE.fullmatch(size.strip()) if isinstance(size, str) else None
+    if match is not None:
+        number = int(match[1], 0 if match[1][:2] in ("0x", "0X") else 10) * UNITS[(match[2] or "").upper()]
+    if number is None or number <= 0:
+        raise ConfigError("size", f'not "{size}"', 'write bytes, or a number with K, M or G, like "64M"')
+    return number
+
+
+def load_config(path: str | Path) -> MachineConfig:
+    """Reads the TOML file at `path`; relative paths in it are from the file's own folder.
+
+    Raises ConfigError naming the file, the table, the key and the cure.
+    """
+    path = Path(path)
+    try:
+        tables = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(str(path), error.strerror or str(error), "name a configuration file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), f"not TOML: {error}", "correct the file there") from error
+    return machine_config(tables, where=str(path), folder=path.parent)
+
+
+def machine_config(tables: Mapping[str, Any], *, where: str, folder: Path = Path()) -> MachineConfig:
+    """Checks the tables of a configuration; `where` begins each error, paths are relative to `folder`."""
+    _refuse_unknown(tables, ("machine", "device"), where, "table")
+    machine, devices = tables.get("machine", {}), tables.get("device", [])
+    if not isinstance(machine, dict):
+        raise ConfigError(where, '"machine" is no table', "write [machine] above its keys")
+    if not isinstance(devices, list) or not all(isinstance(device, dict) for device in devices):
+        raise ConfigError(where, '"device" is no list of tables', "write [[device]] above each one's keys")
+    _refuse_unknown(machine, MACHINE_KEYS, f"{where}: [machine]", "key")
+    machine = dict(machine)
+    if "memory" in machine:
+        try:
+            machine["memory"] = parse_size(machine["memory"])
+        except ConfigError as error:
+            raise ConfigError(f"{where}: [machine] memory", error.reason, error.cure) from error
+    config: MachineConfig = _convert(machine, MachineConfig, f"{where}: [machine]")
+    config = msgspec.structs.replace(
+        config,
+        image=folder / config.image if config.image else None,
+        firmware=find_firmware(config.firmware, folder) if config.firmware else None,
+        devices=tuple(device_config(table, f"{where}: [[device]] {i}") for i, table in enumerate(devices, 1)),
+    )
+    check_placement(config.devices, config.memory, where)
+    return config
+
+
+def device_config(table: Mapping[str, Any], where: str) -> DeviceConfig:
+    """Checks one device's table, its class and its options; the size may come from the class."""
+    if "type" not in table:
+        raise ConfigError(where, "no type", 'add `type = "package.module:Class"`')
+    own = {key: value for key, value in table.items() if key in DEVICE_KEYS}
+    device: DeviceConfig = _convert(own, DeviceConfig, where)
+    where = f'{where} "{device.label}"'
+    device_class = load_device_class(device.type, where)
+    options = {key: value for key, value in table.items() if key not in DEVICE_KEYS}
+    check_options(device_class, options, where, DEVICE_KEYS)
+    if (device.pio is None) == (device.mmio is None):
+        raise ConfigError(where, "its range has no base, or two", "give one of pio and mmio")
+    size = device.size or getattr(device_class, "mmio_size" if device.pio is None else "pio_size", None)
+    if not isinstance(size, int):
+        raise ConfigError(where, "no size", "add `size = ...`, the bytes of its range")
+    placed: DeviceConfig = msgspec.structs.replace(device, size=size, options=options)
+    try:
+        _ = placed.range
+    except InvalidRange as error:
+        raise ConfigError(where, error.message, error.cure) from error
+    return placed
+
+
+def check_placement(devices: Iterable[DeviceConfig], memory: int, where: str) -> None:
+    """Raises ConfigError when two devices overlap or share a name, or when one lies in guest RAM."""
+    ordered = sorted(devices, key=lambda device: (device.pio is None, device.range.base))
+    for lower, upper in itertools.pairwise(ordered):
+        if lower.range.overlaps(upper.range):  # type: ignore[arg-type]
+            raise ConfigError(where, f"device {upper} overlaps {lower}", "move one, or make its size smaller")
+    names = [device.name for device in ordered if device.name is not None]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(where, f'two devices have the name "{name}"', "rename one")
+    ram: list[PioRange | MmioRange] = [MmioRange(0, min(memory, LOW_MEMORY))]
+    if memory > LOW_MEMORY:
+        ram.append(MmioRange(4 * GIB, memory - LOW_MEMORY))
+    for device in ordered:
+        if any(region.overlaps(device.range) for region in ram):  # type: ignore[arg-type]
+            cure = "move it above the memory and below 4 GiB, to 0xd0000000 say"
+            raise ConfigError(where, f"device {device} lies in guest RAM, which would answer instead", cure)
+
+
+def find_firmware(name: str | Path, folder: Path = Path()) -> Path:
+    """The firmware image: from `folder`, or by its bare file name where Debian's packages put firmware."""
+    name = Path(name)
+    here = folder / name
+    if here.exists() or name.parent != Path():
+        return here
+    return next((place / name for place in FIRMWARE_FOLDERS if (place / name).exists()), here)
+
+
+def build(config: MachineConfig, *, stdin: int | None = None) -> Machine:
+    """The machine that the configuration describes, loaded and not started.
+
+    `stdin` is the descriptor that the shards get as standard input. Raises what Machine raises; then nothing
+    of the machine is left.
+    """
+    from shardio.machine import Machine  # checking a file needs neither KVM nor the compiled core
+
+    given = {key: getattr(config, key) for key in ("pin", "hang_deadline")}
+    machine = Machine(
+        memory=config.memory,
+        vcpus=config.vcpus,
+        shards=config.shards,
+        irqchip=config.irqchip,
+        stdin=stdin,
+        **{key: value for key, value in given.items() if value is not None},
+    )
+    try:
+        if config.firmware is not None:
+            machine.load_firmware(config.firmware)
+        if config.image is not None:
+            machine.load(config.image, at=config.at, entry=config.entry, mode=config.mode)
+        for device in config.devices:
+            table = msgspec.structs.asdict(device)
+            options = table.pop("options")
+            machine.add(table.pop("type"), **table, **options)
+    except BaseException:
+        machine.__exit__(None, None, None)
+        raise
+    return machine
+
+
+def _refuse_unknown(table: Mapping[str, Any], known: tuple[str, ...], where: str, what: str) -> None:
+    for key in table:
+        if key not in known:
+            raise ConfigError(where, f'unknown {what} "{key}"', nearest(key, known) or listed(known))
+
+
+def _convert(table: Mapping[str, Any], kind: Any, where: str) -> Any:
+    """The table as a Struct; hexadecimal text counts as a number where a number is wanted."""
+    numbers = {key: _number(value, f"{where} {key}") for key, value in table.items() if key in NUMBERS}
+    try:
+        return msgspec.convert({**table, **numbers}, kind, dec_hook=lambda wanted, value: wanted(value))
+    except msgspec.ValidationError as error:
+        problem, _, at = str(error).partition(" - at `$.")
+        problem = problem[:1].lower() + problem[1:]
+        raise ConfigError(f"{where} {at.rstrip('`')}", problem, "correct the value") from error
+
+
+def _number(value: object, where: str) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return int(value, 0)
+    except ValueError as error:
+        raise ConfigError(where, f'"{value}" is no number', 'write 0x3f8 or "0x3f8"') from error

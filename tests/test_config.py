@@ -1,0 +1,286 @@
+"""shardio.config and shardio.options: what a machine's file may say, and how it is refused otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shardio.config import MachineConfig, find_firmware, load_config, machine_config, parse_size
+from shardio.device import MutDeviceMmio, MutDevicePio
+from shardio.errors import ConfigError
+from shardio.options import check_options, load_device_class
+
+
+class Lamp(MutDevicePio, MutDeviceMmio):
+    """A device with options of several types, and a size of its own on the port bus only."""
+
+    pio_size = 4
+
+    def __init__(
+        self,
+        colour: str = "white",
+        level: int = 0,
+        ratio: float = 1.0,
+        steps: list[int] | None = None,
+        blink: bool = False,
+        when: Callable[[], float] | None = None,
+        lens: Path | range | None = None,
+    ) -> None:
+        self.options = (colour, level, ratio, steps, blink, when, lens)
+
+
+class Needy:
+    """A device that cannot be made without its file."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+
+
+class AnyOptions:
+    """A device that takes whatever it is given."""
+
+    def __init__(self, **options: object) -> None:
+        self.options = options
+
+
+LAMP = f"{__name__}:Lamp"
+IN_SPACE = st.integers(min_value=0, max_value=0xFFFC)
+
+
+def lamp(**table: object) -> dict[str, object]:
+    return {"type": LAMP, "pio": 0x300, **table}
+
+
+def config_of(*devices: dict[str, object], **machine: object) -> MachineConfig:
+    return machine_config({"machine": machine, "device": list(devices)}, where="m.toml")
+
+
+def refuses(action: Callable[[], object]) -> bool:
+    try:
+        action()
+    except ConfigError:
+        return True
+    return False
+
+
+def test_file_with_everything(tmp_path: Path) -> None:
+    file = tmp_path / "machine.toml"
+    file.write_text(
+        f"""
+        [machine]
+        vcpus = 2
+        memory = "128M"
+        shards = 3
+        irqchip = true
+        image = "guest.bin"
+        at = 0x2000
+        entry = "0x2040"
+        mode = "protected"
+        pin = false
+        hang_deadline = 1
+
+        [[device]]
+        type = "{LAMP}"
+        pio = 0x3f8
+        size = 8
+        irq = 4
+        shard = "serial"
+        colour = "red"
+        steps = [1, 2]
+
+        [[device]]
+        type = "{LAMP}"
+        name = "second"
+        mmio = "0xd0000000"
+        size = "0x1000"
+        posted = true
+        policy = "replay"
+        ratio = 2
+        """
+    )
+
+    config = load_config(file)
+
+    assert (config.vcpus, config.memory, config.shards) == (2, 128 << 20, 3)
+    assert (config.image, config.at, config.entry) == (tmp_path / "guest.bin", 0x2000, 0x2040)
+    assert (config.mode, config.pin, config.hang_deadline) == ("protected", False, 1.0)
+    first, second = config.devices
+    assert (first.pio, first.size, first.irq, first.shard) == (0x3F8, 8, 4, "serial")
+    assert first.options == {"colour": "red", "steps": [1, 2]}
+    assert (second.mmio, second.size, second.posted, second.policy) == (0xD000_0000, 0x1000, True, "replay")
+    assert (second.label, second.options) == ("second", {"ratio": 2})
+
+
+def test_empty_file_gives_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "machine.toml"
+    file.write_text("")
+
+    assert load_config(file) == MachineConfig()
+
+
+def test_size_comes_from_the_class() -> None:
+    assert config_of(lamp()).devices[0].size == 4
+
+
+def test_size_in_the_table_goes_before_the_class() -> None:
+    assert config_of(lamp(size=2)).devices[0].size == 2
+
+
+@pytest.mark.parametrize(
+    ("machine", "parts"),
+    [
+        ({"vcpu": 2}, ["[machine]", 'unknown key "vcpu"', 'did you mean "vcpus"?']),
+        ({"zzz": 2}, ['unknown key "zzz"', "memory"]),
+        ({"vcpus": 0}, ["[machine] vcpus", "expected `int` >= 1"]),
+        ({"vcpus": "2"}, ["[machine] vcpus", "expected `int`, got `str`"]),
+        ({"memory": "64Q"}, ["[machine] memory", '"64Q"', '"64M"']),
+        ({"memory": 0}, ["[machine] memory"]),
+        ({"memory": True}, ["[machine] memory"]),
+        ({"mode": "virtual"}, ["[machine] mode", "virtual"]),
+        ({"entry": "start"}, ["[machine] entry", '"start" is no number']),
+        ({"hang_deadline": 0.0}, ["[machine] hang_deadline"]),
+    ],
+)
+def test_refused_machine(machine: dict[str, object], parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as refused:
+        config_of(**machine)
+
+    text = str(refused.value)
+    assert text.startswith("m.toml: ")
+    assert "\n" not in text
+    assert [part for part in parts if part not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("table", "parts"),
+    [
+        ({"pio": 1}, ["no type"]),
+        (lamp(type="Lamp"), ['"Lamp" is no dotted path', "package.module:Class"]),
+        (lamp(type="no_such_module_here:Lamp"), ["no_such_module_here", "install"]),
+        (lamp(type=f"{__name__}:Lmap"), ['did you mean "Lamp"?']),
+        (lamp(type=f"{__name__}:LAMP"), ["is a str, no class"]),
+        (lamp(color="red"), ['"Lamp"', 'knows no "color"', 'did you mean "colour"?']),
+        (lamp(postd=True), ['knows no "postd"', 'did you mean "posted"?']),
+        (lamp(zzz=1), ['knows no "zzz"', "its options: blink, colour"]),
+        (lamp(level="low"), ['"level" of Lamp', "expected `int`, got `str`"]),
+        (lamp(blink=1), ['"blink" of Lamp', "expected `bool`, got `int`"]),
+        (lamp(steps=["a"]), ['"steps" of Lamp']),
+        (lamp(when=1), ['"when" of Lamp', "expected `Callable`, got `int`"]),
+        (lamp(lens=1), ['"lens" of Lamp', "set it from Python"]),
+        (lamp(mmio=0x1000), ["give one of pio and mmio"]),
+        ({"type": LAMP}, ["give one of pio and mmio"]),
+        ({"type": LAMP, "mmio": 0xD000_0000}, ["no size", "size = ..."]),
+        (lamp(size=0), ["size", "expected `int` >= 1"]),
+        (lamp(pio=0xFFFE), ["leaves the PIO space"]),
+        (lamp(pio=-1), ["leaves the PIO space"]),
+        ({"type": LAMP, "mmio": (1 << 64) - 1, "size": 2}, ["leaves the MMIO space"]),
+        ({"type": LAMP, "mmio": 0x1000, "size": 16}, ["guest RAM", "0xd0000000"]),
+        (lamp(policy="retry"), ["policy", "retry"]),
+        (lamp(replicas=0), ["replicas"]),
+        (lamp(irq="four"), ["irq", '"four" is no number']),
+        ({"type": f"{__name__}:Needy", "pio": 1, "size": 1}, ['needs "file"', "file = ..."]),
+    ],
+)
+def test_refused_device(table: dict[str, object], parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as refused:
+        config_of(table)
+
+    text = str(refused.value)
+    assert text.startswith("m.toml: ")
+    assert "device" in text
+    assert "\n" not in text
+    assert [part for part in parts if part not in text] == []
+
+
+def test_overlap_names_both_devices() -> None:
+    with pytest.raises(ConfigError) as refused:
+        config_of(lamp(name="low"), lamp(pio=0x303, name="high"))
+
+    assert '"high" (pio 0x303 to 0x306) overlaps "low" (pio 0x300 to 0x303)' in str(refused.value)
+
+
+def test_same_number_in_the_other_space_is_no_overlap() -> None:
+    config = config_of(lamp(pio=0), {"type": LAMP, "mmio": 64 << 20, "size": 4}, memory="64M")
+
+    assert len(config.devices) == 2
+
+
+def test_two_devices_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigError, match='two devices have the name "a"'):
+        config_of(lamp(name="a"), lamp(name="a", pio=0x400))
+
+
+def test_memory_above_four_gib_is_guest_ram_too() -> None:
+    with pytest.raises(ConfigError, match="guest RAM"):
+        config_of({"type": LAMP, "mmio": 4 << 30, "size": 4}, memory="4G")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("machine = 1", "is no table"),
+        ("device = 1", "is no list of tables"),
+        ("devices = []", 'did you mean "device"?'),
+        ("[machine", "not TOML"),
+    ],
+)
+def test_refused_file(tmp_path: Path, text: str, part: str) -> None:
+    file = tmp_path / "m.toml"
+    file.write_text(text)
+
+    with pytest.raises(ConfigError, match=f"{file}.*") as refused:
+        load_config(file)
+
+    assert part in str(refused.value)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load_config(tmp_path / "none.toml")
+
+
+def test_open_ended_constructor_takes_any_option() -> None:
+    check_options(AnyOptions, {"anything": 1}, "here")
+
+
+def test_module_that_raises_is_reported_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_device_module.py").write_text("raise RuntimeError('no lamp here')")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(ConfigError, match="RuntimeError: no lamp here; mend the module"):
+        load_device_class("broken_device_module:Lamp", "here")
+
+
+def test_firmware_is_found_beside_the_file_first(tmp_path: Path) -> None:
+    (tmp_path / "bios.bin").write_bytes(b"")
+
+    assert find_firmware("bios.bin", tmp_path) == tmp_path / "bios.bin"
+
+
+def test_firmware_with_a_folder_is_not_searched_for(tmp_path: Path) -> None:
+    assert find_firmware("no/bios.bin", tmp_path) == tmp_path / "no/bios.bin"
+
+
+@given(st.integers(min_value=1, max_value=1 << 40), st.sampled_from("KMGT"), st.sampled_from(["", "B", "iB"]))
+def test_sizes_are_powers_of_1024(number: int, unit: str, suffix: str) -> None:
+    assert parse_size(f"{number}{unit}{suffix}") == number << 10 * ("KMGT".index(unit) + 1)
+
+
+@given(st.text(alphabet="0123456789xXKMGTiB .-"))
+def test_any_text_is_a_positive_size_or_refused(text: str) -> None:
+    assert refuses(lambda: parse_size(text)) or parse_size(text) > 0
+
+
+@given(st.lists(IN_SPACE, min_size=2, max_size=6))
+def test_overlap_is_found_wherever_it_is(bases: list[int]) -> None:
+    covered = [port for base in bases for port in range(base, base + 4)]
+
+    refused = refuses(lambda: config_of(*(lamp(pio=base) for base in bases)))
+
+    assert refused == (len(set(covered)) < len(covered))
