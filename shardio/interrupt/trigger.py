@@ -1,7 +1,7 @@
 """`Trigger`: the one thing that a device does with an interrupt, and its two implementations.
 
-`EventFdTrigger` is the production path: one 8-byte write to an eventfd that KVM_IRQFD has bound to a GSI, so the
-kernel injects and no other process takes part. `RecordingTrigger` counts, for unit tests of devices.
+`EventFdTrigger` is the production path: one 8-byte write to an eventfd that KVM_IRQFD has bound to a GSI,
+so the kernel injects and no other process takes part. `RecordingTrigger` counts, for unit tests of devices.
 
 >>> trigger = RecordingTrigger()
 >>> trigger.trigger()
@@ -12,9 +12,11 @@ kernel injects and no other process takes part. `RecordingTrigger` counts, for u
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import suppress
 from typing import Protocol, runtime_checkable
 
-_ONE = (1).to_bytes(8, "little")
+_ONE = (1).to_bytes(8, sys.byteorder)
 
 
 @runtime_checkable
@@ -22,11 +24,14 @@ class Trigger(Protocol):
     """Anything that raises one interrupt when told to."""
 
     def trigger(self) -> None:
-        """Raise the interrupt once. Never blocks; several calls before the guest looks may coalesce into one."""
+        """Raise the interrupt once. Never blocks; several calls before the guest looks may coalesce into
+        one.
+        """
 
 
 class EventFdTrigger:
-    """Raises an interrupt by adding 1 to an eventfd, as KVM_IRQFD expects (eventfd(2), 8-byte native integer).
+    """Raises an interrupt by adding 1 to an eventfd, as KVM_IRQFD expects (eventfd(2), 8-byte native
+    integer).
 
     The descriptor is the caller's: it is neither duplicated nor closed here. It should be non-blocking
     (EFD_NONBLOCK), or a saturated counter would block the caller.
@@ -52,11 +57,9 @@ class EventFdTrigger:
 
         Raises OSError (EBADF) when the descriptor was closed.
         """
-        try:
+        # A blocked write means that the counter is at its maximum, 2^64 - 2: an interrupt is pending already.
+        with suppress(BlockingIOError):
             os.write(self._fd, _ONE)
-        except BlockingIOError:
-            # The counter is at its maximum, 2^64 - 2: an interrupt is pending already, which is what was asked.
-            pass
 
     def __repr__(self) -> str:
         return f"EventFdTrigger(fd={self._fd})"

@@ -1,4 +1,6 @@
-"""`shardio.interrupt.trigger`: an eventfd counts triggers, a saturated one still has its interrupt pending."""
+"""`shardio.interrupt.trigger`: an eventfd counts triggers, a saturated one still has its interrupt
+pending.
+"""
 
 from __future__ import annotations
 

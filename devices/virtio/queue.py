@@ -1,0 +1,253 @@
+"""The device's side of a split virtqueue (virtio 1.2 section 2.7), safe against any driver.
+
+Facts. Three tables lie in guest RAM: descriptors (address, length, flags, next), the available ring (the
+driver says: here is work) and the used ring (the device says: done). The driver may be buggy or hostile,
+and other vCPUs may rewrite any byte at any moment, also between two of our loads.
+
+Consequences. (1) Every word of the driver is loaded once, and only the loaded copy is checked and used. (2)
+Cursors (`_next_avail`, `_next_used`) are private: nothing that we wrote is ever read back. (3) Each chain
+has a budget of descriptors, so a loop ends. (4) An address becomes a `memoryview` of guest RAM through
+`GuestMemory.view`, which refuses what is not RAM, or it is not used at all. (5) A head that is still in
+flight cannot be taken again, so at most `size` chains are ever outstanding. (6) Any broken rule is a
+`QueueError`: the transport then sets DEVICE_NEEDS_RESET and does not touch the queue again.
+
+Ring indices are loaded and stored as whole aligned 16-bit words (a memoryview cast to "H"), because the
+driver must never see half an index. Two places need a full fence, marked A and B below; each names its
+partner in the driver, which has the same shape: publish, fence, look.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from shardio.device import HostMemory
+from shardio.devices.virtio.errors import QueueError
+from shardio.devices.virtio.fence import full_fence, light_fence
+from shardio.errors import ShardioError
+
+DESC_F_NEXT: Final = 1
+DESC_F_WRITE: Final = 2
+DESC_F_INDIRECT: Final = 4
+AVAIL_F_NO_INTERRUPT: Final = 1
+USED_F_NO_NOTIFY: Final = 1
+
+QUEUE_SIZE_LIMIT: Final = 32768
+# Section 2.7.5.3.1 limits an indirect table to the queue's size, but Linux goes past it on small queues. What
+# bounds our work is a limit, not that one.
+INDIRECT_LIMIT: Final = 1024
+CHAIN_BYTES_LIMIT: Final = 2**32 - 1
+
+_DESC: Final = struct.Struct("<QIHH")
+_USED: Final = struct.Struct("<II")
+
+
+@dataclass(slots=True, frozen=True)
+class Chain:
+    """One request: the head to give back, and its buffers in guest RAM in the driver's order.
+
+    The bytes in the buffers may still change under the device: copy what is to be interpreted, once.
+    """
+
+    head: int
+    readable: tuple[memoryview, ...]
+    writable: tuple[memoryview, ...]
+
+    @property
+    def readable_bytes(self) -> int:
+        """How many bytes the driver offers to be read."""
+        return sum(map(len, self.readable))
+
+    @property
+    def writable_bytes(self) -> int:
+        """How many bytes the driver offers to be filled."""
+        return sum(map(len, self.writable))
+
+
+class VirtQueue:
+    """One enabled split virtqueue. Single owner: all calls come from the device's shard."""
+
+    def __init__(
+        self,
+        memory: HostMemory,
+        size: int,
+        desc: int,
+        driver: int,
+        device: int,
+        *,
+        indirect: bool = True,
+        event_idx: bool = True,
+    ) -> None:
+        """`size`: entries, a power of two up to 32768. `desc`, `driver`, `device`: guest physical addresses
+        of the three tables, aligned to 16, 2 and 4 bytes. `indirect`, `event_idx`: whether
+        VIRTIO_F_INDIRECT_DESC and VIRTIO_F_EVENT_IDX were negotiated.
+
+        Raises QueueError for a bad size, a misaligned table, or one that is not wholly in RAM.
+        """
+        if not 0 < size <= QUEUE_SIZE_LIMIT or size & (size - 1):
+            raise QueueError("size is not a power of two from 1 to 32768", size=size)
+        self.size = size
+        self._memory = memory
+        self._mask = size - 1
+        self._indirect = indirect
+        self._event_idx = event_idx
+        self._desc = self._table("descriptor table", desc, 16 * size, 16)
+        available = self._table("available ring", driver, 6 + 2 * size, 2)
+        used = self._table("used ring", device, 6 + 8 * size, 4)
+        # 16-bit words: [0] flags, [1] index, then the ring; the available ring ends with used_event, the
+        # used ring
+        # (whose entries are 8 bytes, reached through `_used`) with avail_event.
+        self._avail16 = available.cast("H")
+        self._used = used
+        self._used16 = used.cast("H")
+        self._used_event = 2 + size
+        self._avail_event = 2 + 4 * size
+        self._next_avail = 0
+        self._next_used = 0
+        self._signalled = 0
+        self._in_flight: set[int] = set()
+
+    def _table(self, name: str, address: int, length: int, alignment: int) -> memoryview:
+        if address % alignment:
+            raise QueueError(f"{name} is not aligned to {alignment} bytes", address=address)
+        return self._buffer(name, address, length)
+
+    def _buffer(self, name: str, address: int, length: int) -> memoryview:
+        try:
+            return self._memory.view(address, length)
+        except ShardioError:
+            raise QueueError(f"{name} is outside guest RAM", address=address, length=length) from None
+
+    # -- taking work ------------------------------------------------------------------------------------
+
+    def pop(self) -> Chain | None:
+        """The next chain that the driver made available, or None when there is none.
+
+        Raises QueueError when the driver broke a rule.
+        """
+        offered = (self._avail16[1] - self._next_avail) & 0xFFFF
+        if not offered:
+            return None
+        if offered > self.size:
+            raise QueueError(
+                "more chains are available than the queue holds", offered=offered, size=self.size
+            )
+        light_fence()  # the index is loaded before the head; pairs with the driver's store of avail.idx
+        head = self._avail16[2 + (self._next_avail & self._mask)]
+        if head >= self.size:
+            raise QueueError("head is outside the descriptor table", head=head, size=self.size)
+        if head in self._in_flight:
+            raise QueueError("head is in flight already", head=head)
+        chain = self._walk(head)
+        self._next_avail = (self._next_avail + 1) & 0xFFFF
+        self._in_flight.add(head)
+        return chain
+
+    def _walk(self, head: int) -> Chain:
+        readable: list[memoryview] = []
+        writable: list[memoryview] = []
+        table: memoryview | bytes = self._desc
+        entries = budget = self.size
+        in_indirect = False
+        total = 0
+        index = head
+        while True:
+            if not budget:
+                raise QueueError("chain is longer than its table: it loops", head=head, entries=entries)
+            budget -= 1
+            address, length, flags, following = _DESC.unpack_from(table, 16 * index)
+            if flags & DESC_F_INDIRECT:
+                if in_indirect:
+                    raise QueueError("indirect table inside an indirect table", head=head, index=index)
+                table = self._indirect_table(address, length, flags)
+                entries = budget = len(table) // 16
+                in_indirect = True
+                index = 0
+                continue
+            total += length
+            if total > CHAIN_BYTES_LIMIT:
+                raise QueueError("chain is 4 GiB or longer", head=head, total=total)
+            if length:
+                buffer = self._buffer("buffer", address, length)
+                if flags & DESC_F_WRITE:
+                    writable.append(buffer)
+                elif writable:
+                    raise QueueError(
+                        "device-readable buffer after a device-writable one", head=head, index=index
+                    )
+                else:
+                    readable.append(buffer)
+            if not flags & DESC_F_NEXT:
+                return Chain(head, tuple(readable), tuple(writable))
+            if following >= entries:
+                raise QueueError("next is outside the descriptor table", next=following, entries=entries)
+            index = following
+
+    def _indirect_table(self, address: int, length: int, flags: int) -> bytes:
+        if not self._indirect:
+            raise QueueError(
+                "indirect descriptor, but VIRTIO_F_INDIRECT_DESC was not negotiated", address=address
+            )
+        if flags & DESC_F_NEXT:
+            raise QueueError("indirect descriptor with a next one", address=address)
+        if not 0 < length <= 16 * INDIRECT_LIMIT or length % 16:
+            raise QueueError("indirect table is not 1 to 1024 whole descriptors", length=length)
+        return bytes(self._buffer("indirect table", address, length))
+
+    # -- giving it back ---------------------------------------------------------------------------------
+
+    def push(self, chain: Chain, written: int) -> None:
+        """Give a chain back: `written` bytes (from the start) of its writable buffers were filled.
+
+        Raises ValueError for a chain that is not in flight: a bug of the device, never of the driver.
+        """
+        if chain.head not in self._in_flight:
+            raise ValueError(f"chain {chain.head} is not in flight; each popped chain is pushed once")
+        self._in_flight.remove(chain.head)
+        _USED.pack_into(self._used, 4 + 8 * (self._next_used & self._mask), chain.head, written)
+        self._next_used = (self._next_used + 1) & 0xFFFF
+        light_fence()  # the element is visible before the index; pairs with the driver's load of used.idx
+        self._used16[1] = self._next_used
+
+    def needs_interrupt(self) -> bool:
+        """Whether the driver wants an interrupt for what was pushed since the last call (section 2.7.7)."""
+        # Sync point A: used.idx is visible before we look; the driver writes used_event, fences, then looks.
+        full_fence()
+        before, self._signalled = self._signalled, self._next_used
+        pushed = (self._next_used - before) & 0xFFFF
+        if not pushed:
+            return False
+        if not self._event_idx:
+            return not self._avail16[0] & AVAIL_F_NO_INTERRUPT
+        wanted = self._avail16[self._used_event]
+        return (self._next_used - wanted - 1) & 0xFFFF < pushed
+
+    # -- being told -------------------------------------------------------------------------------------
+
+    def disable_notifications(self) -> None:
+        """Ask the driver not to notify while the device looks at the queue anyway; a hint, it may still
+        do so.
+        """
+        if not self._event_idx:
+            self._used16[0] = USED_F_NO_NOTIFY
+
+    def enable_notifications(self) -> bool:
+        """Ask to be notified of the next chain. True: one came meanwhile; `pop` again, nothing else tells."""
+        if self._event_idx:
+            self._used16[self._avail_event] = self._next_avail
+        else:
+            self._used16[0] = 0
+        # Sync point B: the wish is visible before we look; the driver writes avail.idx, fences, then looks.
+        full_fence()
+        return bool(self._avail16[1] != self._next_avail)
+
+    @property
+    def in_flight(self) -> int:
+        """How many chains were popped and not yet pushed."""
+        return len(self._in_flight)
+
+    @property
+    def cursors(self) -> tuple[int, int]:
+        """(next available, next used) index, 16 bits each: what a snapshot keeps."""
+        return self._next_avail, self._next_used
