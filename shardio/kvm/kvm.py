@@ -1,0 +1,98 @@
+"""/dev/kvm itself: opening it, what it can do, and making VMs."""
+
+from __future__ import annotations
+
+import errno
+import os
+from types import TracebackType
+from typing import Any, Self
+
+from shardio._core import lib
+from shardio.errors import HostError, KvmError
+from shardio.kvm import cpuid
+from shardio.kvm.gate import capability, ioctl
+from shardio.kvm.vm import Vm
+
+DEVICE = "/dev/kvm"
+
+
+class Kvm:
+    """An open /dev/kvm. Raises `HostError` with the cure where it is missing or not permitted.
+
+    `path` is the device node. `KvmError` where the kernel's KVM speaks another API version than 12.
+    """
+
+    def __init__(self, path: str = DEVICE) -> None:
+        self.path = path
+        self._cpuid: Any = None
+        self._fd = _open(path)
+        try:
+            self._check_version()
+            self.run_size = ioctl(self._fd, "KVM_GET_VCPU_MMAP_SIZE")
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_version(self) -> None:
+        version = ioctl(self._fd, "KVM_GET_API_VERSION")
+        if version != lib.KVM_API_VERSION:
+            raise KvmError(
+                "KVM_GET_API_VERSION", errno.EPROTO, f"API {version}, not {lib.KVM_API_VERSION}: use a newer kernel"
+            )
+
+    @property
+    def fd(self) -> int:
+        """The descriptor of /dev/kvm, -1 once closed."""
+        return self._fd
+
+    def check_extension(self, name: str) -> int:
+        """KVM_CHECK_EXTENSION: the value of capability `name` ("KVM_CAP_..."), 0 where it is missing."""
+        return capability(self._fd, name)
+
+    @property
+    def max_vcpus(self) -> int:
+        """How many vCPUs a VM can have (KVM_CAP_MAX_VCPUS)."""
+        return self.check_extension("KVM_CAP_MAX_VCPUS")
+
+    def create_vm(self) -> Vm:
+        """KVM_CREATE_VM: an empty machine, bound to this process's address space. Raises `KvmError`."""
+        if hasattr(lib, "KVM_GET_SUPPORTED_CPUID"):
+            # Asked for now and kept: the vCPUs of a VM may be set up after this object is closed.
+            self.supported_cpuid()
+        return Vm(self, ioctl(self._fd, "KVM_CREATE_VM", 0))
+
+    def supported_cpuid(self) -> Any:
+        """KVM_GET_SUPPORTED_CPUID: a cffi `struct kvm_cpuid2 *` of what a guest may see (x86-64); read only."""
+        if self._cpuid is None:
+            self._cpuid = cpuid.supported(self._fd)
+        return self._cpuid
+
+    def close(self) -> None:
+        """Closes the descriptor; VMs made from it go on. Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        cures = {
+            errno.ENOENT: "load the module (modprobe kvm_intel or kvm_amd), enable virtualization in the firmware,"
+            " or allow nested virtualization on the host",
+            errno.ENODEV: "load the module (modprobe kvm_intel or kvm_amd)",
+            errno.EACCES: "join the group that owns it (usermod -aG kvm $USER, then log in again)",
+            errno.EPERM: "allow the device in the container or sandbox (docker: --device /dev/kvm)",
+            errno.EMFILE: "raise the limit on open files (ulimit -n)",
+        }
+        cure = cures.get(error.errno or 0, "make it readable and writable for this user")
+        raise HostError(f"cannot open {path}: {error.strerror}", cure) from error

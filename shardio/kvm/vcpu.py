@@ -1,0 +1,107 @@
+"""A vCPU of KVM: its descriptor, its run page and, for simple use, its run loop's one step.
+
+The data path does not come here: a vCPU worker (`native/worker.c`) runs KVM_RUN on `fd` and reads `run_page` itself.
+`Vcpu.run()` does the same in this process, one exit a call, for guests of a few exits and for tests.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from shardio._core import ffi, lib
+from shardio.kvm.exits import Exit, Interrupted, decode
+from shardio.kvm.gate import check, ioctl
+from shardio.kvm.x86_vcpu import X86Vcpu
+
+if TYPE_CHECKING:
+    from shardio.kvm.kvm import Kvm
+
+
+class Vcpu(X86Vcpu):
+    """KVM_CREATE_VCPU's descriptor; made by `Vm.create_vcpu()`. Methods raise `KvmError` naming their ioctl."""
+
+    def __init__(self, index: int, fd: int, kvm: Kvm) -> None:
+        self.index = index
+        """The vCPU's number, which is its APIC id on x86-64."""
+        self.run_size = kvm.run_size
+        """Bytes of the run page and what follows it (KVM_GET_VCPU_MMAP_SIZE)."""
+        self._fd = fd
+        self._kvm = kvm
+        try:
+            self._mapping = mmap.mmap(fd, kvm.run_size)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._buffer = ffi.from_buffer(self._mapping)
+        self._run = ffi.cast("struct kvm_run *", self._buffer)
+
+    @property
+    def fd(self) -> int:
+        """The vCPU descriptor, -1 once closed."""
+        return self._fd
+
+    @property
+    def run_page(self) -> int:
+        """The address in this process of the mapped `struct kvm_run`; valid until `close()`."""
+        return int(ffi.cast("uintptr_t", self._buffer))
+
+    @property
+    def run_struct(self) -> Any:
+        """The run page as a cffi `struct kvm_run *`; valid until `close()`."""
+        return self._run
+
+    def run(self) -> Exit:
+        """KVM_RUN until the next exit, described. `Interrupted` after `kick()` or a signal.
+
+        The data of an `IoExit` or `MmioExit` is a view of the run page: fill it for a read before the next
+        `run()`, which completes the access. An AP is waited for until its SIPI comes.
+        """
+        while True:
+            result = lib.shardio_kvm_run(self._fd)
+            if result == -errno.EINTR:
+                return Interrupted()
+            # An AP that was sent INIT or a SIPI says so with EAGAIN, and is then to be run again.
+            if result != -errno.EAGAIN:
+                check(result, "KVM_RUN")
+                return decode(self._run)
+
+    def kick(self, immediate: bool = True) -> None:
+        """Sets `immediate_exit`: the next KVM_RUN returns at once, `Interrupted`, until it is set to False.
+
+        To leave a KVM_RUN that is under way, a signal must also reach the thread that is in it.
+        """
+        self._run.immediate_exit = int(immediate)
+
+    def get_mp_state(self) -> int:
+        """KVM_GET_MP_STATE: a KVM_MP_STATE_* number (0 runnable, 1 uninitialized, 3 halted)."""
+        state = ffi.new("struct kvm_mp_state *")
+        ioctl(self._fd, "KVM_GET_MP_STATE", state)
+        return int(state.mp_state)
+
+    def set_mp_state(self, mp_state: int) -> None:
+        """KVM_SET_MP_STATE, a KVM_MP_STATE_* number; other than runnable needs the in-kernel irqchip."""
+        state = ffi.new("struct kvm_mp_state *")
+        state.mp_state = mp_state
+        ioctl(self._fd, "KVM_SET_MP_STATE", state)
+
+    def close(self) -> None:
+        """Unmaps the run page and closes the descriptor. Idempotent. Nobody may be inside KVM_RUN any more."""
+        if self._fd < 0:
+            return
+        self._run = ffi.NULL
+        ffi.release(self._buffer)
+        self._mapping.close()
+        os.close(self._fd)
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

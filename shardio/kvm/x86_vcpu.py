@@ -1,0 +1,100 @@
+"""The x86-64 part of a `Vcpu`: registers, local APIC, pending events and CPUID."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from shardio._core import ffi
+from shardio.errors import MachineError
+from shardio.kvm import cpuid
+from shardio.kvm.gate import ioctl
+
+if TYPE_CHECKING:
+    from shardio.kvm.kvm import Kvm
+
+REGISTERS = (
+    "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp",
+    "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip", "rflags",
+)  # fmt: skip
+"""The general registers of `struct kvm_regs`, in its order."""
+_SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
+_CONTROLS = ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base")
+
+
+class X86Vcpu:
+    """Mixin of `Vcpu`: state ioctls that exist on x86-64 alone. Getters of structs return cffi pointers."""
+
+    index: int
+    _fd: int
+    _kvm: Kvm
+
+    def get_regs(self) -> dict[str, int]:
+        """KVM_GET_REGS: the general registers, `rip` and `rflags` by name, 64 bits each."""
+        regs = ffi.new("struct kvm_regs *")
+        ioctl(self._fd, "KVM_GET_REGS", regs)
+        return {name: getattr(regs, name) for name in REGISTERS}
+
+    def set_regs(self, **values: int) -> None:
+        """KVM_SET_REGS: sets the registers given by name and keeps the others.
+
+        Raises `MachineError` for a register that does not exist.
+        """
+        unknown = [name for name in values if name not in REGISTERS]
+        if unknown:
+            raise MachineError(f"no register named {unknown[0]!r}", f"use one of {', '.join(REGISTERS)}")
+        regs = ffi.new("struct kvm_regs *", self.get_regs() | values)
+        ioctl(self._fd, "KVM_SET_REGS", regs)
+
+    def get_sregs(self) -> Any:
+        """KVM_GET_SREGS: segments, descriptor tables, control registers: a cffi `struct kvm_sregs *`."""
+        sregs = ffi.new("struct kvm_sregs *")
+        ioctl(self._fd, "KVM_GET_SREGS", sregs)
+        return sregs
+
+    def set_sregs(self, sregs: Any) -> None:
+        """KVM_SET_SREGS from a cffi `struct kvm_sregs *`, best one of `get_sregs()`, altered."""
+        ioctl(self._fd, "KVM_SET_SREGS", sregs)
+
+    def get_lapic(self) -> bytes:
+        """KVM_GET_LAPIC: the 1 KiB register page of the in-kernel local APIC."""
+        lapic = ffi.new("struct kvm_lapic_state *")
+        ioctl(self._fd, "KVM_GET_LAPIC", lapic)
+        return bytes(ffi.buffer(lapic.regs))
+
+    def set_lapic(self, page: bytes) -> None:
+        """KVM_SET_LAPIC from a page of `get_lapic()`."""
+        lapic = ffi.new("struct kvm_lapic_state *")
+        ffi.buffer(lapic.regs)[:] = page
+        ioctl(self._fd, "KVM_SET_LAPIC", lapic)
+
+    def get_events(self) -> Any:
+        """KVM_GET_VCPU_EVENTS: pending exceptions and interrupts: a cffi `struct kvm_vcpu_events *`."""
+        events = ffi.new("struct kvm_vcpu_events *")
+        ioctl(self._fd, "KVM_GET_VCPU_EVENTS", events)
+        return events
+
+    def set_events(self, events: Any) -> None:
+        """KVM_SET_VCPU_EVENTS from a cffi `struct kvm_vcpu_events *`."""
+        ioctl(self._fd, "KVM_SET_VCPU_EVENTS", events)
+
+    def set_cpuid(self, vcpus: int = 1) -> None:
+        """KVM_SET_CPUID2: all that KVM supports here, as core `index` of one package of `vcpus` cores."""
+        ioctl(self._fd, "KVM_SET_CPUID2", cpuid.for_vcpu(self._kvm.supported_cpuid(), self.index, vcpus))
+
+    def dump(self) -> str:
+        """The registers as text of a few lines, for a report about a vCPU that cannot go on."""
+        regs, sregs = self.get_regs(), self.get_sregs()
+        names = list(REGISTERS)
+        rows = [" ".join(f"{name:>6}={regs[name]:016x}" for name in names[i : i + 4]) for i in range(0, 18, 4)]
+        rows += [
+            f"{name:>6}={segment.selector:04x} base={segment.base:016x} limit={segment.limit:08x}"
+            f" type={segment.type:x} s={segment.s} dpl={segment.dpl} p={segment.present}"
+            f" db={segment.db} l={segment.l} g={segment.g}"
+            for name, segment in ((name, getattr(sregs, name)) for name in _SEGMENTS)
+        ]
+        rows += [
+            f"{name:>6} base={table.base:016x} limit={table.limit:04x}"
+            for name, table in (("gdt", sregs.gdt), ("idt", sregs.idt))
+        ]
+        rows.append(" ".join(f"{name}={getattr(sregs, name):x}" for name in _CONTROLS))
+        return "\n".join(rows)
