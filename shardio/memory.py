@@ -1,8 +1,8 @@
 """Guest memory: one memfd, mapped once in this process, seen as the guest's physical address space.
 
-The same object serves the VMM, which creates it and gives it to KVM, and a shard whose device does DMA, which maps
-the descriptor that it was handed. Regions: RAM fills `[0, 3 GiB)` first, what is left begins at 4 GiB; the hole
-between them is for devices and firmware. In the memfd the regions follow each other without a hole.
+The same object serves the VMM, which creates it and gives it to KVM, and a shard whose device does DMA, which
+maps the descriptor that it was handed. Regions: RAM fills `[0, 3 GiB)` first, what is left begins at 4 GiB;
+the hole between them is for devices and firmware. In the memfd the regions follow each other without a hole.
 
 >>> with GuestMemory(0x10000) as memory:
 ...     memory.write(0x1000, b"shard")
@@ -81,7 +81,8 @@ class GuestMemory:
     def from_fd(cls, fd: int, size: int) -> Self:
         """Maps `size` bytes of the guest RAM behind `fd`; the caller keeps `fd`, the object has a duplicate.
 
-        Raises `MemoryAccessError` where the file is shorter than `size`, `HostError` where it cannot be mapped.
+        Raises `MemoryAccessError` where the file is shorter than `size`, `HostError` where it cannot be
+        mapped.
         """
         _check_size(size)
         if os.fstat(fd).st_size < size:
@@ -127,7 +128,7 @@ class GuestMemory:
             target[:] = octets
 
     def view(self, addr: int, length: int) -> memoryview:
-        """A writable view of `length` bytes at guest address `addr`, without a copy; the guest sees writes at once.
+        """A writable view of `length` bytes at guest address `addr`, without a copy: the guest sees writes.
 
         The view keeps the mapping alive after `close()`. Raises `MemoryAccessError` outside one region.
         """
@@ -144,12 +145,12 @@ class GuestMemory:
 
     def _offset(self, addr: int, length: int) -> int:
         for region in self._regions:
-            if region.guest_address <= addr and 0 <= length and addr + length <= region.end:
+            if region.guest_address <= addr and length >= 0 and addr + length <= region.end:
                 return region.file_offset + addr - region.guest_address
         raise MemoryAccessError(addr, length, self._regions)
 
     def close(self) -> None:
-        """Closes the memfd and unmaps the RAM, which lives on while a view of it or a VM uses it. Idempotent."""
+        """Closes the memfd and unmaps the RAM once no view of it and no VM uses it. Idempotent."""
         if self._fd < 0:
             return
         os.close(self._fd)

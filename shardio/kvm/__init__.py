@@ -1,7 +1,7 @@
-"""KVM: `Kvm` opens /dev/kvm, `Vm` is a machine, `Vcpu` a processor of it, over <linux/kvm.h> through the compiler.
+"""KVM: `Kvm` opens /dev/kvm, `Vm` is a machine, `Vcpu` a processor of it, over <linux/kvm.h>.
 
-All of it is control plane and must be used by the process that creates the VM: KVM binds a VM to one address space and
-answers EIO to others. The data path (KVM_RUN, exits, rings) is in the vCPU workers.
+All of it is control plane and must be used by the process that creates the VM: KVM binds a VM to one address
+space and answers EIO to others. The data path (KVM_RUN, exits, rings) is in the vCPU workers.
 """
 
 from shardio.kvm.boot import BOOT_TABLES, set_entry

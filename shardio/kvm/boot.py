@@ -1,16 +1,18 @@
 """Entry states: how a vCPU's registers stand when the guest's first instruction runs (x86-64).
 
-* `real`: as after reset, except for CS:IP. `entry` below 1 MiB gives a CS base of `entry` rounded down to 64 KiB; the
-  reset vector 0xFFFF_FFF0 gives the processor's own state after reset. Other segments: base 0, limit 64 KiB.
+* `real`: as after reset, except for CS:IP. `entry` below 1 MiB gives a CS base of `entry` rounded down to 64
+  KiB; the reset vector 0xFFFF_FFF0 gives the processor's own state after reset. Other segments: base 0, limit
+  64 KiB.
 * `protected`: flat 32-bit segments over 4 GiB, no paging, interrupts off.
-* `long`: 64-bit, paging on, identity map of the first 13 GiB in 2 MiB pages and of the rest up to 512 GiB in 1 GiB pages
-  (which count where the vCPU's CPUID has them: KVM on PVM does not), interrupts off.
+* `long`: 64-bit, paging on, identity map of the first 13 GiB in 2 MiB pages and of the rest up to 512 GiB in
+  1 GiB pages (which count where the vCPU's CPUID has them: KVM on PVM does not), interrupts off.
 
-`protected` and `long` put a GDT, and `long` page tables too, into guest RAM at `BOOT_TABLES` (64 KiB from 0x9_0000):
-an image must leave that free until it has tables of its own. Selectors: 0x08 code, 0x10 data, 0x18 TSS.
+`protected` and `long` put a GDT, and `long` page tables too, into guest RAM at `BOOT_TABLES` (64 KiB from
+0x9_0000): an image must leave that free until it has tables of its own. Selectors: 0x08 code,
+0x10 data, 0x18 TSS.
 
-With the in-kernel interrupt controller only vCPU 0 begins; the others wait for INIT and SIPI, which set their state.
-Without it, every vCPU begins at the entry that it was given.
+With the in-kernel interrupt controller only vCPU 0 begins; the others wait for INIT and SIPI, which set their
+state. Without it, every vCPU begins at the entry that it was given.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any, Literal, get_args
 
 from shardio.errors import MachineError
 from shardio.kvm.vcpu import Vcpu
+from shardio.kvm.x86_vcpu import REGISTERS
 from shardio.memory import PAGE_SIZE, GuestMemory
 
 Mode = Literal["real", "protected", "long"]
@@ -61,15 +64,16 @@ def set_entry(
 ) -> None:
     """Puts `vcpu` at guest address `entry` in `mode` ("real", "protected", "long"), with `registers` by name.
 
-    Registers not named are 0, except for `rsp` in the modes above real: the address of `BOOT_TABLES`, growing down.
-    Raises `MachineError` for a mode or an entry that does not exist, `MemoryAccessError` where RAM ends below the
-    boot tables, `KvmError` where KVM refuses the state.
+    Registers not named are 0, except for `rsp` in the modes above real: the address of `BOOT_TABLES`, growing
+    down. Raises `MachineError` for a mode or an entry that does not exist, `MemoryAccessError` where RAM ends
+    below the boot tables, `KvmError` where KVM refuses the state.
     """
     setups = {"real": _real, "protected": _protected, "long": _long}
     if mode not in setups:
         raise MachineError(f"no entry mode {mode!r}", f"use one of {', '.join(get_args(Mode))}")
     values = setups[mode](vcpu, memory, entry)
-    vcpu.set_regs(**dict.fromkeys(vcpu.get_regs(), 0) | values | {"rflags": _RFLAGS_FIXED} | dict(registers or {}))
+    values = dict.fromkeys(REGISTERS, 0) | {"rflags": _RFLAGS_FIXED} | values
+    vcpu.set_regs(**values | dict(registers or {}))
 
 
 def _real(vcpu: Vcpu, memory: GuestMemory, entry: int) -> dict[str, int]:
@@ -88,7 +92,7 @@ def _real(vcpu: Vcpu, memory: GuestMemory, entry: int) -> dict[str, int]:
 
 def _protected(vcpu: Vcpu, memory: GuestMemory, entry: int) -> dict[str, int]:
     if not 0 <= entry < 1 << 32:
-        raise MachineError(f"protected mode cannot begin at {entry:#x}", "use an entry below 4 GiB, or mode long")
+        raise MachineError(f"protected mode cannot begin at {entry:#x}", "use an entry below 4 GiB")
     sregs = vcpu.get_sregs()
     _flat_segments(sregs, memory, _CODE32)
     sregs.cr0 = _CR0_PE | _CR0_ET | _CR0_NE

@@ -1,9 +1,9 @@
 """CPUID for a vCPU: what KVM supports, with the topology of one package whose cores are the vCPUs (x86-64).
 
-Facts. KVM_GET_SUPPORTED_CPUID returns the host CPU's own APIC id and core counts: a guest that believes them waits for
-cores that it does not have. On hosts whose KVM runs on PVM, the paravirtual IPI and kick features of leaf 0x4000_0001
-leave an SMP Linux waiting for ever. Consequence: the topology leaves are rewritten, and of the paravirtual features
-only the clocks are kept.
+Facts. KVM_GET_SUPPORTED_CPUID returns the host CPU's own APIC id and core counts: a guest that believes them
+waits for cores that it does not have. On hosts whose KVM runs on PVM, the paravirtual IPI and kick features
+of leaf 0x4000_0001 leave an SMP Linux waiting for ever. Consequence: the topology leaves are rewritten, and
+of the paravirtual features only the clocks are kept.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def supported(kvm_fd: int) -> Any:
 
 
 def for_vcpu(host: Any, apic_id: int, vcpus: int) -> Any:
-    """`host` (from `supported`) as the vCPU with `apic_id` among `vcpus` sees it: a cffi `struct kvm_cpuid2 *`."""
+    """`host` (from `supported`) as the vCPU with `apic_id` among `vcpus` sees it: a table of its own."""
     table = ffi.new("struct kvm_cpuid2 *", {"entries": max(host.nent, 1)})
     table.nent = host.nent
     ffi.memmove(table.entries, host.entries, host.nent * ffi.sizeof("struct kvm_cpuid_entry2"))

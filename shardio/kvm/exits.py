@@ -1,4 +1,4 @@
-"""What made a vCPU leave the guest: the run page's exit, typed, with the exit reasons' names of <linux/kvm.h>."""
+"""What made a vCPU leave the guest: the run page's exit, typed, with the names of <linux/kvm.h>."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class IoExit:
 
 @dataclass(frozen=True, slots=True)
 class MmioExit:
-    """KVM_EXIT_MMIO: one access of `size` bytes (1 to 8) at guest-physical `address`; `data` views its bytes."""
+    """KVM_EXIT_MMIO: an access of `size` bytes (1 to 8) at guest-physical `address`; `data` views them."""
 
     address: int
     size: int

@@ -1,8 +1,8 @@
-"""Firmware images: a ROM at the top of 4 GiB, with a copy of its end below 1 MiB, as a PC's BIOS expects (x86-64).
+"""Firmware images: a ROM at the top of 4 GiB and a copy of its end below 1 MiB, as a PC expects (x86-64).
 
-The ROM is a memory slot of its own, read-only where KVM can do that (KVM_CAP_READONLY_MEM: a guest's write leaves as an
-MMIO exit, and is dropped where no device claims the address) and plain RAM elsewhere. The last 128 KiB are copied into
-guest RAM at 0xE_0000 to 0xF_FFFF, where a BIOS runs and writes its own variables.
+The ROM is a memory slot of its own, read-only where KVM can do that (KVM_CAP_READONLY_MEM: a guest's write
+leaves as an MMIO exit, and is dropped where no device claims the address) and plain RAM elsewhere. The last
+128 KiB are copied into guest RAM at 0xE_0000 to 0xF_FFFF, where a BIOS runs and writes its own variables.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ LOW_COPY_END = 1 << 20
 def load_firmware(vm: Vm, memory: GuestMemory, path: str | Path) -> int:
     """Puts the image at `path` into the machine and returns the entry (real mode): the reset vector.
 
-    The image's size is a multiple of 4 KiB, at least 64 KiB and at most 16 MiB less the APICs' pages. Raises `ImageError`
-    for an image that cannot be one, or where RAM does not reach 1 MiB, `KvmError` where KVM refuses the slot.
+    The image's size is a multiple of 4 KiB, 64 KiB to 16 MiB. Raises `ImageError` for an image that
+    cannot be one, or where RAM does not reach 1 MiB, `KvmError` where KVM refuses the slot.
     """
     image = read_image(path)
     low = image[-LOW_COPY:]
@@ -43,15 +43,15 @@ def load_firmware(vm: Vm, memory: GuestMemory, path: str | Path) -> int:
 
 
 def read_image(path: str | Path) -> bytes:
-    """The bytes of the firmware image at `path`; raises `ImageError` for an unreadable file or a wrong size."""
+    """The firmware image at `path`; raises `ImageError` for an unreadable file or a wrong size."""
     try:
         image = Path(path).read_bytes()
     except OSError as error:
-        raise ImageError(path, f"cannot be read: {error.strerror}", "name a readable firmware file") from error
+        raise ImageError(path, f"cannot be read: {error.strerror}", "name a readable file") from error
     if len(image) < 64 << 10 or len(image) > LARGEST:
         raise ImageError(path, f"has {len(image)} bytes", "a firmware image has 64 KiB to 16 MiB")
     if len(image) % PAGE_SIZE:
-        raise ImageError(path, f"has {len(image)} bytes", "a firmware image is whole pages of 4 KiB: is it cut?")
+        raise ImageError(path, f"has {len(image)} bytes", "use whole pages of 4 KiB: is the image cut?")
     return image
 
 

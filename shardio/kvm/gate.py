@@ -1,8 +1,8 @@
 """The one place where a KVM ioctl's errno becomes a typed error.
 
-The C side (`native/kvm.c`) retries EINTR and returns `-errno`; `check` turns that into a `KvmError` that names the
-ioctl and the usual cure. KVM ties a VM to the address space that created it, so every ioctl here is made by the
-VMM process: from a forked child, KVM answers EIO.
+The C side (`native/kvm.c`) retries EINTR and returns `-errno`; `check` turns that into a `KvmError` that
+names the ioctl and the usual cure. KVM ties a VM to the address space that created it, so every ioctl here
+is made by the VMM process: from a forked child, KVM answers EIO.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _CURES = {
     " KVM_CAP_NR_MEMSLOTS",
     ("KVM_CREATE_IRQCHIP", errno.EEXIST): "the VM has its interrupt controller already: create it once",
     ("KVM_CREATE_IRQCHIP", errno.EINVAL): "create the interrupt controller before the vCPUs",
-    ("KVM_CREATE_PIT2", errno.ENOENT): "the PIT needs the in-kernel interrupt controller: create_irqchip() first",
+    ("KVM_CREATE_PIT2", errno.ENOENT): "the PIT needs the in-kernel irqchip: create_irqchip() first",
     ("KVM_CREATE_PIT2", errno.EEXIST): "the VM has its PIT already: create it once",
-    ("KVM_IRQFD", errno.EINVAL): "irqfd needs the in-kernel interrupt controller and an eventfd; resample needs"
-    " a GSI of the full (not split) in-kernel controller",
+    ("KVM_IRQFD", errno.EINVAL): "irqfd needs the in-kernel irqchip and an eventfd; resample needs a GSI"
+    " of the full (not split) irqchip",
     ("KVM_IRQFD", errno.EBUSY): "this eventfd is attached already: detach it, or use one eventfd per GSI",
-    ("KVM_IOEVENTFD", errno.EEXIST): "another ioeventfd covers this address, length and datamatch: detach it first",
+    ("KVM_IOEVENTFD", errno.EEXIST): "this address, length and datamatch have an ioeventfd: detach it first",
     ("KVM_IOEVENTFD", errno.ENOSPC): "KVM's limit of in-kernel devices is reached: claim fewer doorbells",
     ("KVM_IOEVENTFD", errno.ENOENT): "no such ioeventfd is attached: detach with the arguments of the attach",
     ("KVM_IRQ_LINE", errno.ENXIO): "the VM has no in-kernel interrupt controller: create_irqchip() first",

@@ -36,9 +36,8 @@ class Kvm:
     def _check_version(self) -> None:
         version = ioctl(self._fd, "KVM_GET_API_VERSION")
         if version != lib.KVM_API_VERSION:
-            raise KvmError(
-                "KVM_GET_API_VERSION", errno.EPROTO, f"API {version}, not {lib.KVM_API_VERSION}: use a newer kernel"
-            )
+            cure = f"use a kernel whose KVM API is {lib.KVM_API_VERSION}, not {version}"
+            raise KvmError("KVM_GET_API_VERSION", errno.EPROTO, cure)
 
     @property
     def fd(self) -> int:
@@ -62,7 +61,7 @@ class Kvm:
         return Vm(self, ioctl(self._fd, "KVM_CREATE_VM", 0))
 
     def supported_cpuid(self) -> Any:
-        """KVM_GET_SUPPORTED_CPUID: a cffi `struct kvm_cpuid2 *` of what a guest may see (x86-64); read only."""
+        """KVM_GET_SUPPORTED_CPUID: a cffi `struct kvm_cpuid2 *` of what a guest may see; read only."""
         if self._cpuid is None:
             self._cpuid = cpuid.supported(self._fd)
         return self._cpuid
@@ -87,8 +86,8 @@ def _open(path: str) -> int:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         cures = {
-            errno.ENOENT: "load the module (modprobe kvm_intel or kvm_amd), enable virtualization in the firmware,"
-            " or allow nested virtualization on the host",
+            errno.ENOENT: "load the module (modprobe kvm_intel or kvm_amd), enable virtualization in the"
+            " firmware, or allow nested virtualization on the host",
             errno.ENODEV: "load the module (modprobe kvm_intel or kvm_amd)",
             errno.EACCES: "join the group that owns it (usermod -aG kvm $USER, then log in again)",
             errno.EPERM: "allow the device in the container or sandbox (docker: --device /dev/kvm)",

@@ -22,7 +22,7 @@ class IrqchipRoute:
 
 @dataclass(frozen=True, slots=True)
 class MsiRoute:
-    """`gsi` is sent as a message: 64-bit `address`, 32-bit `data`, and `devid` where the platform wants one."""
+    """`gsi` is sent as a message: 64-bit `address`, 32-bit `data`, and `devid` where one is wanted."""
 
     gsi: int
     address: int

@@ -1,7 +1,7 @@
 """A vCPU of KVM: its descriptor, its run page and, for simple use, its run loop's one step.
 
-The data path does not come here: a vCPU worker (`native/worker.c`) runs KVM_RUN on `fd` and reads `run_page` itself.
-`Vcpu.run()` does the same in this process, one exit a call, for guests of a few exits and for tests.
+The data path does not come here: a vCPU worker (`native/worker.c`) runs KVM_RUN on `fd` and reads `run_page`
+itself. `Vcpu.run()` does the same in this process, one exit a call, for guests of a few exits and for tests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Vcpu(X86Vcpu):
-    """KVM_CREATE_VCPU's descriptor; made by `Vm.create_vcpu()`. Methods raise `KvmError` naming their ioctl."""
+    """KVM_CREATE_VCPU's descriptor; made by `Vm.create_vcpu()`. Methods raise `KvmError`."""
 
     def __init__(self, index: int, fd: int, kvm: Kvm) -> None:
         self.index = index
@@ -89,7 +89,7 @@ class Vcpu(X86Vcpu):
         ioctl(self._fd, "KVM_SET_MP_STATE", state)
 
     def close(self) -> None:
-        """Unmaps the run page and closes the descriptor. Idempotent. Nobody may be inside KVM_RUN any more."""
+        """Unmaps the run page and closes the descriptor. Idempotent. Nobody may be inside KVM_RUN."""
         if self._fd < 0:
             return
         self._run = ffi.NULL

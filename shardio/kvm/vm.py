@@ -1,7 +1,7 @@
 """A virtual machine of KVM: its memory slots, interrupt controller, doorbells and vCPUs.
 
-Every ioctl must be made by the process that created the VM (see `gate`). A `Vm` keeps what the kernel points at
-alive: the mappings behind its memory slots live at least until `close()`.
+Every ioctl must be made by the process that created the VM (see `gate`). A `Vm` keeps what the kernel points
+at alive: the mappings behind its memory slots live at least until `close()`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Vm(X86Vm):
         )
 
     def add_slot(self, guest_address: int, buffer: Any, *, readonly: bool = False) -> int:
-        """KVM_SET_USER_MEMORY_REGION: `buffer` (page-aligned, whole pages) becomes guest memory at `guest_address`.
+        """KVM_SET_USER_MEMORY_REGION: `buffer` (whole pages, aligned) is guest memory from `guest_address`.
 
         With `readonly` (KVM_CAP_READONLY_MEM) guest writes leave as MMIO exits. The buffer is held until
         `remove_slot()` or `close()`. Returns the slot's number.
@@ -94,7 +94,7 @@ class Vm(X86Vm):
     # --- interrupts ---
 
     def create_irqchip(self) -> None:
-        """KVM_CREATE_IRQCHIP: the in-kernel interrupt controller (x86-64: two PICs, an IOAPIC, a LAPIC a vCPU).
+        """KVM_CREATE_IRQCHIP: the in-kernel interrupt controller (x86-64: PICs, IOAPIC and LAPICs).
 
         To be called before `create_vcpu()`; with it, APs wait for INIT/SIPI and HLT stays in the kernel.
         """
@@ -110,8 +110,8 @@ class Vm(X86Vm):
     def irqfd(self, fd: int, gsi: int, deassign: bool = False, resample_fd: int | None = None) -> None:
         """KVM_IRQFD: every write to eventfd `fd` raises `gsi`, without leaving the kernel.
 
-        With `resample_fd` the line is level: it stays asserted until the guest's EOI, which signals that eventfd.
-        `deassign` detaches `fd` from `gsi`.
+        With `resample_fd` the line is level: it stays asserted until the guest's EOI, which signals that
+        eventfd. `deassign` detaches `fd` from `gsi`.
         """
         request = ffi.new("struct kvm_irqfd *")
         request.fd, request.gsi = fd, gsi
@@ -139,7 +139,7 @@ class Vm(X86Vm):
     def ioeventfd(
         self, fd: int, addr: int, length: int, pio: bool, datamatch: int | None = None, deassign: bool = False
     ) -> None:
-        """KVM_IOEVENTFD: a guest write of `length` bytes (0: any) at `addr` signals eventfd `fd`, with no exit.
+        """KVM_IOEVENTFD: a guest write of `length` bytes (0: any) at `addr` signals eventfd `fd`: no exit.
 
         `pio`: `addr` is a port. `datamatch`: only writes of that value. `deassign` detaches what the same
         arguments attached.
@@ -155,7 +155,7 @@ class Vm(X86Vm):
         ioctl(self._fd, "KVM_IOEVENTFD", request)
 
     def register_coalesced(self, addr: int, size: int, pio: bool) -> None:
-        """KVM_REGISTER_COALESCED_MMIO: writes to `[addr, addr + size)` queue in the VM's ring, with no exit."""
+        """KVM_REGISTER_COALESCED_MMIO: writes to `[addr, addr + size)` queue in the VM's ring: no exit."""
         ioctl(self._fd, "KVM_REGISTER_COALESCED_MMIO", _zone(addr, size, pio))
 
     def unregister_coalesced(self, addr: int, size: int, pio: bool) -> None:

@@ -85,7 +85,8 @@ class X86Vcpu:
         """The registers as text of a few lines, for a report about a vCPU that cannot go on."""
         regs, sregs = self.get_regs(), self.get_sregs()
         names = list(REGISTERS)
-        rows = [" ".join(f"{name:>6}={regs[name]:016x}" for name in names[i : i + 4]) for i in range(0, 18, 4)]
+        lines = [names[first : first + 4] for first in range(0, len(names), 4)]
+        rows = [" ".join(f"{name:>6}={regs[name]:016x}" for name in line) for line in lines]
         rows += [
             f"{name:>6}={segment.selector:04x} base={segment.base:016x} limit={segment.limit:08x}"
             f" type={segment.type:x} s={segment.s} dpl={segment.dpl} p={segment.present}"

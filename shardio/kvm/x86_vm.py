@@ -1,4 +1,4 @@
-"""The x86-64 part of a `Vm`: the PIT and the pages that some processors' virtualization needs for real mode."""
+"""The x86-64 part of a `Vm`: the PIT and the pages that VMX needs for real mode."""
 
 from __future__ import annotations
 
