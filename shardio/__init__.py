@@ -11,9 +11,12 @@ from importlib import import_module
 
 from shardio import errors
 from shardio.address import BusAddress, MmioAddress, PioAddress, Space
+from shardio.bus import Bus, MmioBus, PioBus
 from shardio.device import DeviceHost, DeviceMmio, DevicePio, MutDeviceMmio, MutDevicePio
 from shardio.errors import *  # noqa: F403 (errors.__all__ is every error)
+from shardio.io_manager import IoManager, MmioManager, PioManager
 from shardio.range import BusRange, MmioRange, PioRange
+from shardio.resources import DeviceResources, MsiIrqType, Resource, ResourceConstraint
 
 __version__ = "0.1.0"
 
@@ -32,8 +35,9 @@ _LAZY = {
 }
 
 __all__ = [
-    "BusAddress", "BusRange", "DeviceHost", "DeviceMmio", "DevicePio", "MmioAddress", "MmioRange",
-    "MutDeviceMmio", "MutDevicePio", "PioAddress", "PioRange", "Space",
+    "Bus", "BusAddress", "BusRange", "DeviceHost", "DeviceMmio", "DevicePio", "DeviceResources", "IoManager",
+    "MmioAddress", "MmioBus", "MmioManager", "MmioRange", "MsiIrqType", "MutDeviceMmio", "MutDevicePio",
+    "PioAddress", "PioBus", "PioManager", "PioRange", "Resource", "ResourceConstraint", "Space",
 ]
 __all__ += errors.__all__
 

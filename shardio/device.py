@@ -18,11 +18,13 @@ before the first access, `detach()` after the last, `dma = True` to be given gue
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from enum import StrEnum
+from types import SimpleNamespace
 from typing import Any, Protocol, runtime_checkable
 
 from shardio.address import MmioAddress, PioAddress, Space
-from shardio.errors import HandlerMissing
+from shardio.errors import HandlerMissing, InvalidDevice
 
 
 def read_registers(device: object, handler: str, offset: int, data: memoryview) -> None:
@@ -190,6 +192,40 @@ def handler_form(device: object, space: Space | str, *, write: bool) -> HandlerF
 def answers(device: object, space: Space | str) -> bool:
     """Whether the device has a handler, for reads or for writes, in that space."""
     return any(handler_form(device, space, write=write) is not None for write in (False, True))
+
+
+def view_handlers(device: object, space: Space | str) -> Any:
+    """An object with the space's view handlers that answers as the device does: the device, if it has them.
+
+    For one that derives from no base class and lacks a view handler, that handler is made from its register
+    form. Raises `InvalidDevice` where it has no handler in any form.
+
+    >>> class Id:
+    ...     def read(self, offset, size):
+    ...         return 0x55AA
+    >>> answer = bytearray(2)
+    >>> view_handlers(Id(), "pio").pio_read(PioAddress(0x510), 0, memoryview(answer))
+    >>> answer.hex()
+    'aa55'
+    """
+    space = Space(space)
+    if not answers(device, space):
+        raise InvalidDevice(type(device).__name__, space)
+    names = (f"{space}_read", f"{space}_write")
+    if all(callable(getattr(device, name, None)) for name in names):
+        return device
+    return SimpleNamespace(**{
+        name: getattr(device, name, None) or _from_registers(device, name, call)
+        for name, call in zip(names, (read_registers, write_registers), strict=True)
+    })
+
+
+def _from_registers(device: object, name: str,
+                    call: Callable[[object, str, int, memoryview], None]) -> Callable[..., None]:
+    def handler(_base: int, offset: int, data: memoryview) -> None:
+        call(device, name, offset, data)
+
+    return handler
 
 
 def is_mutable(device: object, space: Space | str) -> bool:
