@@ -1,0 +1,94 @@
+"""The `shardio` command: a table of subcommands, each in a module of its own, imported when it is chosen.
+
+A subcommand's module has `add_arguments(parser)` and `execute(arguments) -> exit status`. To add one, add its
+line to `COMMANDS`. Whatever a user can get wrong ends as one line on standard error and exit status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NamedTuple, NoReturn
+
+from shardio import __version__
+from shardio.errors import ShardioError
+from shardio.options import nearest
+
+EXIT_USER_ERROR = 2
+
+
+class Command(NamedTuple):
+    """A subcommand: the module that holds it, and its line in the help."""
+
+    module: str
+    help: str
+
+
+COMMANDS: dict[str, Command] = {
+    "run": Command("shardio.cli.run", "run a machine: a configuration file, a flat image or a firmware"),
+    "doctor": Command("shardio.cli.doctor", "tell what this host lacks for full speed, with the cure"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Says what is wrong with the command line and ends the program with status 2."""
+        self.exit(EXIT_USER_ERROR, f"shardio: error: {message} (see `{self.prog} --help`)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line `argv` (that of the process by default) and returns its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        arguments = _parse(words)
+        status: int = arguments.execute(arguments)
+        sys.stdout.flush()
+    except SystemExit as leaving:  # argparse has said what there is to say
+        return leaving.code if isinstance(leaving.code, int) else EXIT_USER_ERROR
+    except ShardioError as error:
+        return complain(error.message, error.cure)
+    except BrokenPipeError:
+        # The reader of our output is gone: what is buffered goes nowhere, with no word about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return complain(what, "correct the path, or its permissions")
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return status
+
+
+def complain(what: str, cure: str = "") -> int:
+    """Prints a user error as one line on standard error and returns the exit status for it."""
+    line = " ".join(f"shardio: error: {what}{f' ({cure})' if cure else ''}".split())
+    print(line, file=sys.stderr, flush=True)
+    return EXIT_USER_ERROR
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    """Builds the parser, with the arguments of the chosen subcommand alone, and applies it."""
+    parser = Parser(
+        prog="shardio",
+        description="Answers a virtual machine's device accesses in other processes.",
+    )
+    parser.add_argument("--version", action="version", version=f"shardio {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    if chosen is not None and chosen not in COMMANDS:
+        parser.error(f'unknown command "{chosen}": {nearest(chosen, COMMANDS) or " or ".join(COMMANDS)}')
+    for name, command in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=command.help)
+        if name == chosen:
+            module = import_module(command.module)
+            subparser.description = module.__doc__
+            subparser.formatter_class = argparse.RawDescriptionHelpFormatter
+            module.add_arguments(subparser)
+            subparser.set_defaults(execute=module.execute)
+    return parser.parse_args(words)
