@@ -14,7 +14,9 @@ X86 = platform.machine() == "x86_64"
 
 
 def _declarations() -> list[Path]:
-    return [path for path in sorted(NATIVE.glob("*.cdef")) if X86 or not path.stem.endswith("_x86")]
+    """The structs that others hold by value come first."""
+    paths = sorted(NATIVE.glob("*.cdef"), key=lambda path: (path.stem != "fabric", path.stem))
+    return [path for path in paths if X86 or not path.stem.endswith("_x86")]
 
 
 ffibuilder = FFI()
@@ -26,12 +28,14 @@ ffibuilder.set_source(
     "\n".join(f'#include "{path.stem}.h"' for path in _declarations()),
     sources=[str(path.relative_to(ROOT)) for path in sorted(NATIVE.glob("*.c")) if path.name != "_core.c"],
     include_dirs=[str(NATIVE)],
+    depends=[str(path.relative_to(ROOT)) for path in sorted(NATIVE.glob("*.h"))],
     # The core calls handlers through the CPython C API (PyObject_Vectorcall).
+    py_limited_api=False,
     define_macros=[("_CFFI_NO_LIMITED_API", None), ("_GNU_SOURCE", None)],
     # Workers share the VMM's address space without a TLS block of their own: no stack protector, no lazy binding.
     extra_compile_args=[
-        "-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers", "-fvisibility=hidden",
-        "-fno-stack-protector", "-fno-strict-aliasing",
+        "-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers",
+        "-fvisibility=hidden", "-fno-stack-protector", "-fno-strict-aliasing",
     ],
     extra_link_args=["-Wl,-z,now"],
 )

@@ -1,0 +1,58 @@
+/* A client: one vCPU's side of the fabric. Routes an access, sends it posted or through the mailbox, waits for the answer.
+ *
+ * Lives in the VMM's private memory, so it outlives a worker that is killed. `pending` is its journal: it names the
+ * message that is being, or has been, published for the access in hand, and is cleared only when the caller says that the
+ * access is complete. Whoever runs the same access again (a fresh worker on the same exit) takes the message up where it
+ * is instead of sending a second one.
+ */
+#ifndef SHARDIO_CLIENT_H
+#define SHARDIO_CLIENT_H
+
+#include "fabric.h"
+#include "mailbox.h"
+#include "posted.h"
+#include "route.h"
+#include "wait.h"
+
+enum sio_outcome { SIO_ANSWERED, SIO_NOT_ANSWERED, SIO_ABORTED };
+
+#define SIO_PENDING_SYNC 1u
+#define SIO_PENDING_POSTED 2u
+/* kind in bits 62-63, shard in bits 56-61, bits 48-55 clear, sequence number or ring position below */
+#define SIO_PENDING(kind, shard, n) (((uint64_t)(kind) << 62) | ((uint64_t)(shard) << 56) | ((n) & SIO_PENDING_N))
+#define SIO_PENDING_N 0xffffffffffffffull
+
+struct sio_client {
+    struct sio_fabric fabric;
+    uint32_t vcpu;
+    uint32_t sample_mask;               /* time the accesses whose number & mask is 0, and the first 64 */
+    int32_t doorbell[SIO_MAX_SHARDS];   /* eventfd of each shard, -1 when it has none */
+    uint8_t near[SIO_MAX_SHARDS];       /* shards, nearest first: who is asked for a replicated device */
+    uint32_t membarrier;                /* the sleeping side supplies the fence of the posted path */
+    struct sio_waiter waiter;
+    uint64_t pending;                   /* journal */
+    uint64_t busy;                      /* odd inside an access: SP-QUIESCE */
+    uint64_t accesses;
+    uint64_t seq[SIO_MAX_SHARDS];       /* of the last request */
+    uint64_t posted[SIO_MAX_SHARDS];    /* ring position of the next posted write */
+    uint64_t credit[SIO_MAX_SHARDS];    /* the owner's `taken`, as last looked up */
+    uint64_t rung[SIO_MAX_SHARDS];      /* the doze that this client's last ring answered */
+    struct sio_route_cache cache;
+};
+
+void sio_client_init(struct sio_client *client, const struct sio_fabric *fabric, uint32_t vcpu);
+
+/* One access of `size` bytes (1, 2, 4, 8), or a string of `count` of them at `string`. `*data`: the value to write, or
+ * where the value read goes: all-ones of the width when nothing answers. The journal stays set: call sio_client_complete. */
+enum sio_outcome sio_client_access(struct sio_client *client, uint32_t space, uint64_t address, uint32_t size, int write,
+                                   uint64_t *data);
+enum sio_outcome sio_client_string(struct sio_client *client, uint32_t space, uint64_t address, uint32_t size, int write,
+                                   uint32_t count, uint8_t *string);
+/* The access is complete: its result is where it belongs. */
+void sio_client_complete(struct sio_client *client);
+
+/* For callers without a vCPU (benchmarks, tests, other VMMs): access and complete in one. */
+int sio_client_read(struct sio_client *client, uint32_t space, uint64_t address, uint32_t size, uint64_t *data);
+int sio_client_write(struct sio_client *client, uint32_t space, uint64_t address, uint32_t size, uint64_t data);
+
+#endif

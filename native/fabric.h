@@ -1,0 +1,99 @@
+/* A process's private view of one fabric: the counts, checked once, and a pointer to every part. */
+#ifndef SHARDIO_FABRIC_H
+#define SHARDIO_FABRIC_H
+
+#include "layout.h"
+#include "order.h"
+
+struct sio_fabric {
+    uint8_t *base;
+    uint64_t size;
+    uint32_t vcpus;
+    uint32_t shards;
+    uint32_t ranges;
+    uint32_t posted_slots;
+    uint64_t ticks_to_ns_32;
+    struct sio_shard_control *shard;
+    struct sio_vcpu_control *vcpu;
+    struct sio_mailbox *mailboxes;
+    struct sio_credit *credits;
+    struct sio_posted *posted;
+    uint8_t *side;
+    struct sio_map *map;
+    struct sio_stat *stats;
+};
+
+/* Bytes of a segment with these counts; 0 when a count is 0, over its limit, or posted_slots no power of two. */
+uint64_t sio_fabric_size(uint32_t vcpus, uint32_t shards, uint32_t ranges, uint32_t posted_slots);
+/* Lays a zeroed mapping of sio_fabric_size bytes out and writes the header. */
+int sio_fabric_create(struct sio_fabric *fabric, void *base, uint32_t vcpus, uint32_t shards, uint32_t ranges,
+                      uint32_t posted_slots);
+/* Views a mapping of `size` bytes that another process laid out. -EPROTO: not a fabric; -EPROTONOSUPPORT: another
+ * layout version; -EBADMSG: counts and size do not agree. */
+int sio_fabric_attach(struct sio_fabric *fabric, void *base, uint64_t size);
+/* The version in a mapping's header, for the message of a peer that refuses it. */
+uint32_t sio_fabric_version(const void *base);
+/* Registers this process for, and probes, the membarriers that the sleeping side issues; 0 or -errno. */
+int sio_membarrier_register(void);
+/* Makes every registered process execute a full fence before this returns. 0 or -errno. */
+int sio_membarrier(void);
+
+static inline struct sio_mailbox *sio_mailbox(const struct sio_fabric *f, uint32_t shard, uint32_t vcpu)
+{
+    return &f->mailboxes[(uint64_t)shard * f->vcpus + vcpu];
+}
+
+static inline struct sio_credit *sio_credit(const struct sio_fabric *f, uint32_t shard, uint32_t vcpu)
+{
+    return &f->credits[(uint64_t)shard * f->vcpus + vcpu];
+}
+
+static inline struct sio_posted *sio_ring(const struct sio_fabric *f, uint32_t shard, uint32_t vcpu)
+{
+    return &f->posted[((uint64_t)shard * f->vcpus + vcpu) * f->posted_slots];
+}
+
+static inline uint8_t *sio_side(const struct sio_fabric *f, uint32_t vcpu)
+{
+    return f->side + (uint64_t)vcpu * SIO_SIDE_BYTES;
+}
+
+/* `row`: a vCPU, or vcpus + a shard. */
+static inline struct sio_stat *sio_stat(const struct sio_fabric *f, uint32_t row, uint32_t range)
+{
+    return &f->stats[(uint64_t)row * f->ranges + range];
+}
+
+static inline uint64_t sio_ticks_to_ns(const struct sio_fabric *f, uint64_t ticks)
+{
+    return (uint64_t)(((unsigned __int128)ticks * f->ticks_to_ns_32) >> 32);
+}
+
+static inline uint64_t sio_ns_to_ticks(const struct sio_fabric *f, uint64_t ns)
+{
+    return (uint64_t)(((unsigned __int128)ns << 32) / f->ticks_to_ns_32);
+}
+
+/* Buckets of a histogram: exact below 4 ns, then four to an octave, the last one open-ended (2^33 ns on). */
+static inline uint32_t sio_hist_bucket(uint64_t ns)
+{
+    if (ns < 4)
+        return (uint32_t)ns;
+    uint32_t octave = 63u - (uint32_t)__builtin_clzll(ns);
+    uint32_t bucket = (octave - 1) * 4 + (uint32_t)((ns >> (octave - 2)) & 3);
+    return bucket < SIO_HIST_BUCKETS ? bucket : SIO_HIST_BUCKETS - 1;
+}
+
+static inline void sio_stat_sample(const struct sio_fabric *f, struct sio_stat *stat, uint64_t ticks)
+{
+    uint64_t ns = sio_ticks_to_ns(f, ticks);
+    uint32_t *bucket = &stat->hist[sio_hist_bucket(ns)];
+    sio_store_relaxed(&stat->total_ns, stat->total_ns + ns);
+    sio_store_relaxed(&stat->samples, stat->samples + 1);
+    sio_store_relaxed(bucket, *bucket + 1);
+}
+
+/* One more on a counter that only the caller writes; readers may look at any time. */
+#define sio_count(word) sio_store_relaxed(&(word), (word) + 1)
+
+#endif

@@ -1,0 +1,164 @@
+/* What is in shared memory, and who writes it.
+ *
+ * One segment per fabric, all offsets derived from five counts that a peer reads once and checks (fabric.c).
+ * Contents are hostile to every reader: indices are loaded once and checked, slots are copied once and the copy is
+ * checked, no size or mask is read back. Every word has one writer, named on the right; the mailbox line has one at a
+ * time, handed over by its state word. Nothing here is a lock.
+ *
+ *   header | shard control [shards] | vcpu control [vcpus] | mailbox [shards][vcpus] | credit [shards][vcpus]
+ *   | posted slots [shards][vcpus][posted_slots] | side page [vcpus] | address map [2] | stats [vcpus + shards][ranges]
+ */
+#ifndef SHARDIO_LAYOUT_H
+#define SHARDIO_LAYOUT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define SIO_MAGIC 0x314f494452414853ull /* "SHARDIO1" */
+#define SIO_LAYOUT_VERSION 1u
+#define SIO_LINE 64u
+#define SIO_PAGE 4096u
+#define SIO_MAX_SHARDS 64u
+#define SIO_MAX_VCPUS 1024u
+#define SIO_MAX_RANGES 65536u
+#define SIO_MAX_POSTED 65536u
+#define SIO_SIDE_BYTES 4096u
+#define SIO_HIST_BUCKETS 128u
+
+#define SIO_ALIGNED __attribute__((aligned(64)))
+
+/* mailbox.state: sequence number above, one of these in the low two bits. */
+#define SIO_IDLE 0u
+#define SIO_REQUEST 1u
+#define SIO_DONE 2u    /* answered; for a read, data is the value */
+#define SIO_REFUSED 3u /* not answered: the guest reads all-ones, the write is dropped */
+#define SIO_STATE(seq, phase) (((uint64_t)(seq) << 2) | (phase))
+
+/* mailbox.op */
+#define SIO_WRITE 1u   /* else a read */
+#define SIO_STRING 2u  /* data in the side page, `count` elements of `size` bytes */
+#define SIO_SAMPLE 4u  /* the client times this access: the owner times its service */
+
+/* address spaces */
+#define SIO_PIO 0u
+#define SIO_MMIO 1u
+
+/* map entry flags */
+#define SIO_RANGE_POSTED 1u
+#define SIO_RANGE_QUARANTINED 2u
+
+struct sio_header {                /* writer: the creator, before any peer attaches */
+    uint64_t magic;
+    uint32_t layout_version;
+    uint32_t header_size;
+    uint64_t total_size;
+    uint32_t vcpus;
+    uint32_t shards;
+    uint32_t ranges;               /* capacity: range indices are below it */
+    uint32_t posted_slots;         /* per ring, a power of two */
+    uint64_t ticks_to_ns_32;       /* nanoseconds = ticks * this >> 32 */
+} SIO_ALIGNED;
+
+struct sio_shard_control {
+    /* writer: the owner */
+    uint64_t doze;                 /* odd while the owner sleeps in epoll: ring its doorbell */
+    uint8_t pad0[SIO_LINE - 8];
+    uint64_t taken;                /* journal: vcpu << 48 | low 48 bits of the sequence number of the request taken last */
+    uint64_t progress;             /* requests and posted writes taken since the segment was made */
+    uint64_t batches;
+    uint64_t sleeps;
+    uint64_t yields;
+    uint64_t lost_wakeups;         /* work found by the time-out that no doorbell had announced */
+    uint64_t hostile;              /* requests refused because the line made no sense */
+    uint64_t epoch;                /* of the owner that serves now, copied from `owner_epoch` when it starts */
+    /* writer: the VMM */
+    uint64_t owner_epoch;
+    uint8_t pad1[SIO_LINE - 8];
+} SIO_ALIGNED;
+
+struct sio_vcpu_control {
+    uint32_t doze;                 /* futex: 1 set by the client that sleeps, 0 by whoever wakes it */
+    uint8_t pad0[SIO_LINE - 4];
+    /* writer: the client */
+    uint64_t unclaimed_reads;
+    uint64_t unclaimed_writes;
+    uint64_t crossing;             /* accesses that ran past their range's end */
+    uint64_t sleeps;
+    uint64_t yields;
+    uint64_t lost_wakeups;         /* replies found by the time-out that no wake had announced */
+    uint64_t doorbells;
+    uint64_t hostile;              /* replies or credits that made no sense */
+} SIO_ALIGNED;
+
+struct sio_mailbox {               /* writer: the client while IDLE, DONE or REFUSED; the owner while REQUEST */
+    uint64_t state;
+    uint64_t address;              /* guest-physical address or port */
+    uint64_t data;
+    uint64_t posted_upto;          /* serve this many posted writes of this vCPU first */
+    uint32_t range;
+    uint32_t count;                /* elements of a string */
+    uint8_t op;
+    uint8_t size;                  /* bytes: 1, 2, 4, 8 */
+    uint8_t space;
+    uint8_t pad[64 - 43];
+} SIO_ALIGNED;
+
+struct sio_credit {                /* writer: the owner */
+    uint64_t taken;                /* posted writes taken from this ring, ever: slots before it may be reused */
+    uint8_t pad[SIO_LINE - 8];
+} SIO_ALIGNED;
+
+struct sio_posted {                /* writer: the client */
+    uint32_t lap;                  /* 1 + position / posted_slots (mod 2^32) when the slot holds that position */
+    uint32_t range;
+    uint64_t address;
+    uint64_t data;
+    uint8_t size;
+    uint8_t space;
+    uint8_t pad[6];
+};
+
+struct sio_map_entry {             /* writer: the VMM */
+    uint64_t base;
+    uint64_t last;                 /* inclusive */
+    uint64_t shards;               /* bit s: shard s may answer; one bit unless the device is replicated */
+    uint32_t range;
+    uint32_t flags;
+};
+
+struct sio_map_side {              /* followed by `ranges` entries, PIO ones first, each kind sorted by base */
+    uint32_t pio_count;
+    uint32_t mmio_count;
+    uint8_t pad[SIO_LINE - 8];
+} SIO_ALIGNED;
+
+struct sio_map {                   /* followed by two sides */
+    uint64_t generation;           /* the live side is generation & 1 */
+    uint8_t pad[SIO_LINE - 8];
+} SIO_ALIGNED;
+
+struct sio_stat {                  /* [vcpu][range]: writer the client, times are waits; [vcpus + shard][range]: writer the
+                                    * owner, times are service */
+    uint64_t reads;
+    uint64_t writes;
+    uint64_t posted;
+    uint64_t refused;
+    uint64_t strings;
+    uint64_t samples;
+    uint64_t total_ns;             /* over the samples */
+    uint64_t pad;
+    uint32_t hist[SIO_HIST_BUCKETS];
+} SIO_ALIGNED;
+
+_Static_assert(sizeof(struct sio_header) == SIO_LINE, "the header is one line");
+_Static_assert(sizeof(struct sio_shard_control) == 3 * SIO_LINE, "owner's doze, owner's journal, VMM");
+_Static_assert(offsetof(struct sio_shard_control, taken) == SIO_LINE, "the journal has a line of its own");
+_Static_assert(offsetof(struct sio_shard_control, owner_epoch) == 2 * SIO_LINE, "the VMM's line is apart");
+_Static_assert(sizeof(struct sio_vcpu_control) == 2 * SIO_LINE, "futex line, counters line");
+_Static_assert(sizeof(struct sio_mailbox) == SIO_LINE, "request and reply share one line");
+_Static_assert(sizeof(struct sio_credit) == SIO_LINE, "credits do not share a line with slots");
+_Static_assert(sizeof(struct sio_posted) == 32, "two posted slots a line");
+_Static_assert(sizeof(struct sio_map_entry) == 32, "two map entries a line");
+_Static_assert(sizeof(struct sio_stat) == 9 * SIO_LINE, "stats of two ranges never share a line");
+
+#endif

@@ -1,0 +1,341 @@
+/* The drain loop of a shard, in the order of a request's path: found, checked, taken, handled, answered. */
+#include "owner.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#define SIO_EPOLL_NS 50000u
+
+int sio_owner_init(struct sio_owner *o, const struct sio_fabric *f, uint32_t shard, int doorbell)
+{
+    __builtin_memset(o, 0, sizeof *o);
+    if (shard >= f->shards)
+        return -EINVAL;
+    o->fabric = *f;
+    o->shard = shard;
+    o->doorbell = doorbell;
+    o->spin_ticks = sio_ns_to_ticks(f, SIO_SPIN_NS);
+    o->yield_ticks = sio_ns_to_ticks(f, SIO_YIELD_NS);
+    o->epoll_ticks = sio_ns_to_ticks(f, SIO_EPOLL_NS);
+    o->handlers = calloc(f->ranges, sizeof *o->handlers);
+    o->posted = calloc(f->vcpus, sizeof *o->posted);
+    if (!o->handlers || !o->posted) {
+        sio_owner_free(o);
+        return -ENOMEM;
+    }
+    for (uint32_t v = 0; v < f->vcpus; v++) /* the predecessor's journal: what it took is not taken again */
+        o->posted[v] = sio_load_relaxed(&sio_credit(f, shard, v)->taken);
+    o->membarrier = sio_membarrier_register() == 0;
+    struct sio_shard_control *control = &f->shard[shard];
+    sio_store_relaxed(&control->epoch, sio_load_relaxed(&control->owner_epoch));
+    if (sio_load_relaxed(&control->doze) & 1)
+        sio_store_release(&control->doze, control->doze + 1);
+    return 0;
+}
+
+void sio_owner_free(struct sio_owner *o)
+{
+    free(o->handlers);
+    free(o->posted);
+    o->handlers = NULL;
+    o->posted = NULL;
+}
+
+static inline struct sio_shard_control *control(struct sio_owner *o) { return &o->fabric.shard[o->shard]; }
+
+static inline int width_ok(uint32_t size) { return size == 1 || size == 2 || size == 4 || size == 8; }
+
+/* The handler of a range, if it is this shard's and the access lies inside. */
+static inline const struct sio_handler *find_handler(struct sio_owner *o, uint32_t range, uint32_t space, uint64_t address,
+                                                     uint32_t size)
+{
+    if (range >= o->fabric.ranges || !width_ok(size))
+        return NULL;
+    const struct sio_handler *h = &o->handlers[range];
+    uint64_t end = address + size - 1;
+    if (h->kind == SIO_NO_HANDLER || h->space != space || address < h->base || end > h->last || end < address)
+        return NULL;
+    return h;
+}
+
+/* Non-zero when the handler failed. */
+static inline int handle(struct sio_owner *o, const struct sio_handler *h, struct sio_access *a)
+{
+    a->value &= ~0ull >> (64 - a->size * 8); /* a handler sees the access's width, whatever a peer put above it */
+    int failed = __builtin_expect(h->kind == SIO_NATIVE, 1)
+                     ? h->native(h->context, a->offset, a->size, a->write, &a->value)
+                     : o->python(o, h, a);
+    if (__builtin_expect(failed, 0))
+        o->failed++;
+    return failed;
+}
+
+static void handle_string(struct sio_owner *o, const struct sio_handler *h, const struct sio_request *r, uint32_t vcpu,
+                          int *failed)
+{
+    uint8_t *element = sio_side(&o->fabric, vcpu);
+    for (uint32_t i = 0; i < r->count; i++, element += r->size) {
+        struct sio_access a = {.address = r->address, .offset = r->address - h->base, .range = r->range,
+                               .size = r->size, .write = r->op & SIO_WRITE};
+        if (a.write)
+            __builtin_memcpy(&a.value, element, r->size);
+        if (handle(o, h, &a)) {
+            *failed = 1; /* this element only: the guest reads all-ones for it, or its write is dropped */
+            a.value = ~0ull;
+        }
+        if (!a.write)
+            __builtin_memcpy(element, &a.value, r->size);
+    }
+}
+
+static void take(struct sio_owner *o, uint64_t journal)
+{
+    struct sio_shard_control *c = control(o);
+    sio_store_relaxed(&c->taken, journal);
+    sio_store_relaxed(&c->progress, c->progress + 1);
+    sio_fence_release(); /* what the handler does comes after: a taken mark may lack its effect, never the reverse */
+    o->served++;
+}
+
+/* Serves up to `limit` posted writes of one vCPU; returns how many. */
+static uint32_t serve_posted(struct sio_owner *o, uint32_t vcpu, uint64_t limit)
+{
+    const struct sio_fabric *f = &o->fabric;
+    struct sio_posted *ring = sio_ring(f, o->shard, vcpu);
+    struct sio_credit *credit = sio_credit(f, o->shard, vcpu);
+    struct sio_shard_control *c = control(o);
+    struct sio_posted m;
+    uint64_t position = o->posted[vcpu];
+    uint32_t n = 0;
+
+    while (n < limit && sio_posted_poll(f, ring, position, &m)) {
+        position++;
+        n++;
+        o->posted[vcpu] = position;
+        sio_store_release(&credit->taken, position); /* SP-CREDIT; and the journal, before the effect */
+        sio_store_relaxed(&c->progress, c->progress + 1);
+        const struct sio_handler *h = find_handler(o, m.range, m.space, m.address, m.size);
+        if (__builtin_expect(!h, 0)) {
+            sio_count(c->hostile);
+            continue;
+        }
+        struct sio_access a = {.address = m.address, .offset = m.address - h->base, .value = m.data, .range = m.range,
+                               .size = m.size, .write = 1};
+        struct sio_stat *stat = sio_stat(f, f->vcpus + o->shard, m.range);
+        if (__builtin_expect((stat->posted & 63) == 0, 0)) {
+            uint64_t begin = sio_ticks();
+            if (handle(o, h, &a))
+                sio_count(stat->refused);
+            sio_stat_sample(f, stat, sio_ticks() - begin);
+        } else if (__builtin_expect(handle(o, h, &a), 0))
+            sio_count(stat->refused);
+        sio_count(stat->posted);
+    }
+    if (n) {
+        o->served += n;
+        sio_fence_full(); /* SP-DOZE: credits are out, now look for a client that sleeps for want of one */
+        sio_wake_client(&f->vcpu[vcpu]);
+    }
+    return n;
+}
+
+static void refuse(struct sio_owner *o, uint32_t vcpu, const struct sio_request *r)
+{
+    sio_mailbox_reply(sio_mailbox(&o->fabric, o->shard, vcpu), r->state, SIO_REFUSED, ~0ull);
+    sio_wake_client(&o->fabric.vcpu[vcpu]);
+}
+
+/* Program order: what the vCPU posted before this request comes first. Zero when the count cannot be true. */
+static int flush_before(struct sio_owner *o, uint32_t vcpu, uint64_t posted_upto)
+{
+    uint64_t behind = posted_upto - o->posted[vcpu];
+    if (__builtin_expect(behind == 0, 1))
+        return 1;
+    return behind <= o->fabric.posted_slots && serve_posted(o, vcpu, behind) == behind;
+}
+
+static void serve(struct sio_owner *o, uint32_t vcpu, struct sio_request *r)
+{
+    const struct sio_fabric *f = &o->fabric;
+    const struct sio_handler *h = find_handler(o, r->range, r->space, r->address, r->size);
+    uint32_t string = r->op & SIO_STRING;
+    int failed = 0;
+
+    if (__builtin_expect(!h || (string && (r->count == 0 || r->count > SIO_SIDE_BYTES / r->size)), 0) ||
+        __builtin_expect(!flush_before(o, vcpu, r->posted_upto), 0)) {
+        sio_count(control(o)->hostile);
+        take(o, SIO_JOURNAL(vcpu, r->state >> 2));
+        refuse(o, vcpu, r);
+        return;
+    }
+    struct sio_stat *stat = sio_stat(f, f->vcpus + o->shard, r->range);
+    struct sio_access a = {.address = r->address, .offset = r->address - h->base, .value = r->data, .range = r->range,
+                           .size = r->size, .write = r->op & SIO_WRITE};
+    uint64_t begin = r->op & SIO_SAMPLE ? sio_ticks() : 0;
+    take(o, SIO_JOURNAL(vcpu, r->state >> 2));
+    if (__builtin_expect(string, 0))
+        handle_string(o, h, r, vcpu, &failed);
+    else
+        failed = handle(o, h, &a);
+    /* A string answers element by element: its reply is always taken, holes and all. */
+    sio_mailbox_reply(sio_mailbox(f, o->shard, vcpu), r->state, failed && !string ? SIO_REFUSED : SIO_DONE, a.value);
+    sio_wake_client(&f->vcpu[vcpu]);
+
+    if (r->op & SIO_SAMPLE)
+        sio_stat_sample(f, stat, sio_ticks() - begin);
+    if (r->op & SIO_WRITE)
+        sio_count(stat->writes);
+    else
+        sio_count(stat->reads);
+    if (__builtin_expect(failed, 0))
+        sio_count(stat->refused);
+}
+
+static uint32_t sweep(struct sio_owner *o)
+{
+    uint32_t n = 0, vcpus = o->fabric.vcpus;
+    for (uint32_t i = 0; i < SIO_SWEEP && i < vcpus; i++) {
+        uint32_t got = serve_posted(o, o->sweep, SIO_POSTED_BATCH);
+        n += got;
+        if (got < SIO_POSTED_BATCH) /* a full batch: the ring is hot, look at it first next time */
+            o->sweep = o->sweep + 1 < vcpus ? o->sweep + 1 : 0;
+        else
+            break;
+    }
+    return n;
+}
+
+uint32_t sio_owner_scan(struct sio_owner *o)
+{
+    const struct sio_mailbox *box = sio_mailbox(&o->fabric, o->shard, 0);
+    struct sio_request r;
+    uint32_t n = 0, vcpus = o->fabric.vcpus;
+    for (uint32_t v = 0; v < vcpus; v++)
+        if (__builtin_expect(sio_mailbox_poll(&box[v], &r), 0)) {
+            serve(o, v, &r);
+            n++;
+        }
+    return o->posted_ranges ? n + sweep(o) : n;
+}
+
+void sio_owner_flush(struct sio_owner *o)
+{
+    for (uint32_t v = 0; v < o->fabric.vcpus; v++)
+        serve_posted(o, v, o->fabric.posted_slots);
+}
+
+static int host_io_ready(int epoll_fd)
+{
+    struct epoll_event event;
+    return epoll_fd >= 0 && sio_syscall6(SYS_epoll_pwait, epoll_fd, (long)&event, 1, 0, 0, 8) > 0;
+}
+
+static uint32_t look_at_everything(struct sio_owner *o)
+{
+    uint32_t n = 0, rounds = o->posted_ranges ? o->fabric.vcpus / SIO_SWEEP + 1 : 1;
+    for (uint32_t i = 0; i < rounds; i++)
+        n += sio_owner_scan(o);
+    return n;
+}
+
+/* Announces sleep, fences both sides, looks again. Non-zero: asleep. */
+static int doze(struct sio_owner *o)
+{
+    struct sio_shard_control *c = control(o);
+    sio_publish(&c->doze, c->doze + 1); /* SP-DOZE */
+    if (o->posted_ranges && o->membarrier)
+        sio_membarrier(); /* the fence of every client that posts without one */
+    if (look_at_everything(o) == 0) {
+        sio_count(c->sleeps);
+        return 1;
+    }
+    sio_store_release(&c->doze, c->doze + 1);
+    return 0;
+}
+
+static void wake_up(struct sio_owner *o)
+{
+    struct sio_shard_control *c = control(o);
+    uint64_t rings;
+    if (!(c->doze & 1))
+        return;
+    /* Odd until here: whatever was published before this had to ring. Work without a ring was a lost wake-up. */
+    long rung = o->doorbell >= 0 ? sio_syscall3(SYS_read, o->doorbell, &rings, sizeof rings) : 1;
+    uint32_t found = 0;
+    if (rung == -EAGAIN) {
+        for (uint32_t v = 0; v < o->fabric.vcpus; v++)
+            found += (sio_load_acquire(&sio_mailbox(&o->fabric, o->shard, v)->state) & 3) == SIO_REQUEST;
+        if (found) { /* the client rings right after it publishes: give it that moment */
+            struct pollfd bell = {.fd = o->doorbell, .events = POLLIN};
+            struct timespec moment = {0, 20000000};
+            if (sio_syscall6(SYS_ppoll, (long)&bell, 1, (long)&moment, 0, 8, 0) == 0)
+                sio_count(c->lost_wakeups);
+        }
+    }
+    sio_store_release(&c->doze, c->doze + 1);
+}
+
+enum idleness { NOTHING, FOUND_AT_ONCE, FOUND };
+
+/* Nothing was there at the last scan: keeps looking, by the policy of wait.h, for as long as a sleep would cost. */
+static enum idleness linger(struct sio_owner *o)
+{
+    uint64_t start;
+    if (o->yield_bias < SIO_YIELD_BIAS || (++o->idles & 31) == 0) {
+        for (uint32_t i = 0; i < SIO_TIGHT_POLLS; i++)
+            if (sio_owner_scan(o)) {
+                o->yield_bias = 0;
+                return FOUND_AT_ONCE;
+            }
+        start = sio_ticks();
+        do {
+            for (uint32_t i = 0; i < 8; i++) {
+                sio_relax();
+                if (sio_owner_scan(o)) {
+                    o->yield_bias = 0;
+                    return FOUND;
+                }
+            }
+        } while (sio_ticks() - start < o->spin_ticks);
+    }
+    if (o->pause)
+        o->pause(o);
+    start = sio_ticks();
+    do {
+        sio_yield();
+        sio_count(control(o)->yields);
+        if (sio_owner_scan(o)) {
+            o->yield_bias += o->yield_bias < SIO_YIELD_BIAS;
+            return FOUND;
+        }
+    } while (sio_ticks() - start < o->yield_ticks);
+    return NOTHING;
+}
+
+enum sio_turn sio_owner_turn(struct sio_owner *o, uint64_t turn_ns, int epoll_fd)
+{
+    uint64_t turn_ticks = sio_ns_to_ticks(&o->fabric, turn_ns);
+    uint64_t start = sio_ticks(), looked = start;
+
+    wake_up(o);
+    for (uint32_t rounds = 1;; rounds++) {
+        enum idleness idle = sio_owner_scan(o) ? FOUND_AT_ONCE : linger(o);
+        if (idle == NOTHING && doze(o)) {
+            if (o->pause)
+                o->pause(o);
+            return SIO_TURN_ASLEEP;
+        }
+        if (idle == FOUND_AT_ONCE && (rounds & 31))
+            continue;
+        uint64_t now = sio_ticks();
+        if (now - start > turn_ticks)
+            return SIO_TURN_HOT;
+        if (now - looked > o->epoll_ticks) {
+            looked = now;
+            if (host_io_ready(epoll_fd))
+                return SIO_TURN_EVENTS;
+        }
+    }
+}

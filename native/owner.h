@@ -1,0 +1,77 @@
+/* An owner: a shard's side of the fabric. Finds requests, checks them, calls handlers, replies, and knows when to sleep.
+ *
+ * Nothing here knows Python: `python` calls a Python handler (pydispatch.c) and `pause` gives its interpreter up before a
+ * yield or a sleep. One owner serves a shard at a time; its successor starts only after it is dead and reaped.
+ */
+#ifndef SHARDIO_OWNER_H
+#define SHARDIO_OWNER_H
+
+#include "fabric.h"
+#include "mailbox.h"
+#include "posted.h"
+#include "wait.h"
+
+#define SIO_POSTED_BATCH 256u  /* posted writes of one ring served before the next line is looked at */
+#define SIO_SWEEP 8u           /* rings looked at per scan of the mailboxes, in turn */
+
+/* A device's handler in C. `*value`: the value written, or where the value read goes. Non-zero: failed. */
+typedef int (*sio_native_handler)(void *context, uint64_t offset, uint32_t size, int write, uint64_t *value);
+
+enum sio_handler_kind { SIO_NO_HANDLER, SIO_NATIVE, SIO_REGISTER, SIO_VIEW };
+
+struct sio_handler {
+    uint32_t kind;
+    uint32_t space;
+    uint64_t base;
+    uint64_t last;
+    sio_native_handler native;
+    void *context;
+    void *read;                /* Python callables, borrowed: the shard's table keeps them */
+    void *write;
+    void *base_object;         /* PioAddress or MmioAddress for the memoryview form */
+};
+
+struct sio_access {
+    uint64_t address;
+    uint64_t offset;
+    uint64_t value;
+    uint32_t range;
+    uint32_t size;
+    int write;
+};
+
+enum sio_turn { SIO_TURN_HOT, SIO_TURN_EVENTS, SIO_TURN_ASLEEP };
+
+struct sio_owner {
+    struct sio_fabric fabric;
+    uint32_t shard;
+    uint32_t sweep;
+    uint32_t posted_ranges;            /* handlers that may be posted to: 0 saves the look at the rings */
+    uint32_t membarrier;
+    uint32_t yield_bias;
+    uint32_t idles;
+    uint64_t spin_ticks;
+    uint64_t yield_ticks;
+    uint64_t epoll_ticks;              /* how often a busy owner looks whether host I/O is ready */
+    uint64_t served;                   /* posted and synchronous, this owner's */
+    uint64_t failed;
+    int doorbell;                      /* eventfd, -1: none */
+    struct sio_handler *handlers;      /* [ranges] */
+    uint64_t *posted;                  /* [vcpus]: next position of each ring */
+    int (*python)(struct sio_owner *owner, const struct sio_handler *handler, struct sio_access *access);
+    void (*pause)(struct sio_owner *owner);
+    void *runtime;                     /* pydispatch.c's */
+};
+
+/* 0 or -ENOMEM, -EINVAL (no such shard). `doorbell`: a non-blocking eventfd, or -1. */
+int sio_owner_init(struct sio_owner *owner, const struct sio_fabric *fabric, uint32_t shard, int doorbell);
+void sio_owner_free(struct sio_owner *owner);
+/* Serves everything that is there now, once. Returns how many requests and posted writes that were. */
+uint32_t sio_owner_scan(struct sio_owner *owner);
+/* Serves until `turn_ns` have passed (HOT), host I/O is ready on `epoll_fd` (EVENTS; -1: never looks), or there has been
+ * nothing to do for so long that the owner announced sleep (ASLEEP: wait for the doorbell, then call again). */
+enum sio_turn sio_owner_turn(struct sio_owner *owner, uint64_t turn_ns, int epoll_fd);
+/* Drains every posted ring to where it ends now: before a device goes. */
+void sio_owner_flush(struct sio_owner *owner);
+
+#endif

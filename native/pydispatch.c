@@ -1,0 +1,199 @@
+/* Calls Python handlers from the drain loop.
+ *
+ * Facts. cffi calls into the core without the GIL. Taking it for every access would cost more than the access; keeping it
+ * while the loop yields or sleeps would stop the shard's other threads. The vectorcall protocol with a slot to spare in
+ * front of the arguments calls a bound method without allocating a frame of arguments; small ints come from a cache.
+ *
+ * Consequences. The GIL is taken when the first Python handler is called, held while requests keep coming within the tight
+ * polls and the spin, and given up before a yield, a sleep or the return. The memoryviews that handlers of the
+ * (base, offset, data) form get are made once, over a private copy of the value: a slot's content is copied once and
+ * what a handler sees does not change under it. They are valid during the call only.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "pydispatch.h"
+
+#include <stdlib.h>
+
+struct sio_py {
+    uint64_t value;            /* what the memoryviews show */
+    PyObject *readable[4];     /* writable views of 1, 2, 4, 8 bytes, for read handlers to fill */
+    PyObject *written[4];      /* read-only ones */
+    PyObject *sizes[4];
+    PyObject *on_error;
+    PyGILState_STATE gil;
+    int held;
+};
+
+static void give_gil(struct sio_owner *o)
+{
+    struct sio_py *py = o->runtime;
+    if (py && py->held) {
+        py->held = 0;
+        PyGILState_Release(py->gil);
+    }
+}
+
+static void report(struct sio_owner *o, struct sio_py *py, const struct sio_access *a)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (value && traceback)
+        PyException_SetTraceback(value, traceback);
+    PyObject *ret = PyObject_CallFunction(py->on_error, "IOi", a->range, value ? value : Py_None, a->write ? 1 : 0);
+    if (!ret)
+        PyErr_Clear(); /* the reporter itself failed: the access is refused all the same */
+    Py_XDECREF(ret);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+}
+
+/* 8-byte views are shared by strings and single accesses alike; log2 of the width picks one. */
+static inline int width_index(uint32_t size) { return __builtin_ctz(size); }
+
+static PyObject *call_register(struct sio_py *py, const struct sio_handler *h, struct sio_access *a)
+{
+    PyObject *args[4] = {NULL, PyLong_FromUnsignedLongLong(a->offset), py->sizes[width_index(a->size)], NULL};
+    PyObject *result = NULL;
+    if (!args[1])
+        return NULL;
+    if (!a->write)
+        result = PyObject_Vectorcall(h->read, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    else if ((args[3] = PyLong_FromUnsignedLongLong(a->value))) {
+        result = PyObject_Vectorcall(h->write, args + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        Py_DECREF(args[3]);
+    }
+    Py_DECREF(args[1]);
+    if (result && !a->write) {
+        a->value = PyLong_AsUnsignedLongLongMask(result);
+        if (a->value == (unsigned long long)-1 && PyErr_Occurred())
+            Py_CLEAR(result);
+    }
+    return result;
+}
+
+static PyObject *call_view(struct sio_py *py, const struct sio_handler *h, struct sio_access *a)
+{
+    int width = width_index(a->size);
+    PyObject *args[4] = {NULL, h->base_object, PyLong_FromUnsignedLongLong(a->offset),
+                         a->write ? py->written[width] : py->readable[width]};
+    if (!args[2])
+        return NULL;
+    py->value = a->write ? a->value : 0;
+    PyObject *result = PyObject_Vectorcall(a->write ? h->write : h->read, args + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    a->value = py->value;
+    Py_DECREF(args[2]);
+    return result;
+}
+
+static int call_python(struct sio_owner *o, const struct sio_handler *h, struct sio_access *a)
+{
+    struct sio_py *py = o->runtime;
+    if (!py->held) {
+        py->gil = PyGILState_Ensure();
+        py->held = 1;
+    }
+    PyObject *result = h->kind == SIO_REGISTER ? call_register(py, h, a) : call_view(py, h, a);
+    if (__builtin_expect(!result, 0)) {
+        report(o, py, a);
+        return 1;
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
+void sio_py_detach(struct sio_owner *o)
+{
+    struct sio_py *py = o->runtime;
+    if (!py)
+        return;
+    o->runtime = NULL;
+    o->python = NULL;
+    o->pause = NULL;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    for (int i = 0; i < 4; i++) {
+        Py_XDECREF(py->readable[i]);
+        Py_XDECREF(py->written[i]);
+        Py_XDECREF(py->sizes[i]);
+    }
+    Py_XDECREF(py->on_error);
+    PyGILState_Release(gil);
+    free(py);
+}
+
+int sio_py_attach(struct sio_owner *o, uintptr_t on_error)
+{
+    struct sio_py *py = calloc(1, sizeof *py);
+    int whole = 1;
+    if (!py)
+        return -ENOMEM;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    for (int i = 0; i < 4; i++) {
+        py->readable[i] = PyMemoryView_FromMemory((char *)&py->value, 1 << i, PyBUF_WRITE);
+        py->written[i] = PyMemoryView_FromMemory((char *)&py->value, 1 << i, PyBUF_READ);
+        py->sizes[i] = PyLong_FromLong(1 << i);
+        whole &= py->readable[i] && py->written[i] && py->sizes[i];
+    }
+    py->on_error = (PyObject *)on_error;
+    Py_INCREF(py->on_error);
+    PyErr_Clear();
+    PyGILState_Release(gil);
+    o->runtime = py;
+    o->python = call_python;
+    o->pause = give_gil;
+    if (!whole) {
+        sio_py_detach(o);
+        return -ENOMEM;
+    }
+    return 0;
+}
+
+int sio_owner_set_handler(struct sio_owner *o, uint32_t range, uint32_t kind, uint32_t space, uint64_t base, uint64_t last,
+                          uintptr_t read, uintptr_t write, uintptr_t base_object, uintptr_t native, uintptr_t context)
+{
+    if (range >= o->fabric.ranges || last < base || kind > SIO_VIEW || space > SIO_MMIO)
+        return -EINVAL;
+    o->handlers[range] = (struct sio_handler){
+        .kind = kind,
+        .space = space,
+        .base = base,
+        .last = last,
+        .native = (sio_native_handler)native,
+        .context = (void *)context,
+        .read = (void *)read,
+        .write = (void *)write,
+        .base_object = (void *)base_object,
+    };
+    return 0;
+}
+
+int sio_owner_clear_handler(struct sio_owner *o, uint32_t range)
+{
+    if (range >= o->fabric.ranges)
+        return -EINVAL;
+    o->handlers[range].kind = SIO_NO_HANDLER;
+    return 0;
+}
+
+enum sio_turn sio_py_turn(struct sio_owner *o, uint64_t turn_ns, int epoll_fd)
+{
+    enum sio_turn turn = sio_owner_turn(o, turn_ns, epoll_fd);
+    give_gil(o);
+    return turn;
+}
+
+void sio_py_flush(struct sio_owner *o)
+{
+    sio_owner_flush(o);
+    give_gil(o);
+}
+
+uint32_t sio_py_scan(struct sio_owner *o)
+{
+    uint32_t n = sio_owner_scan(o);
+    give_gil(o);
+    return n;
+}

@@ -1,0 +1,73 @@
+/* A vCPU worker: a process of its own, in the VMM's address space, that runs one vCPU and nothing else.
+ *
+ * struct sio_vcpu lives in the VMM's private memory and outlives the worker: it holds the fabric client with its journal,
+ * so a fresh worker on the same vCPU goes on where a killed one stopped. All times in nanoseconds unless they say ticks.
+ */
+#ifndef SHARDIO_WORKER_H
+#define SHARDIO_WORKER_H
+
+#include "client.h"
+
+#include <linux/kvm.h>
+
+#define SIO_EXIT_REASONS 48u
+#define SIO_SENTINEL 0x53494f21u   /* in kvm_run->exit_reason: the last exit is complete */
+#define SIO_KICK_SIGNAL 10         /* SIGUSR1: interrupts KVM_RUN and futex waits */
+
+enum sio_command { SIO_RUN, SIO_PAUSE, SIO_STOP };
+enum sio_vcpu_state {
+    SIO_NEW,        /* no worker yet */
+    SIO_RUNNING,
+    SIO_PAUSED,     /* parked between exits, the last one complete */
+    SIO_STOPPED,    /* told to stop; the worker has ended */
+    SIO_HALTED,     /* HLT without an in-kernel irqchip: nothing can wake it */
+    SIO_SHUTDOWN,   /* triple fault */
+    SIO_SYSTEM,     /* KVM_EXIT_SYSTEM_EVENT: detail is the type */
+    SIO_FAILED,     /* FAIL_ENTRY, INTERNAL_ERROR, an exit that nobody handles: reason is the exit's */
+    SIO_BROKEN,     /* KVM_RUN itself failed: detail is the errno */
+};
+
+struct sio_vcpu {
+    /* set up by the VMM before the first worker */
+    struct sio_client client;
+    struct kvm_run *run;
+    uint32_t run_size;
+    int32_t fd;
+    int32_t event;              /* eventfd rung at every change of state */
+    int32_t parent;             /* pid of the VMM */
+    int32_t affinity;           /* CPU, -1: anywhere */
+    int32_t in_loop;            /* benchmark floor: answer every PIO and MMIO read with 0 in this loop, no fabric */
+    /* written by the VMM */
+    uint32_t command;           /* futex */
+    /* written by the worker */
+    uint32_t state;             /* futex */
+    uint32_t reason;            /* the exit's KVM_EXIT_* when state is HALTED or beyond */
+    uint64_t detail;
+    uint32_t spawns;
+    uint64_t exits[SIO_EXIT_REASONS];
+    uint64_t other_exits;
+    uint64_t string_exits;
+    uint64_t interrupted;       /* KVM_RUN returned EINTR */
+    uint64_t retried;           /* ... or EAGAIN: an AP that waits for its SIPI */
+    uint64_t wait_ticks;        /* inside accesses */
+    uint64_t fragment;          /* journal of an MMIO access that goes byte by byte: serve_bytes */
+};
+
+/* Starts a worker: clone(CLONE_VM | CLONE_FILES | SIGCHLD) on the stack [stack, stack + size). The calling thread's death kills
+ * it (PR_SET_PDEATHSIG). Returns its pid and, through `pidfd`, its pidfd; -errno on failure. */
+int sio_worker_spawn(struct sio_vcpu *vcpu, void *stack, uint64_t size, int *pidfd);
+/* A stack with a guard page below it: MAP_FAILED is returned as 0. */
+void *sio_worker_stack(uint64_t size);
+void sio_worker_stack_free(void *stack, uint64_t size);
+
+/* Gives a command; a running worker is kicked out of KVM_RUN (`pid` 0: there is none). */
+void sio_vcpu_command(struct sio_vcpu *vcpu, uint32_t command, int pid);
+/* Waits until the state is not `state`, at most timeout_ns; returns the state. */
+uint32_t sio_vcpu_wait(struct sio_vcpu *vcpu, uint32_t state, uint64_t timeout_ns);
+uint32_t sio_vcpu_state(const struct sio_vcpu *vcpu);
+/* SP-QUIESCE: fences every client of this process, then reads `busy`: odd inside an access. */
+int sio_quiesce_fence(void);
+int sio_quiesce_register(void);
+uint64_t sio_client_busy(const struct sio_client *client);
+
+#endif
