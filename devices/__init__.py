@@ -1,0 +1,69 @@
+"""Devices that come with shardio: plain objects that a shard owns and a bare `IoManager` can test.
+
+A configuration names them as `shardio.devices:Uart16550`. Each is imported when it is first asked for, so a
+shard pays at its start only for those that it owns.
+
+>>> from shardio.devices import Counter
+>>> counter = Counter()
+>>> counter.write(0, 4, 2)
+>>> counter.read(0, 4)
+2
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shardio.devices.cmos_rtc import CmosRtc as CmosRtc
+    from shardio.devices.debug_console import DebugConsole as DebugConsole
+    from shardio.devices.exit_port import ExitPort as ExitPort
+    from shardio.devices.fw_cfg import FwCfg as FwCfg
+    from shardio.devices.i8042 import I8042 as I8042
+    from shardio.devices.log_device import LogDevice as LogDevice
+    from shardio.devices.options import DeviceOptionError as DeviceOptionError
+    from shardio.devices.pci_host import PciHost as PciHost
+    from shardio.devices.port92 import Port92 as Port92
+    from shardio.devices.post_port import PostPort as PostPort
+    from shardio.devices.probes import Checksum as Checksum
+    from shardio.devices.probes import Counter as Counter
+    from shardio.devices.probes import Delay as Delay
+    from shardio.devices.probes import Echo as Echo
+    from shardio.devices.probes import Failing as Failing
+    from shardio.devices.uart import Uart16550 as Uart16550
+
+# Public name -> its module in this package.
+_MODULES = {
+    "Checksum": "probes",
+    "CmosRtc": "cmos_rtc",
+    "Counter": "probes",
+    "DebugConsole": "debug_console",
+    "Delay": "probes",
+    "DeviceOptionError": "options",
+    "Echo": "probes",
+    "ExitPort": "exit_port",
+    "Failing": "probes",
+    "FwCfg": "fw_cfg",
+    "I8042": "i8042",
+    "LogDevice": "log_device",
+    "PciHost": "pci_host",
+    "Port92": "port92",
+    "PostPort": "post_port",
+    "Uart16550": "uart",
+}
+
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    module = _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -1,0 +1,54 @@
+"""Option values that several devices share: sizes such as "64M", and the error for a value no device can
+use.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+from shardio.errors import ShardioError
+
+_SIZE = re.compile(r"\s*(0x[0-9a-f]+|\d+)\s*(?:([KMGT])(?:i?B)?|B)?\s*", re.IGNORECASE)
+_Number = TypeVar("_Number", int, float)
+_SHIFT = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+
+
+class DeviceOptionError(ShardioError, ValueError):
+    """An option value that a device cannot use: its class `device`, the `option`, the `value`, and the
+    `cure`.
+    """
+
+    def __init__(self, device: str, option: str, value: object, cure: str) -> None:
+        super().__init__(f"{device} cannot use {option} = {value!r}", cure)
+        self.args = (device, option, value, cure)
+        self.device, self.option, self.value = device, option, value
+
+
+def memory_size(value: int | str, *, device: str, option: str = "memory") -> int:
+    """`value` in bytes: an int is bytes already, a string may carry K, M, G or T (powers of 1024).
+
+    Raises DeviceOptionError naming `device` and `option` for a negative or unreadable size.
+
+    >>> memory_size("64M", device="CmosRtc")
+    67108864
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and (found := _SIZE.fullmatch(value)):
+        base = 16 if found[1][:2].lower() == "0x" else 10
+        return int(found[1], base) << _SHIFT[(found[2] or "").upper()]
+    raise DeviceOptionError(device, option, value, 'give a number of bytes or a size such as "64M" or "2G"')
+
+
+def in_range(value: _Number, low: int, high: int, *, device: str, option: str) -> _Number:
+    """`value`, when it lies in [`low`, `high`].
+
+    Raises DeviceOptionError otherwise.
+
+    >>> in_range(2, 1, 256, device="CmosRtc", option="vcpus")
+    2
+    """
+    if not low <= value <= high:
+        raise DeviceOptionError(device, option, value, f"give a number from {low} to {high}")
+    return value
