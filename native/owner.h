@@ -17,11 +17,16 @@
 /* A device's handler in C. `*value`: the value written, or where the value read goes. Non-zero: failed. */
 typedef int (*sio_native_handler)(void *context, uint64_t offset, uint32_t size, int write, uint64_t *value);
 
-enum sio_handler_kind { SIO_NO_HANDLER, SIO_NATIVE, SIO_REGISTER, SIO_VIEW };
+enum sio_handler_kind { SIO_NO_HANDLER, SIO_NATIVE, SIO_PYTHON };
+
+/* How a Python handler is called: with (offset, size[, value]), or as a memoryview handler with (base, offset, data). */
+#define SIO_READ_VIEW 1u
+#define SIO_WRITE_VIEW 2u
 
 struct sio_handler {
     uint32_t kind;
-    uint32_t space;
+    uint16_t space;
+    uint16_t forms;            /* SIO_READ_VIEW, SIO_WRITE_VIEW */
     uint64_t base;
     uint64_t last;
     sio_native_handler native;

@@ -96,7 +96,8 @@ static int call_python(struct sio_owner *o, const struct sio_handler *h, struct 
         py->gil = PyGILState_Ensure();
         py->held = 1;
     }
-    PyObject *result = h->kind == SIO_REGISTER ? call_register(py, h, a) : call_view(py, h, a);
+    uint32_t view = h->forms & (a->write ? SIO_WRITE_VIEW : SIO_READ_VIEW);
+    PyObject *result = view ? call_view(py, h, a) : call_register(py, h, a);
     if (__builtin_expect(!result, 0)) {
         report(o, py, a);
         return 1;
@@ -151,14 +152,16 @@ int sio_py_attach(struct sio_owner *o, uintptr_t on_error)
     return 0;
 }
 
-int sio_owner_set_handler(struct sio_owner *o, uint32_t range, uint32_t kind, uint32_t space, uint64_t base, uint64_t last,
-                          uintptr_t read, uintptr_t write, uintptr_t base_object, uintptr_t native, uintptr_t context)
+int sio_owner_set_handler(struct sio_owner *o, uint32_t range, uint32_t kind, uint32_t space, uint32_t forms,
+                          uint64_t base, uint64_t last, uintptr_t read, uintptr_t write, uintptr_t base_object,
+                          uintptr_t native, uintptr_t context)
 {
-    if (range >= o->fabric.ranges || last < base || kind > SIO_VIEW || space > SIO_MMIO)
+    if (range >= o->fabric.ranges || last < base || kind > SIO_PYTHON || space > SIO_MMIO)
         return -EINVAL;
     o->handlers[range] = (struct sio_handler){
         .kind = kind,
-        .space = space,
+        .space = (uint16_t)space,
+        .forms = (uint16_t)forms,
         .base = base,
         .last = last,
         .native = (sio_native_handler)native,

@@ -1,0 +1,150 @@
+"""A fabric segment: made by one process, attached by the others through its descriptor.
+
+The segment is POSIX shared memory, created exclusively with mode 0600, filled with `posix_fallocate` so that a full
+/dev/shm is an error here rather than SIGBUS later, and unlinked before the constructor returns: processes get the
+descriptor, never a name, so no death of any of them leaves one behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import secrets
+from types import TracebackType
+from typing import Any, Self
+
+import posix_ipc
+
+from shardio._core import ffi, lib
+from shardio.errors import FabricError, LayoutMismatch
+from shardio.fabric.statistics import AccessStatistics, ShardCounters, VcpuCounters
+
+POSTED_SLOTS = 512
+"""Slots of a posted ring: 16 KiB, half a first-level cache."""
+
+
+class Fabric:
+    """A mapped segment. `vcpus`, `shards`, `ranges`, `posted_slots` are its counts, `size` its bytes.
+
+    >>> with Fabric.create(vcpus=2, shards=1) as fabric:
+    ...     fabric.vcpus, fabric.shards
+    (2, 1)
+    """
+
+    def __init__(self, fd: int, mapping: mmap.mmap, view: Any) -> None:
+        self.fd = fd
+        self._mapping: mmap.mmap | None = mapping
+        self.view = view
+        """`struct sio_fabric *`: what the core's functions take."""
+        self.vcpus: int = view.vcpus
+        self.shards: int = view.shards
+        self.ranges: int = view.ranges
+        self.posted_slots: int = view.posted_slots
+        self.size: int = view.size
+
+    @classmethod
+    def create(cls, *, vcpus: int, shards: int, ranges: int = 256, posted_slots: int = POSTED_SLOTS) -> Self:
+        """A new segment for `vcpus` x `shards`, with room for `ranges` address ranges and posted rings of
+        `posted_slots` slots (a power of two).
+
+        Raises `FabricError`: a count out of its limits, or /dev/shm too small (the cure says how much it needs).
+        """
+        size = lib.sio_fabric_size(vcpus, shards, ranges, posted_slots)
+        if size == 0:
+            raise FabricError(
+                f"no fabric of {vcpus} vCPUs x {shards} shards, {ranges} ranges, {posted_slots} posted slots",
+                f"1 to {lib.SIO_MAX_VCPUS} vCPUs, {lib.SIO_MAX_SHARDS} shards, {lib.SIO_MAX_RANGES} ranges; slots a "
+                f"power of two from 2 to {lib.SIO_MAX_POSTED}",
+            )
+        fd = _allocate(size)
+        try:
+            mapping = mmap.mmap(fd, size)
+            view = ffi.new("struct sio_fabric *")
+            lib.sio_fabric_create(view, _address(mapping), vcpus, shards, ranges, posted_slots)
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(fd, mapping, view)
+
+    @classmethod
+    def attach(cls, fd: int) -> Self:
+        """The segment behind a descriptor that its creator passed; the descriptor is duplicated.
+
+        Raises `LayoutMismatch` where a peer of another version made it, `FabricError` where it is no fabric.
+        """
+        fd = os.dup(fd)
+        try:
+            mapping = mmap.mmap(fd, 0)
+            view = ffi.new("struct sio_fabric *")
+            base = _address(mapping)
+            status = lib.sio_fabric_attach(view, base, len(mapping))
+            if status == -errno.EPROTONOSUPPORT:
+                raise LayoutMismatch("layout version", lib.sio_fabric_version(base), lib.SIO_LAYOUT_VERSION)
+            if status:
+                raise FabricError(
+                    "the descriptor is no fabric segment" if status == -errno.EPROTO else "the fabric's header is damaged",
+                    "pass the descriptor of a Fabric made by the VMM",
+                )
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(fd, mapping, view)
+
+    def close(self) -> None:
+        """Unmap and close. Nothing may use `view` afterwards. Idempotent."""
+        if self._mapping is None:
+            return
+        self.view = None
+        with contextlib.suppress(BufferError):
+            self._mapping.close()
+        self._mapping = None
+        os.close(self.fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self.close()
+
+    def waits(self, vcpu: int, range_index: int) -> AccessStatistics:
+        """What one vCPU has seen of one range: counts, and how long it waited."""
+        return AccessStatistics.read(lib.sio_stat(self.view, vcpu, range_index))
+
+    def service(self, shard: int, range_index: int) -> AccessStatistics:
+        """What one shard has done for one range: counts, and how long its handlers ran."""
+        return AccessStatistics.read(lib.sio_stat(self.view, self.vcpus + shard, range_index))
+
+    def vcpu_counters(self, vcpu: int) -> VcpuCounters:
+        """A vCPU's counters that belong to no range."""
+        return VcpuCounters.read(self.view.vcpu[vcpu])
+
+    def shard_counters(self, shard: int) -> ShardCounters:
+        """A shard's counters that belong to no range."""
+        return ShardCounters.read(self.view.shard[shard])
+
+
+def _address(mapping: mmap.mmap) -> Any:
+    return ffi.cast("void *", ffi.from_buffer(mapping))
+
+
+def _allocate(size: int) -> int:
+    """The descriptor of a fresh, unlinked, fully backed segment."""
+    name = f"/shardio-{os.getpid()}-{secrets.token_hex(8)}"
+    try:
+        memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600)
+    except (OSError, posix_ipc.Error) as error:
+        raise FabricError(f"cannot create shared memory: {error}", "mount /dev/shm (tmpfs) writable for this user") from None
+    posix_ipc.unlink_shared_memory(name)
+    try:
+        os.ftruncate(memory.fd, size)
+        os.posix_fallocate(memory.fd, 0, size)
+    except OSError as error:
+        os.close(memory.fd)
+        raise FabricError(
+            f"cannot allocate {size / 2**20:.1f} MiB of shared memory: {error.strerror}",
+            "free or enlarge /dev/shm (mount -o remount,size=... /dev/shm), or use fewer vCPUs, shards or ranges",
+        ) from None
+    return int(memory.fd)
