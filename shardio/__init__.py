@@ -16,7 +16,7 @@ from shardio.device import DeviceHost, DeviceMmio, DevicePio, MutDeviceMmio, Mut
 from shardio.errors import *  # noqa: F403 (errors.__all__ is every error)
 from shardio.io_manager import IoManager, MmioManager, PioManager
 from shardio.range import BusRange, MmioRange, PioRange
-from shardio.resources import DeviceResources, MsiIrqType, Resource, ResourceConstraint
+from shardio.resources import DeviceResources, MsiIrqType, Resource, ResourceAllocator, ResourceConstraint
 
 __version__ = "0.1.0"
 
@@ -37,7 +37,8 @@ _LAZY = {
 __all__ = [
     "Bus", "BusAddress", "BusRange", "DeviceHost", "DeviceMmio", "DevicePio", "DeviceResources", "IoManager",
     "MmioAddress", "MmioBus", "MmioManager", "MmioRange", "MsiIrqType", "MutDeviceMmio", "MutDevicePio",
-    "PioAddress", "PioBus", "PioManager", "PioRange", "Resource", "ResourceConstraint", "Space",
+    "PioAddress", "PioBus", "PioManager", "PioRange", "Resource", "ResourceAllocator",
+    "ResourceConstraint", "Space",
 ]
 __all__ += errors.__all__
 

@@ -17,14 +17,16 @@ before the first access, `detach()` after the last, `dma = True` to be given gue
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from enum import StrEnum
 from types import SimpleNamespace
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from shardio.address import MmioAddress, PioAddress, Space
 from shardio.errors import HandlerMissing, InvalidDevice
+
+if TYPE_CHECKING:
+    import asyncio  # tens of milliseconds that a device's unit test need not pay
 
 
 def read_registers(device: object, handler: str, offset: int, data: memoryview) -> None:

@@ -1,5 +1,6 @@
 """Device resources: what a device asks for (constraints), what it gets, and the allocator in between."""
 
+from shardio.resources.allocator import PC_ISA_IRQS, ResourceAllocator
 from shardio.resources.constraint import (
     GenericIrqConstraint,
     KvmMemSlotConstraint,
@@ -23,8 +24,8 @@ from shardio.resources.resource import (
 )
 
 __all__ = [
-    "DeviceResources", "GenericIrqConstraint", "KvmMemSlot", "KvmMemSlotConstraint", "LegacyIrq",
+    "PC_ISA_IRQS", "DeviceResources", "GenericIrqConstraint", "KvmMemSlot", "KvmMemSlotConstraint", "LegacyIrq",
     "LegacyIrqConstraint", "MacAddress", "MmioAddressConstraint", "MmioAddressRange", "MsiIrq", "MsiIrqType",
     "PciMsiIrqConstraint", "PciMsixIrqConstraint", "PioAddressConstraint", "PioAddressRange", "Resource",
-    "ResourceConstraint",
+    "ResourceAllocator", "ResourceConstraint",
 ]

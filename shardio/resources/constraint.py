@@ -44,7 +44,7 @@ class ResourceConstraint:
     @staticmethod
     def pio_with_constraints(size: int, range: tuple[int, int] | None,  # noqa: A002 (vm-device's name)
                              align: int) -> PioAddressConstraint:
-        """`size` ports within `range` (first, last; None for anywhere), beginning at a multiple of `align`."""
+        """`size` ports within `range` (first, last; None for anywhere), begun at a multiple of `align`."""
         return PioAddressConstraint(range, align, size)
 
     @staticmethod
@@ -55,7 +55,7 @@ class ResourceConstraint:
     @staticmethod
     def mmio_with_constraints(size: int, range: tuple[int, int] | None,  # noqa: A002
                               align: int) -> MmioAddressConstraint:
-        """`size` bytes within `range` (first, last; None for anywhere), beginning at a multiple of `align`."""
+        """`size` bytes within `range` (first, last; None for anywhere), begun at a multiple of `align`."""
         return MmioAddressConstraint(range, align, size)
 
     @staticmethod
