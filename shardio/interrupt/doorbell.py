@@ -33,5 +33,5 @@ class Doorbell:
             )
         if self.length not in (0, 1, 2, 4, 8):
             raise ValueError(f"doorbell length {self.length} is not 1, 2, 4 or 8 bytes, or 0 for any")
-        if self.datamatch is not None and not 0 <= self.datamatch < 1 << (8 * self.length):
+        if self.datamatch is not None and not (self.length and 0 <= self.datamatch < 1 << (8 * self.length)):
             raise ValueError(f"doorbell datamatch {self.datamatch:#x} does not fit in {self.length} bytes")

@@ -1,0 +1,50 @@
+"""`InterruptBackend`: what the abstraction needs of a hypervisor, and nothing that a device ever sees.
+
+The unit is the irqfd: an eventfd bound to a GSI, so that writing the one raises the other. A level
+interrupt has a second eventfd, the resample fd, which the hypervisor signals when the guest ends the
+interrupt. Implementations: KVM (`shardio.kvm.interrupt`), the proxy of a shard (`shardio.interrupt.proxy`)
+and `RecordingBackend` for unit tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from shardio.interrupt.config import MsiConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Irqfd:
+    """A GSI and the eventfd that raises it. The backend owns the descriptors; they close in `free`.
+
+    `handle` names it towards its backend (several irqfds may share one GSI); `resample_fd` is None for edge.
+    """
+
+    handle: int
+    gsi: int
+    fd: int
+    resample_fd: int | None = None
+
+
+class InterruptBackend(Protocol):
+    """What a hypervisor must offer. Every method raises InterruptError with the cure when it is refused."""
+
+    def allocate(self, gsi: int | None, *, level: bool = False) -> Irqfd:
+        """An irqfd, not connected yet: on that GSI, or, for None, on a free one that MSI messages can be
+        routed to.
+
+        `level`: with a resample fd; only for a given GSI.
+        """
+
+    def set_route(self, handle: int, message: MsiConfig) -> None:
+        """From now on the irqfd's (dynamic) GSI delivers `message` (KVM_SET_GSI_ROUTING)."""
+
+    def connect(self, handle: int) -> None:
+        """A write to the eventfd raises the GSI from now on (KVM_IRQFD). Idempotent."""
+
+    def disconnect(self, handle: int) -> None:
+        """The eventfd raises nothing any more (KVM_IRQFD_FLAG_DEASSIGN). Idempotent."""
+
+    def free(self, handle: int) -> None:
+        """Disconnect, close the descriptors, give a dynamic GSI back."""

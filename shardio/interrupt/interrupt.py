@@ -1,0 +1,194 @@
+"""`EdgeInterrupt` and `LevelInterrupt`: one interrupt source with enable, mask, pending and configuration.
+
+Facts. Triggering must be one eventfd write, so mask and enable are decided here, in the device's process,
+before the write. A level line is different from an edge: its state is a fact that lasts. KVM lowers a line
+raised through an irqfd when the guest ends the interrupt and then signals the resample fd; whoever is still
+active must raise it again.
+
+Consequences. An edge interrupt remembers at most one pending trigger, exactly what a masked interrupt input
+does. A level interrupt remembers the line state and derives everything else from it: on unmask, on enable
+and on resample it writes the eventfd if the line is active. Lowering the line writes nothing: an interrupt
+that was already raised may still arrive once, spuriously, and drivers of shared lines look at their cause
+register anyway.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from shardio.errors import InterruptError
+from shardio.interrupt.backend import InterruptBackend, Irqfd
+from shardio.interrupt.config import MsiConfig
+from shardio.interrupt.trigger import EventFdTrigger
+
+
+class Interrupt:
+    """What edge and level have in common. Disabled and unmasked at first. A `Trigger`."""
+
+    def __init__(self, backend: InterruptBackend, irqfd: Irqfd) -> None:
+        self._backend = backend
+        self._irqfd = irqfd
+        self._fire = EventFdTrigger(irqfd.fd).trigger
+        self._config: MsiConfig | None = None
+        self._enabled = False
+        self._masked = False
+        self._freed = False
+
+    @property
+    def gsi(self) -> int:
+        """The global system interrupt that it raises."""
+        return self._irqfd.gsi
+
+    @property
+    def enabled(self) -> bool:
+        """Whether triggers count at all."""
+        return self._enabled
+
+    @property
+    def masked(self) -> bool:
+        """Whether triggers wait for `unmask`."""
+        return self._masked
+
+    @property
+    def pending(self) -> bool:
+        """Whether `unmask` will deliver."""
+        raise NotImplementedError
+
+    @property
+    def config(self) -> MsiConfig | None:
+        """The MSI message, None for a wired interrupt or before `configure`."""
+        return self._config
+
+    def configure(self, message: MsiConfig) -> None:
+        """Deliver `message` from now on. Raises InterruptError when the backend refuses, or for a wired
+        interrupt.
+        """
+        if message != self._config:
+            self._backend.set_route(self._irqfd.handle, message)
+            self._config = message
+
+    def enable(self) -> None:
+        """Connect to the guest. Triggers from before are forgotten, an active level line is delivered."""
+        if not self._enabled:
+            self._backend.connect(self._irqfd.handle)
+            self._enabled = True
+            self._deliver()
+
+    def disable(self) -> None:
+        """Disconnect: triggers are dropped from now on, and what is pending is forgotten."""
+        if self._enabled:
+            self._enabled = False
+            self._backend.disconnect(self._irqfd.handle)
+            self._forget()
+
+    def mask(self) -> None:
+        """Hold triggers back: one is remembered as pending."""
+        self._masked = True
+
+    def unmask(self) -> None:
+        """Deliver what is pending, then everything at once again."""
+        self._masked = False
+        self._deliver()
+
+    def free(self) -> None:
+        """Give the interrupt back; it does nothing any more. Idempotent."""
+        if not self._freed:
+            self._enabled = False
+            self._freed = True
+            self._backend.free(self._irqfd.handle)
+
+    def trigger(self) -> None:
+        """Raise the interrupt, or remember it while masked; dropped while disabled."""
+        raise NotImplementedError
+
+    def _deliver(self) -> None:
+        raise NotImplementedError
+
+    def _forget(self) -> None:
+        raise NotImplementedError
+
+
+class EdgeInterrupt(Interrupt):
+    """An event: legacy edge line or MSI vector. While masked, any number of triggers become one pending."""
+
+    def __init__(self, backend: InterruptBackend, irqfd: Irqfd) -> None:
+        super().__init__(backend, irqfd)
+        self._pending = False
+
+    @property
+    def pending(self) -> bool:
+        """Whether a trigger came while masked."""
+        return self._pending
+
+    def trigger(self) -> None:
+        """Raise the interrupt once, or remember it while masked; dropped while disabled."""
+        if self._enabled:
+            if self._masked:
+                self._pending = True
+            else:
+                self._fire()
+
+    def _deliver(self) -> None:
+        if self._pending and self._enabled and not self._masked:
+            self._pending = False
+            self._fire()
+
+    def _forget(self) -> None:
+        self._pending = False
+
+
+class LevelInterrupt(Interrupt):
+    """A line that the device holds active until its cause is gone; may be shared with other devices."""
+
+    def __init__(self, backend: InterruptBackend, irqfd: Irqfd) -> None:
+        if irqfd.resample_fd is None:
+            raise InterruptError(irqfd.gsi, "is an edge interrupt", "allocate it with level=True")
+        super().__init__(backend, irqfd)
+        self._active = False
+
+    @property
+    def active(self) -> bool:
+        """Whether the device holds the line active."""
+        return self._active
+
+    @property
+    def pending(self) -> bool:
+        """Whether the line is active but held back by the mask."""
+        return self._active and self._masked
+
+    @property
+    def resample_fd(self) -> int:
+        """The eventfd to watch; call `resample` when it is readable."""
+        fd = self._irqfd.resample_fd
+        assert fd is not None  # checked at construction
+        return fd
+
+    def trigger(self) -> None:
+        """Make the line active; stays so until `deassert`."""
+        self.set_level(True)
+
+    def deassert(self) -> None:
+        """Make the line inactive: the device's cause is gone."""
+        self._active = False
+
+    def set_level(self, active: bool) -> None:
+        """The line state. Raising it delivers unless masked; raising an active line again does nothing."""
+        raised = active and not self._active
+        self._active = active
+        if raised:
+            self._deliver()
+
+    def resample(self) -> None:
+        """The guest ended the interrupt: raise it again if the line is still active."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self.resample_fd)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        if self._active and self._enabled and not self._masked:
+            self._fire()
+
+    def _forget(self) -> None:
+        # The line state is the device's: enabling again delivers it.
+        return None

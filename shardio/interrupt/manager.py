@@ -1,0 +1,100 @@
+"""`InterruptManager`: where a device asks for interrupts, at start or at run time, whatever backend is
+behind it.
+
+One manager per owner (a shard, or a unit test). Device code sees this, `Interrupt` and `InterruptGroup`,
+and nothing of the hypervisor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from shardio.interrupt.backend import InterruptBackend
+from shardio.interrupt.config import LegacyConfig, MsiConfig
+from shardio.interrupt.group import InterruptGroup
+from shardio.interrupt.interrupt import EdgeInterrupt, Interrupt, LevelInterrupt
+
+if TYPE_CHECKING:
+    import asyncio
+
+_AnyInterrupt = TypeVar("_AnyInterrupt", bound=Interrupt)
+
+
+class InterruptManager:
+    """Hands interrupts out and takes all of them back in `close`.
+
+    >>> from shardio.interrupt import LegacyConfig, RecordingBackend
+    >>> with RecordingBackend() as backend, InterruptManager(backend) as interrupts:
+    ...     com1 = interrupts.edge(LegacyConfig(line=4))
+    ...     com1.enable()
+    ...     com1.trigger()
+    ...     backend.delivered(gsi=4)
+    1
+    """
+
+    def __init__(self, backend: InterruptBackend, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """`loop`: watches the resample fds of level interrupts; without one, their owner calls `resample`."""
+        self._backend = backend
+        self._loop = loop
+        self._closers: list[Callable[[], None]] = []
+
+    def edge(self, config: LegacyConfig) -> EdgeInterrupt:
+        """An edge interrupt on a legacy line, disabled. Raises InterruptError when the backend refuses."""
+        return self._keep(EdgeInterrupt(self._backend, self._backend.allocate(config.line)))
+
+    def level(self, config: LegacyConfig) -> LevelInterrupt:
+        """A level interrupt on a legacy line or INTx pin, disabled. The line may be shared with other
+        devices.
+
+        Raises InterruptError when the backend refuses (KVM's split irqchip has no resample).
+        """
+        interrupt = LevelInterrupt(self._backend, self._backend.allocate(config.line, level=True))
+        self._closers.append(self._watch(interrupt))
+        return self._keep(interrupt)
+
+    def message(self, config: MsiConfig | None = None) -> EdgeInterrupt:
+        """One message interrupt, disabled; `configure` it before it is enabled when no `config` is given.
+
+        Raises InterruptError when no GSI is left.
+        """
+        interrupt = self._keep(EdgeInterrupt(self._backend, self._backend.allocate(None)))
+        if config is not None:
+            interrupt.configure(config)
+        return interrupt
+
+    def group(self, count: int, legacy: LegacyConfig | None = None) -> InterruptGroup:
+        """A group of `count` vectors without a mode yet. Raises InterruptError for an impossible count."""
+        group = InterruptGroup(self._backend, count, legacy, self._watch)
+        self._closers.append(group.free)
+        return group
+
+    def close(self) -> None:
+        """Free everything that was handed out."""
+        while self._closers:
+            self._closers.pop()()
+
+    def _keep(self, interrupt: _AnyInterrupt) -> _AnyInterrupt:
+        self._closers.append(interrupt.free)
+        return interrupt
+
+    def _watch(self, line: LevelInterrupt) -> Callable[[], None]:
+        loop = self._loop
+        if loop is None:
+            return lambda: None
+        fd = line.resample_fd
+        loop.add_reader(fd, line.resample)
+
+        def unwatch() -> None:
+            loop.remove_reader(fd)
+
+        return unwatch
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,124 @@
+"""`ProxyBackend`: the backend of a shard. Each call is one request to the VMM, which holds the real
+backend.
+
+Only setting up goes this way; a trigger is a write to an eventfd that the shard holds. The VMM answers from
+its control plane, never from a vCPU, so a device may call from inside an access without a deadlock.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+
+from shardio.errors import InterruptError
+from shardio.interrupt.backend import Irqfd
+from shardio.interrupt.config import MsiConfig
+from shardio.interrupt.messages import (
+    Allocate,
+    Allocated,
+    Connect,
+    Disconnect,
+    Free,
+    Refused,
+    Reply,
+    Request,
+    SetRoute,
+    decode_reply,
+    encode,
+)
+
+MAX_MESSAGE = 4096
+"""Bytes of the longest message, either way."""
+REPLY_TIMEOUT = 5.0
+"""Seconds that the VMM has to answer."""
+
+Call = Callable[[Request], tuple[Reply, list[int]]]
+"""Sends a request, waits for the reply and the descriptors that came with it."""
+
+
+def call_over(sock: socket.socket, timeout: float = REPLY_TIMEOUT) -> Call:
+    """A `Call` over a connected Unix SOCK_SEQPACKET socket that is used for nothing else.
+
+    The call raises InterruptError when the VMM does not answer within `timeout` seconds, or is gone.
+    """
+    sock.settimeout(timeout)
+
+    def call(request: Request) -> tuple[Reply, list[int]]:
+        try:
+            sock.send(encode(request))
+            message, fds, _, _ = socket.recv_fds(sock, MAX_MESSAGE, 2, socket.MSG_CMSG_CLOEXEC)
+        except TimeoutError:
+            # A late reply would be taken for the next one's.
+            sock.close()
+            raise InterruptError(
+                "request", f"no answer in {timeout} s", "see whether the VMM is alive"
+            ) from None
+        except OSError as error:
+            raise InterruptError("request", f"the VMM is gone ({error})", "restart the machine") from error
+        if not message:
+            raise InterruptError("request", "the VMM closed the channel", "restart the machine")
+        return decode_reply(message), fds
+
+    return call
+
+
+class ProxyBackend:
+    """An `InterruptBackend` that asks the VMM. Close it to close the shard's descriptors; the VMM frees
+    its side.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._irqfds: dict[int, Irqfd] = {}
+
+    def allocate(self, gsi: int | None, *, level: bool = False) -> Irqfd:
+        """See `InterruptBackend.allocate`."""
+        reply, fds = self._ask(Allocate(gsi, level))
+        if not isinstance(reply, Allocated) or len(fds) != 1 + level:
+            _close_all(fds)
+            raise InterruptError("request", f"the VMM answered {reply!r} with {len(fds)} descriptors")
+        irqfd = Irqfd(reply.handle, reply.gsi, fds[0], fds[1] if level else None)
+        self._irqfds[irqfd.handle] = irqfd
+        return irqfd
+
+    def set_route(self, handle: int, message: MsiConfig) -> None:
+        """See `InterruptBackend.set_route`. On return the route is in force."""
+        self._ask(SetRoute(handle, message))
+
+    def connect(self, handle: int) -> None:
+        """See `InterruptBackend.connect`."""
+        self._ask(Connect(handle))
+
+    def disconnect(self, handle: int) -> None:
+        """See `InterruptBackend.disconnect`."""
+        self._ask(Disconnect(handle))
+
+    def free(self, handle: int) -> None:
+        """See `InterruptBackend.free`."""
+        irqfd = self._irqfds.pop(handle, None)
+        if irqfd is not None:
+            _close_irqfd(irqfd)
+        self._ask(Free(handle))
+
+    def close(self) -> None:
+        """Close the descriptors of what was not freed; the VMM frees it when the channel closes."""
+        for irqfd in self._irqfds.values():
+            _close_irqfd(irqfd)
+        self._irqfds.clear()
+
+    def _ask(self, request: Request) -> tuple[Reply, list[int]]:
+        reply, fds = self._call(request)
+        if isinstance(reply, Refused):
+            _close_all(fds)
+            raise InterruptError(reply.line, reply.reason, reply.cure)
+        return reply, fds
+
+
+def _close_irqfd(irqfd: Irqfd) -> None:
+    _close_all([irqfd.fd] if irqfd.resample_fd is None else [irqfd.fd, irqfd.resample_fd])
+
+
+def _close_all(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -1,0 +1,112 @@
+"""`InterruptServer`: the VMM's answer to one shard's interrupt requests, in front of the real backend.
+
+A shard is not trusted: it names only handles that it was given, holds a bounded number of irqfds, and
+whatever it sends is decoded by type or refused. When it is gone, `close` frees all that it held.
+"""
+
+from __future__ import annotations
+
+import socket
+
+import msgspec
+
+from shardio.errors import InterruptError, ShardioError
+from shardio.interrupt.backend import InterruptBackend
+from shardio.interrupt.messages import (
+    Allocate,
+    Allocated,
+    Connect,
+    Disconnect,
+    Done,
+    Free,
+    Refused,
+    Reply,
+    Request,
+    SetRoute,
+    decode_request,
+    encode,
+)
+from shardio.interrupt.proxy import MAX_MESSAGE
+
+DEFAULT_LIMIT = 4096
+"""Irqfds that one shard may hold, of a VM's 4096 routes."""
+
+
+class InterruptServer:
+    """Executes the requests of one shard. One per shard; called from the VMM's control plane, one call
+    at a time.
+    """
+
+    def __init__(self, backend: InterruptBackend, limit: int = DEFAULT_LIMIT) -> None:
+        self._backend = backend
+        self._limit = limit
+        self._held: set[int] = set()
+
+    def handle(self, request: Request) -> tuple[Reply, list[int]]:
+        """Do what was asked. Returns the reply and the descriptors to send with it (they stay the
+        backend's).
+        """
+        try:
+            return self._execute(request)
+        except InterruptError as error:
+            return Refused(error.line, error.reason, error.cure), []
+        except ShardioError as error:
+            return Refused("request", error.message, error.cure), []
+
+    def handle_bytes(self, message: bytes) -> tuple[bytes, list[int]]:
+        """The same for an encoded request; one that cannot be decoded is refused."""
+        try:
+            request = decode_request(message)
+        except (msgspec.DecodeError, ShardioError) as error:
+            return encode(
+                Refused("request", f"not understood: {error}", "run the same shardio everywhere")
+            ), []
+        reply, fds = self.handle(request)
+        return encode(reply), fds
+
+    def serve(self, sock: socket.socket) -> bool:
+        """Receive one request from a SOCK_SEQPACKET socket and answer it. False when the shard is gone."""
+        try:
+            message = sock.recv(MAX_MESSAGE)
+            if not message:
+                return False
+            reply, fds = self.handle_bytes(message)
+            if fds:
+                socket.send_fds(sock, [reply], fds)
+            else:
+                sock.send(reply)
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        return True
+
+    def close(self) -> None:
+        """The shard is gone: free all that it held. Idempotent."""
+        while self._held:
+            self._backend.free(self._held.pop())
+
+    def _execute(self, request: Request) -> tuple[Reply, list[int]]:
+        if isinstance(request, Allocate):
+            return self._allocate(request)
+        if request.handle not in self._held:
+            raise InterruptError(
+                f"handle {request.handle}", "is not this shard's", "use handles of Allocated"
+            )
+        match request:
+            case SetRoute(handle, message):
+                self._backend.set_route(handle, message)
+            case Connect(handle):
+                self._backend.connect(handle)
+            case Disconnect(handle):
+                self._backend.disconnect(handle)
+            case Free(handle):
+                self._held.remove(handle)
+                self._backend.free(handle)
+        return Done(), []
+
+    def _allocate(self, request: Allocate) -> tuple[Reply, list[int]]:
+        if len(self._held) >= self._limit:
+            raise InterruptError("request", f"the shard holds {self._limit} interrupts", "free some first")
+        irqfd = self._backend.allocate(request.gsi, level=request.level)
+        self._held.add(irqfd.handle)
+        fds = [irqfd.fd] if irqfd.resample_fd is None else [irqfd.fd, irqfd.resample_fd]
+        return Allocated(irqfd.handle, irqfd.gsi), fds
