@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from shardio import pc
 from shardio.errors import ConfigError, InvalidRange
 from shardio.options import check_options, listed, load_device_class, nearest
 from shardio.range import MmioRange, PioRange
@@ -123,24 +124,25 @@ def load_config(path: str | Path) -> MachineConfig:
 
     Raises ConfigError naming the file, the table, the key and the cure.
     """
-    path = Path(path)
+    return machine_config(load_tables(path), where=str(path), folder=Path(path).parent)
+
+
+def load_tables(path: str | Path) -> dict[str, Any]:
+    """The tables of the TOML file at `path`, their keys unchecked. Raises ConfigError when it holds others."""
     try:
-        tables = tomllib.loads(path.read_text())
+        tables = tomllib.loads(Path(path).read_text())
     except OSError as error:
         raise ConfigError(str(path), error.strerror or str(error), "name a configuration file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), f"not TOML: {error}", "correct the file there") from error
-    return machine_config(tables, where=str(path), folder=path.parent)
+    _check_shape(tables, str(path))
+    return tables
 
 
 def machine_config(tables: Mapping[str, Any], *, where: str, folder: Path = Path()) -> MachineConfig:
     """Checks the tables of a configuration; `where` begins each error, paths are relative to `folder`."""
-    _refuse_unknown(tables, ("machine", "device"), where, "table")
+    _check_shape(tables, where)
     machine, devices = tables.get("machine", {}), tables.get("device", [])
-    if not isinstance(machine, dict):
-        raise ConfigError(where, '"machine" is no table', "write [machine] above its keys")
-    if not isinstance(devices, list) or not all(isinstance(device, dict) for device in devices):
-        raise ConfigError(where, '"device" is no list of tables', "write [[device]] above each one's keys")
     _refuse_unknown(machine, MACHINE_KEYS, f"{where}: [machine]", "key")
     machine = dict(machine)
     if "memory" in machine:
@@ -149,14 +151,26 @@ def machine_config(tables: Mapping[str, Any], *, where: str, folder: Path = Path
         except ConfigError as error:
             raise ConfigError(f"{where}: [machine] memory", error.reason, error.cure) from error
     config: MachineConfig = _convert(machine, MachineConfig, f"{where}: [machine]")
+    placed = tuple(device_config(table, f"{where}: [[device]] {i}") for i, table in enumerate(devices, 1))
+    check_placement(placed, config.memory, where)
     config = msgspec.structs.replace(
         config,
         image=folder / config.image if config.image else None,
         firmware=find_firmware(config.firmware, folder) if config.firmware else None,
-        devices=tuple(device_config(table, f"{where}: [[device]] {i}") for i, table in enumerate(devices, 1)),
+        devices=placed,
     )
-    check_placement(config.devices, config.memory, where)
+    if config.firmware and config.platform:
+        return with_devices(config, pc.firmware_devices(config.memory, config.vcpus))
     return config
+
+
+def with_devices(config: MachineConfig, tables: Iterable[Mapping[str, Any]]) -> MachineConfig:
+    """The configuration with the devices of `tables` added, except where one is in their way already."""
+    added = [device_config(table, "platform") for table in tables]
+    free = [new for new in added if not any(_overlap(new, old) for old in config.devices)]
+    names = {device.name for device in config.devices}
+    renamed = [msgspec.structs.replace(new, name=None) if new.name in names else new for new in free]
+    return msgspec.structs.replace(config, devices=(*config.devices, *renamed))
 
 
 def device_config(table: Mapping[str, Any], where: str) -> DeviceConfig:
@@ -186,7 +200,7 @@ def check_placement(devices: Iterable[DeviceConfig], memory: int, where: str) ->
     """Raises ConfigError when two devices overlap or share a name, or when one lies in guest RAM."""
     ordered = sorted(devices, key=lambda device: (device.pio is None, device.range.base))
     for lower, upper in itertools.pairwise(ordered):
-        if lower.range.overlaps(upper.range):  # type: ignore[arg-type]
+        if _overlap(lower, upper):
             raise ConfigError(where, f"device {upper} overlaps {lower}", "move one, or make its size smaller")
     names = [device.name for device in ordered if device.name is not None]
     for name in names:
@@ -240,6 +254,20 @@ def build(config: MachineConfig, *, stdin: int | None = None) -> Machine:
         machine.__exit__(None, None, None)
         raise
     return machine
+
+
+def _overlap(one: DeviceConfig, other: DeviceConfig) -> bool:
+    return one.range.overlaps(other.range)  # type: ignore[arg-type]  # ranges of two spaces never overlap
+
+
+def _check_shape(tables: Mapping[str, Any], where: str) -> None:
+    """Raises ConfigError unless there is nothing but a table `machine` and a list of tables `device`."""
+    _refuse_unknown(tables, ("machine", "device"), where, "table")
+    if not isinstance(tables.get("machine", {}), dict):
+        raise ConfigError(where, '"machine" is no table', "write [machine] above its keys")
+    devices = tables.get("device", [])
+    if not isinstance(devices, list) or not all(isinstance(device, dict) for device in devices):
+        raise ConfigError(where, '"device" is no list of tables', "write [[device]] above each one's keys")
 
 
 def _refuse_unknown(table: Mapping[str, Any], known: tuple[str, ...], where: str, what: str) -> None:

@@ -49,13 +49,13 @@ def load_device_class(path: str, where: str) -> type:
         raise ConfigError(where, f'type "{path}" is no dotted path', 'write it as "package.module:Class"')
     try:
         module = importlib.import_module(module_name)
+        found = getattr(module, attribute, None)
     except ModuleNotFoundError as error:
         cure = "correct the module's name, or install its package"
         raise ConfigError(where, f'type "{path}": {first_line(error)}', cure) from error
     except Exception as error:  # the module is the user's code: whatever it raises is the reason
         reason = f'type "{path}": importing {module_name} raised {type(error).__name__}: {first_line(error)}'
         raise ConfigError(where, reason, "mend the module") from error
-    found = getattr(module, attribute, None)
     if found is None:
         classes = {name for name in dir(module) if name[:1].isupper()}
         cure = nearest(attribute, classes) or listed(classes)
@@ -89,6 +89,11 @@ def check_options(
     for name in sorted(named - options.keys()):
         if parameters[name][0].default is Parameter.empty:
             raise ConfigError(where, f'{device.__qualname__} needs "{name}"', f"add `{name} = ...`")
+
+
+def takes_option(device: type, name: str) -> bool:
+    """Whether the constructor of `device` has an argument of that name."""
+    return name in _parameters(device)
 
 
 def first_line(error: BaseException) -> str:

@@ -79,16 +79,22 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         description="Answers a virtual machine's device accesses in other processes.",
     )
     parser.add_argument("--version", action="version", version=f"shardio {__version__}")
+    options: list[str] = []
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     chosen = next((word for word in words if not word.startswith("-")), None)
     if chosen is not None and chosen not in COMMANDS:
         parser.error(f'unknown command "{chosen}": {nearest(chosen, COMMANDS) or " or ".join(COMMANDS)}')
     for name, command in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=command.help)
+        subparser = subparsers.add_parser(name, help=command.help, allow_abbrev=False)
         if name == chosen:
             module = import_module(command.module)
             subparser.description = module.__doc__
             subparser.formatter_class = argparse.RawDescriptionHelpFormatter
             module.add_arguments(subparser)
             subparser.set_defaults(execute=module.execute)
-    return parser.parse_args(words)
+            options = [option for action in subparser._actions for option in action.option_strings]
+    arguments, unknown = parser.parse_known_args(words)
+    if unknown:
+        cure = nearest(unknown[0].partition("=")[0], options)
+        parser.error(f"unknown argument {unknown[0]}{f': {cure}' if cure else ''}")
+    return arguments

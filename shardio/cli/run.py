@@ -1,0 +1,181 @@
+"""Runs a machine until its guest ends it: from a configuration file, a flat image or a firmware.
+
+The first serial device is on the terminal: Ctrl-a x leaves, Ctrl-a h helps. The exit status is the one that
+the guest gave to the exit port; 2 is a mistake in the command line or the configuration, 1 a failed guest.
+
+examples:
+  shardio run machine.toml
+  shardio run --image guest.bin --entry 0x1000 --vcpus 2 --memory 64M
+  shardio run --image guest.bin --device 'shardio.devices:Uart16550,pio=0x3f8,irq=4'
+  shardio run --firmware bios.bin --vcpus 2 --shards 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from rich.console import Console
+
+from shardio import pc
+from shardio.cli.stop import StopRequested, StopRequests
+from shardio.cli.summary import summary
+from shardio.cli.terminal import RawMode, SerialInput
+from shardio.config import MachineConfig, build, find_firmware, load_tables, machine_config, with_devices
+from shardio.errors import ConfigError
+from shardio.options import load_device_class, takes_option
+
+if TYPE_CHECKING:
+    from shardio.machine import ExitInfo, Machine
+
+STDIN = 0
+COMMAND_LINE = "command line"
+# Ends of a machine that need no status of the guest's to be a success.
+ORDERLY = {"shutdown", "reset", "halt", "stopped"}
+# One key=value of --device; a comma inside quotes or brackets does not end it.
+DEVICE_PART = re.compile(r"""(?:[^,"\[]|"(?:\\.|[^"\\])*"|\[[^\]]*\])+""")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("config", nargs="?", metavar="CONFIG.toml", help="the machine's configuration file")
+    parser.add_argument("--image", metavar="FILE", help="load this flat binary; brings COM1 and exit port")
+    parser.add_argument("--at", metavar="ADDRESS", help="where the image goes (default 0x1000)")
+    parser.add_argument("--entry", metavar="ADDRESS", help="where vCPU 0 starts (default: at the image)")
+    parser.add_argument("--mode", help="how vCPU 0 starts: real (default), protected or long")
+    parser.add_argument("--firmware", metavar="FILE", help="boot this BIOS image; brings the devices of a PC")
+    parser.add_argument("--vcpus", type=int, metavar="N", help="how many vCPUs (default 1)")
+    parser.add_argument("--memory", metavar="SIZE", help="guest RAM, such as 64M (the default)")
+    parser.add_argument("--shards", type=int, metavar="N", help="how many device processes to spread over")
+    parser.add_argument(
+        "--device", action="append", default=[], metavar="TYPE,KEY=VALUE,...",
+        help="add a device: its dotted path, then the keys of a [[device]] table (may be repeated)",
+    )  # fmt: skip
+    parser.add_argument("--no-platform", action="store_true", help="bring no devices but those named")
+    parser.add_argument("--no-irqchip", action="store_true", help="no in-kernel interrupt controller")
+    parser.add_argument("--no-pin", action="store_true", help="leave processes to the scheduler")
+    parser.add_argument("--quiet", action="store_true", help="no table at the end")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Builds the machine, runs it and prints the table; returns the exit status."""
+    sys.path[:0] = [folder for folder in _device_folders(arguments.config) if folder not in sys.path]
+    config = on_terminal(configuration(arguments))
+    with StopRequests() as stop, RawMode(STDIN), SerialInput(STDIN, stop.leave) as serial:
+        with build(config, stdin=serial.reader) as vm:
+            ended = _run(vm, stop)
+            table = summary(vm.statistics())
+    if not arguments.quiet:
+        Console(stderr=True, highlight=False).print(table)
+    return exit_status(ended, stop)
+
+
+def configuration(arguments: argparse.Namespace) -> MachineConfig:
+    """The configuration that the command line asks for: the file's, with its options in front."""
+    where, folder, tables = COMMAND_LINE, Path(), dict[str, Any]()
+    if arguments.config is not None:
+        where, folder = arguments.config, Path(arguments.config).parent
+        tables = load_tables(arguments.config)
+    machine = {**tables.get("machine", {}), **_machine_options(arguments)}
+    devices = [*tables.get("device", []), *map(parse_device, arguments.device)]
+    if not machine.get("image") and not machine.get("firmware"):
+        raise ConfigError(where, "nothing to run", "give an image or a firmware, here or in CONFIG.toml")
+    config = machine_config({**tables, "machine": machine, "device": devices}, where=where, folder=folder)
+    if arguments.image is not None and config.platform:
+        return with_devices(config, pc.console_devices())
+    return config
+
+
+def on_terminal(config: MachineConfig) -> MachineConfig:
+    """The configuration with its first serial device on the terminal, unless a device has that already."""
+    if any(device.options.get("input") == "stdin" for device in config.devices):
+        return config
+    devices = list(config.devices)
+    for i, device in enumerate(devices):
+        free = "input" not in device.options
+        if free and takes_option(load_device_class(device.type, device.label), "input"):
+            devices[i] = msgspec.structs.replace(device, options={**device.options, "input": "stdin"})
+            break
+    return msgspec.structs.replace(config, devices=tuple(devices))
+
+
+def parse_device(text: str) -> dict[str, Any]:
+    """The `[[device]]` table of one --device: values are TOML where they can be, else text.
+
+    Raises ConfigError for a part that is no key=value.
+
+    >>> parse_device("shardio.devices:Uart16550,pio=0x3f8,irq=4,output=file:/tmp/log")
+    {'type': 'shardio.devices:Uart16550', 'pio': 1016, 'irq': 4, 'output': 'file:/tmp/log'}
+    """
+    kind, *parts = DEVICE_PART.findall(text) or [""]
+    table: dict[str, Any] = {"type": kind}
+    for part in parts:
+        key, equals, value = part.partition("=")
+        if not (equals and key.strip()):
+            raise ConfigError(f"--device {text}", f'"{part}" is no KEY=VALUE', "write pio=0x3f8,irq=4 say")
+        table[key.strip()] = _value(value)
+    return table
+
+
+def exit_status(ended: ExitInfo | None, stop: StopRequests) -> int:
+    """The status of the command: the guest's own, else 0 for a machine that was left or came to its end.
+
+    A signal gives 128 and its number, as a shell would. Any other end is a failure: a line says which.
+    """
+    if stop.signal is not None:
+        return 128 + stop.signal
+    if ended is None:
+        return 0
+    if ended.status is not None:
+        return ended.status
+    if ended.reason in ORDERLY:
+        return 0
+    which = "" if ended.vcpu is None else f"vCPU {ended.vcpu}: "
+    text = " ".join(f"shardio: {which}{ended.reason}: {ended.detail}".split())
+    print(text, file=sys.stderr, flush=True)
+    return 1
+
+
+def _run(vm: Machine, stop: StopRequests) -> ExitInfo | None:
+    """Runs the machine to its end; None when it was stopped from outside."""
+    try:
+        with stop.armed():
+            vm.start()
+            return vm.wait()
+    except StopRequested:
+        vm.stop()
+        return None
+
+
+def _machine_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The keys of `[machine]` that the command line gives; its paths are from the current folder."""
+    given = {key: getattr(arguments, key) for key in ("at", "entry", "mode", "vcpus", "memory", "shards")}
+    if arguments.image is not None:
+        given["image"] = os.path.abspath(arguments.image)
+    if arguments.firmware is not None:
+        given["firmware"] = os.path.abspath(find_firmware(arguments.firmware))
+    if arguments.no_platform:
+        given["platform"] = False
+    if arguments.no_irqchip:
+        given["irqchip"] = False
+    if arguments.no_pin:
+        given["pin"] = False
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _device_folders(config: str | None) -> list[str]:
+    """Where a device's module may lie besides installed packages: the current folder, and the file's."""
+    return [os.getcwd(), *([str(Path(config).resolve().parent)] if config else [])]
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

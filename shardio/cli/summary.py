@@ -1,0 +1,84 @@
+"""The tables at the end of a run: exits per vCPU; per device its accesses, latencies and share of waiting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from shardio.machine import MachineStatistics
+
+UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "us"))
+
+
+def summary(statistics: MachineStatistics) -> Group:
+    """Both tables of a machine's frozen statistics."""
+    return Group(_vcpus(statistics), _devices(statistics))
+
+
+def duration(ns: float) -> str:
+    """A time of three digits with its unit.
+
+    >>> duration(250), duration(1500), duration(12_345_678), duration(2e9), duration(123_456)
+    ('250 ns', '1.50 us', '12.3 ms', '2.00 s', '123 us')
+    """
+    for scale, unit in UNITS:
+        if ns >= scale:
+            return f"{ns / scale:#.3g}".rstrip(".") + f" {unit}"
+    return f"{ns:.0f} ns"
+
+
+def share(part: float, whole: float) -> str:
+    """A part in percent of a whole; a dash where there is no whole.
+
+    >>> share(1, 8), share(0, 0)
+    ('12.5%', '-')
+    """
+    return f"{part / whole:.1%}" if whole else "-"
+
+
+def _table(*left: str, right: tuple[str, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in left:
+        table.add_column(name, overflow="fold")
+    for name in right:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _vcpus(statistics: MachineStatistics) -> Table:
+    table = _table("vCPU", "exits", right=("total", "running", "waiting", "waiting %"))
+    for i, vcpu in enumerate(statistics.vcpus):
+        counted = sorted(((count, name) for name, count in vcpu.exits.items() if count), reverse=True)
+        total = sum(vcpu.exits.values())
+        time = vcpu.running_ns + vcpu.waiting_ns
+        table.add_row(
+            str(i),
+            ", ".join(f"{name} {count}" for count, name in counted) or "none",
+            str(total),
+            duration(vcpu.running_ns),
+            duration(vcpu.waiting_ns),
+            share(vcpu.waiting_ns, time),
+        )
+    return table
+
+
+def _devices(statistics: MachineStatistics) -> Table:
+    columns = ("reads", "writes", "wait p50", "p99", "service p50", "p99", "waiting %")
+    table = _table("device", "shard", right=columns)
+    waited = sum(device.wait_ns for device in statistics.devices)
+    for device in statistics.devices:
+        table.add_row(
+            device.name,
+            device.shard,
+            str(device.reads),
+            str(device.writes),
+            duration(device.wait_p50_ns),
+            duration(device.wait_p99_ns),
+            duration(device.service_p50_ns),
+            duration(device.service_p99_ns),
+            share(device.wait_ns, waited),
+        )
+    return table

@@ -1,0 +1,40 @@
+"""The devices of a PC as `[[device]]` tables: what a firmware looks for, and what lets a flat image speak.
+
+The machine's own table of devices comes first: where one has the range, the PC's is left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Table = dict[str, Any]
+
+
+def console_devices() -> list[Table]:
+    """COM1 on the terminal, and the exit port: enough for a flat image to say something and end."""
+    return [
+        _device("Uart16550", 0x3F8, "com1", irq=4, output="stdout", input="stdin"),
+        _device("ExitPort", 0xF4, "exit"),
+    ]
+
+
+def firmware_devices(memory: int, vcpus: int) -> list[Table]:
+    """What SeaBIOS asks of its machine; `memory` is in bytes.
+
+    CMOS tells the memory's size and the number of CPUs, fw_cfg puts the console on COM1, 0x402 takes the log.
+    The interrupt controllers and the PIT are in the kernel.
+    """
+    return [
+        *console_devices(),
+        _device("DebugConsole", 0x402, "debugcon", output="stdout"),
+        _device("CmosRtc", 0x70, "rtc", irq=8, memory=memory, vcpus=vcpus),
+        _device("FwCfg", 0x510, "fw_cfg"),
+        _device("PciHost", 0xCF8, "pci"),
+        _device("I8042", 0x60, "i8042"),
+        _device("Port92", 0x92, "port92"),
+        _device("PostPort", 0x80, "post"),
+    ]
+
+
+def _device(kind: str, pio: int, name: str, **keys: Any) -> Table:
+    return {"type": f"shardio.devices:{kind}", "pio": pio, "name": name, **keys}

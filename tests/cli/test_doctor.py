@@ -1,0 +1,123 @@
+"""shardio.cli.doctor and its checks: what they find on a host that lacks something."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+
+from shardio.cli import checks, main
+from shardio.cli.checks import CHECKS, Finding, State
+from shardio.cli.doctor import Report, report
+
+
+def findings(*states: State) -> list[Finding]:
+    return [Finding("check", state, "detail") for state in states]
+
+
+@pytest.mark.parametrize(
+    ("states", "status", "exit_status"),
+    [
+        ([], State.OK, 0),
+        ([State.OK, State.NOTE], State.OK, 0),
+        ([State.OK, State.DEGRADED, State.NOTE], State.DEGRADED, 1),
+        ([State.UNUSABLE, State.DEGRADED], State.UNUSABLE, 2),
+    ],
+)
+def test_worst_finding_decides(states: list[State], status: State, exit_status: int) -> None:
+    found = report(findings(*states))
+
+    assert (found.status, found.exit_status) == (status, exit_status)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_every_check_names_itself_and_a_cure_for_what_is_wrong(check: Callable[[], Finding]) -> None:
+    finding = check()
+
+    assert finding.name
+    assert finding.detail
+    assert bool(finding.cure) == (finding.state is not State.OK)
+
+
+def test_json_is_the_report(capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(["doctor", "--json"])
+
+    found = msgspec.json.decode(capsys.readouterr().out, type=Report)
+    assert found.exit_status == status
+    assert len(found.checks) == len(CHECKS)
+
+
+def test_text_has_a_line_for_each_check(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["doctor"])
+
+    assert len(capsys.readouterr().out.splitlines()) > len(CHECKS)
+
+
+def test_full_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = SimpleNamespace(f_bavail=0, f_frsize=4096, f_blocks=16384)
+    monkeypatch.setattr(os, "statvfs", lambda path: full)
+
+    finding = checks.shared_memory()
+
+    assert finding.state is State.UNUSABLE
+    assert "0 MiB free of 64 MiB" in finding.detail
+    assert "--shm-size" in finding.cure
+
+
+def test_missing_shared_memory(tmp_path: Path) -> None:
+    finding = checks.shared_memory(str(tmp_path / "none"))
+
+    assert (finding.state, "mount" in finding.cure) == (State.UNUSABLE, True)
+
+
+def test_one_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+
+    assert checks.cpus().state is State.DEGRADED
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [("max 100000", State.OK), ("1000 100000", State.DEGRADED), ("9000000 1000", State.OK), ("", State.OK)],
+)
+def test_cpu_quota(tmp_path: Path, text: str, state: State) -> None:
+    file = tmp_path / "cpu.max"
+    file.write_text(text)
+
+    assert checks.cpu_quota(str(file)).state is state
+
+
+@pytest.mark.parametrize(("limits", "cure"), [((64, 4096), "ulimit -n"), ((64, 64), "limits.conf")])
+def test_few_file_descriptors(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], cure: str
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits)
+
+    finding = checks.file_descriptors()
+
+    assert (finding.state, cure in finding.cure) == (State.DEGRADED, True)
+
+
+@pytest.mark.parametrize(
+    ("release", "state"),
+    [("5.2.0", State.UNUSABLE), ("4.19.0-25", State.UNUSABLE), ("5.3", State.OK), ("6.1.0-rc3", State.OK)],
+)
+def test_kernel_version(release: str, state: State) -> None:
+    assert checks.kernel(release).state is state
+
+
+def test_missing_tools_name_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks.shutil, "which", lambda tool: None)
+
+    assert checks.toolchain().cure == "apt-get install binutils gcc"
+
+
+def test_unknown_machine_has_no_membarrier(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks.platform, "machine", lambda: "pdp11")
+
+    assert checks.membarrier().state is State.DEGRADED

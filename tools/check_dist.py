@@ -1,0 +1,61 @@
+"""Builds sdist and wheel and uses each as a stranger would: in a fresh environment, from outside the tree.
+
+Checks that `shardio --version` and `import shardio, shardio.devices` work, that the compiled core came along,
+and that nothing but `shardio` landed in site-packages. Exit status 1, with the output, when one does not.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PROBE = """
+import pathlib, shardio, shardio.devices, shardio._core
+from shardio.devices import Uart16550
+home = pathlib.Path(shardio.__file__).parent
+assert "site-packages" in home.parts, home
+assert not (home / "devices").is_symlink()
+assert (home / "py.typed").exists()
+strays = {"devices", "native", "tests", "tools", "bench"} & {path.name for path in home.parent.iterdir()}
+assert not strays, strays
+"""
+
+
+def run(*command: str | Path, cwd: Path) -> None:
+    """Runs a command; its output is shown only when it fails."""
+    words = [str(word) for word in command]
+    done = subprocess.run(words, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        print(f"check-dist: failed: {' '.join(words)}\n{done.stdout}", file=sys.stderr)
+        sys.exit(1)
+
+
+def check(package: Path, folder: Path) -> None:
+    """Installs the package in an environment of its own under `folder` and uses it from there."""
+    environment = folder / package.suffix.strip(".")
+    venv.create(environment, with_pip=False, symlinks=True)
+    python = environment / "bin" / "python"
+    # This environment's pip, build tools and dependencies serve: what is under test is shardio alone.
+    run(sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "--python", python,
+        "install", package, cwd=folder)  # fmt: skip
+    run(python, "-W", "error", "-c", PROBE, cwd=folder)
+    run(environment / "bin" / "shardio", "--version", cwd=folder)
+    print(f"check-dist: {package.name} installs and works")
+
+
+def main() -> None:
+    """Builds both and checks both."""
+    with tempfile.TemporaryDirectory(prefix="shardio-dist-") as name:
+        folder = Path(name)
+        # The wheel is built from the sdist, so it cannot hold what the sdist lacks.
+        run(sys.executable, "-m", "build", "--outdir", folder / "dist", ROOT, cwd=folder)
+        for package in sorted((folder / "dist").iterdir()):
+            check(package, folder)
+
+
+if __name__ == "__main__":
+    main()
