@@ -1,7 +1,7 @@
 """`CmosRtc`: the PC's real-time clock and the 128 bytes of CMOS memory around it, at ports 0x70 and 0x71.
 
-The registers are computed when they are looked at: `_sync()` counts them on by the host's clock and sets the flags
-that the time in between would have set. A loop timer exists only while an enabled interrupt is to come.
+The registers are computed when they are looked at: `_sync()` counts them on by the host's clock and sets the
+flags that the time in between would have set. A loop timer exists only while an enabled interrupt is to come.
 
 Source: Motorola MC146818 data sheet (1984). Of its clock rates only the PC's 32768 Hz crystal is modelled.
 """
@@ -47,8 +47,8 @@ _LONGEST_SLEEP_S = 60.0  # so that an alarm follows the host's clock when that i
 class RtcState(msgspec.Struct):
     """All that the guest can observe: the 128 bytes, the index port, and how they hang on the host's clock.
 
-    `second` is the host time (seconds since 1970) at which the shown second began, None before the first access;
-    `tick` counts periods of the periodic rate.
+    `second` is the host time (seconds since 1970) at which the shown second began, None before the first
+    access; `tick` counts periods of the periodic rate.
     """
 
     memory: bytes
@@ -66,8 +66,8 @@ class CmosRtc(MutDevicePio):
     pio_size = 2
 
     def __init__(self, memory: int | str = "64M", vcpus: int = 1, utc: bool = True) -> None:
-        """`memory`: the guest's RAM in bytes or as "64M", `vcpus`: how many (1 to 256), both shown to firmware;
-        `utc`: whether the clock starts with UTC, else with the host's local time.
+        """`memory`: the guest's RAM in bytes or as "64M", `vcpus`: how many (1 to 256), both shown to
+        firmware; `utc`: whether the clock starts with UTC, else with the host's local time.
 
         Raises DeviceOptionError for an unreadable size or a count out of range.
         """
@@ -87,7 +87,8 @@ class CmosRtc(MutDevicePio):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    # --- the owner shard -------------------------------------------------------------------------------------
+    # --- the owner shard
+    # -------------------------------------------------------------------------------------
 
     def attach(self, host: DeviceHost) -> None:
         """Raise interrupts through `host.trigger`, by timers of `host.loop`, from now on."""
@@ -109,7 +110,8 @@ class CmosRtc(MutDevicePio):
         self._index, self._second, self._tick = state.index, state.second, state.tick
         self._revive()
 
-    # --- the guest -------------------------------------------------------------------------------------------
+    # --- the guest
+    # -------------------------------------------------------------------------------------------
 
     def read(self, offset: int, size: int) -> int:
         """`size` bytes from `offset`, little-endian. The index port is write-only and reads 0xFF."""
@@ -119,7 +121,9 @@ class CmosRtc(MutDevicePio):
         return value
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """`size` bytes to `offset`, little-endian: a 16-bit write to the index port is an index and its data."""
+        """`size` bytes to `offset`, little-endian: a 16-bit write to the index port is an index and its
+        data.
+        """
         for i in range(size):
             byte = value >> 8 * i & 0xFF
             if offset + i == 0:
@@ -172,7 +176,8 @@ class CmosRtc(MutDevicePio):
             value &= ~B_UIE
         self._bytes[REGISTER_B] = value
 
-    # --- the clock -------------------------------------------------------------------------------------------
+    # --- the clock
+    # -------------------------------------------------------------------------------------------
 
     @property
     def _divider_reset(self) -> bool:
@@ -223,7 +228,8 @@ class CmosRtc(MutDevicePio):
             self._bytes[REGISTER_C] |= C_UF | (C_AF if reached else 0)
         rtc.advance(self._bytes, seconds, mode)
 
-    # --- interrupts ------------------------------------------------------------------------------------------
+    # --- interrupts
+    # ------------------------------------------------------------------------------------------
 
     def _revive(self) -> None:
         """Go on from whatever the state is; an interrupt that is pending is raised again."""

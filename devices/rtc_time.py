@@ -1,9 +1,10 @@
 """The time registers of an MC146818 as bytes: decoding, counting on, and when an alarm comes next.
 
-The ten bytes are the truth, as in the chip: what the guest writes stays as it is, even if it is no date, until the
-next second counts it on. Nothing here knows of ports, interrupts or the host's clock.
+The ten bytes are the truth, as in the chip: what the guest writes stays as it is, even if it is no date,
+until the next second counts it on. Nothing here knows of ports, interrupts or the host's clock.
 
-Source: Motorola MC146818 data sheet (1984), "Time, calendar and alarm locations"; the century byte is the PC's.
+Source: Motorola MC146818 data sheet (1984), "Time, calendar and alarm locations"; the century byte is the
+PC's.
 """
 
 from __future__ import annotations
@@ -90,8 +91,8 @@ def second_of_day(registers: bytearray, mode: int) -> int:
 def advance(registers: bytearray, seconds: int, mode: int) -> None:
     """Count the registers on by `seconds`; backwards when negative.
 
-    Values that are no time or date are taken for the nearest one first (month 13 for December) or carried over
-    (the 31st of June is the 1st of July).
+    Values that are no time or date are taken for the nearest one first (month 13 for December) or carried
+    over (the 31st of June is the 1st of July).
     """
     days, clock = divmod(second_of_day(registers, mode) + seconds, _SECONDS_A_DAY)
     registers[SECONDS] = encode(clock % 60, mode)

@@ -1,0 +1,218 @@
+"""`I8042`: the PC's keyboard controller with a keyboard that answers commands, at ports 0x60 and 0x64.
+
+Enough for firmware and kernels to find a working keyboard at once; keys come from `send_scancodes()`. There
+is no auxiliary (mouse) port. Port 0x61, between the two, is answered for machines without the kernel's PIT.
+
+Source: Intel UPI-41/42 keyboard controller as documented in the IBM PS/2 Hardware Interface Technical
+Reference, "Keyboard and auxiliary device controller"; commands of the MF II keyboard.
+
+>>> kbc = I8042()
+>>> kbc.write(4, 1, 0xAA)
+>>> hex(kbc.read(0, 1))
+'0x55'
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from shardio.device import DeviceHost, MutDevicePio
+
+DATA = 0
+PORT_B = 1
+COMMAND = 4
+
+STATUS_OUTPUT_FULL = 0x01
+STATUS_SYSTEM = 0x04
+STATUS_COMMAND = 0x08
+STATUS_UNLOCKED = 0x10
+
+CTR_INTERRUPT = 0x01
+CTR_SYSTEM = 0x04
+CTR_DISABLED = 0x10
+CTR_AUX_DISABLED = 0x20
+
+OUTPUT_NO_RESET = 0x01
+OUTPUT_A20 = 0x02
+OUTPUT_FULL = 0x10
+
+_WRITE_CTR, _WRITE_OUTPUT_PORT, _ECHO_AS_KEYBOARD, _IGNORED = 0x60, 0xD1, 0xD2, (0xD3, 0xD4)
+_ACK, _RESEND, _SELF_TEST_PASSED = 0xFA, 0xFE, 0xAA
+_KEYBOARD_WITH_ARGUMENT = (0xED, 0xF0, 0xF3)
+_KEYBOARD_ACKNOWLEDGED = range(0xF4, 0xFE)
+_SCAN_CODE_SET = 2
+_QUEUE = 64
+
+
+class I8042State(msgspec.Struct):
+    """Registers, the bytes that wait to be read, and the command whose argument comes next (0 for none)."""
+
+    ctr: int = CTR_SYSTEM | CTR_AUX_DISABLED
+    output_port: int = OUTPUT_NO_RESET | OUTPUT_A20
+    port_b: int = 0
+    last_was_command: bool = False
+    controller_command: int = 0
+    keyboard_command: int = 0
+    queue: list[int] = msgspec.field(default_factory=list)
+
+
+class I8042(MutDevicePio):
+    """Data at offset 0, status and commands at offset 4. Its interrupt (IRQ 1) tells of each byte to be
+    read.
+    """
+
+    pio_size = 5
+
+    def __init__(self) -> None:
+        self._state = I8042State()
+        self._host: DeviceHost | None = None
+
+    def attach(self, host: DeviceHost) -> None:
+        """Interrupt through `host.trigger` and reset through `host.reset` from now on."""
+        self._host = host
+        if self._state.queue:
+            self._interrupt()
+
+    def detach(self) -> None:
+        """Neither any more."""
+        self._host = None
+
+    def snapshot(self) -> I8042State:
+        """A copy of the state."""
+        return msgspec.structs.replace(self._state, queue=list(self._state.queue))
+
+    def restore(self, state: I8042State) -> None:
+        """Take over `state`."""
+        self._state = msgspec.structs.replace(state, queue=list(state.queue))
+
+    def send_scancodes(self, codes: bytes) -> int:
+        """The user presses keys: how many of `codes` (scan code set 2) were taken, 0 while the keyboard is
+        off.
+        """
+        if self._state.ctr & CTR_DISABLED:
+            return 0
+        taken = codes[: _QUEUE - len(self._state.queue)]
+        self._answer(*taken)
+        return len(taken)
+
+    # --- the guest
+    # -------------------------------------------------------------------------------------------
+
+    def read(self, offset: int, size: int) -> int:
+        """The data byte, port 0x61 or the status; the other two offsets read 0xFF. Of a wider access the low
+        byte.
+        """
+        if offset == DATA:
+            return self._read_data()
+        if offset == PORT_B:
+            # The refresh bit toggles: loops that count it must come to an end.
+            self._state.port_b ^= 0x10
+            return self._state.port_b
+        return self._status() if offset == COMMAND else 0xFF
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """A data byte, port 0x61 or a command; anything else is dropped."""
+        value &= 0xFF
+        if offset == DATA:
+            self._state.last_was_command = False
+            self._write_data(value)
+        elif offset == PORT_B:
+            self._state.port_b = self._state.port_b & 0x10 | value & 0x0F
+        elif offset == COMMAND:
+            self._state.last_was_command = True
+            self._command(value)
+
+    def _status(self) -> int:
+        s = self._state
+        status = STATUS_UNLOCKED | (STATUS_OUTPUT_FULL if s.queue else 0)
+        return status | (STATUS_COMMAND if s.last_was_command else 0) | s.ctr & STATUS_SYSTEM
+
+    def _read_data(self) -> int:
+        queue = self._state.queue
+        if not queue:
+            return 0
+        byte = queue.pop(0)
+        if queue:
+            self._interrupt()
+        return byte
+
+    def _command(self, command: int) -> None:
+        s = self._state
+        s.controller_command = 0
+        if command == 0x20:
+            self._answer(s.ctr)
+        elif command in (_WRITE_CTR, _WRITE_OUTPUT_PORT, _ECHO_AS_KEYBOARD, *_IGNORED):
+            s.controller_command = command
+        elif command == 0xA4:
+            self._answer(0xF1)  # no password
+        elif command == 0xAA:
+            s.ctr |= CTR_SYSTEM
+            self._answer(0x55)
+        elif command == 0xAB:
+            self._answer(0x00)
+        elif command == 0xAD:
+            s.ctr |= CTR_DISABLED
+        elif command == 0xAE:
+            s.ctr &= ~CTR_DISABLED
+        elif command == 0xC0:
+            self._answer(0x80)  # the key lock is open
+        elif command == 0xD0:
+            self._answer(s.output_port | (OUTPUT_FULL if s.queue else 0))
+        elif command in (0xDD, 0xDF):
+            self._set_output_port(s.output_port & ~OUTPUT_A20 | (command & 0x02))
+        elif command >= 0xF0:
+            # Pulses the low bits of the output port that are 0 in the command; bit 0 is the reset line.
+            self._set_output_port(s.output_port & (command | 0xF0))
+            s.output_port |= OUTPUT_NO_RESET
+
+    def _write_data(self, value: int) -> None:
+        s = self._state
+        command, s.controller_command = s.controller_command, 0
+        if command == _WRITE_CTR:
+            s.ctr = value
+        elif command == _WRITE_OUTPUT_PORT:
+            self._set_output_port(value)
+        elif command == _ECHO_AS_KEYBOARD:
+            self._answer(value)
+        elif command == 0:
+            # Talking to the keyboard switches it on.
+            s.ctr &= ~CTR_DISABLED
+            self._keyboard(value)
+
+    def _keyboard(self, value: int) -> None:
+        s = self._state
+        command, s.keyboard_command = s.keyboard_command, 0
+        if command:
+            asks_for_set = command == 0xF0 and value == 0
+            self._answer(_ACK, *((_SCAN_CODE_SET,) if asks_for_set else ()))
+        elif value in _KEYBOARD_WITH_ARGUMENT:
+            s.keyboard_command = value
+            self._answer(_ACK)
+        elif value == 0xEE:
+            self._answer(0xEE)
+        elif value == 0xF2:
+            self._answer(_ACK, 0xAB, 0x83)
+        elif value == 0xFF:
+            self._answer(_ACK, _SELF_TEST_PASSED)
+        elif value in _KEYBOARD_ACKNOWLEDGED:
+            self._answer(_ACK)
+        else:
+            self._answer(_RESEND)
+
+    def _set_output_port(self, value: int) -> None:
+        self._state.output_port = value
+        if not value & OUTPUT_NO_RESET and self._host is not None:
+            self._host.reset()
+
+    def _answer(self, *values: int) -> None:
+        queue = self._state.queue
+        was_empty = not queue
+        queue.extend(values)
+        # A guest that never reads cannot make it grow: the oldest bytes go.
+        del queue[:-_QUEUE]
+        if was_empty and values:
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        if self._state.ctr & CTR_INTERRUPT and self._host is not None and self._host.trigger is not None:
+            self._host.trigger.trigger()
