@@ -128,7 +128,7 @@ def load_config(path: str | Path) -> MachineConfig:
 
 
 def load_tables(path: str | Path) -> dict[str, Any]:
-    """The tables of the TOML file at `path`, their keys unchecked. Raises ConfigError when it holds others."""
+    """The tables of the TOML file at `path`, their keys unchecked. Raises ConfigError when it is no such."""
     try:
         tables = tomllib.loads(Path(path).read_text())
     except OSError as error:
