@@ -60,6 +60,9 @@ int sio_worker_spawn(struct sio_vcpu *vcpu, void *stack, uint64_t size, int *pid
 void *sio_worker_stack(uint64_t size);
 void sio_worker_stack_free(void *stack, uint64_t size);
 
+/* For a shard: SIGKILL when the thread that spawned this process ends. -ESRCH: `parent` is not its parent (any more). */
+int sio_die_with_parent(int parent);
+
 /* Gives a command; a running worker is kicked out of KVM_RUN (`pid` 0: there is none). */
 void sio_vcpu_command(struct sio_vcpu *vcpu, uint32_t command, int pid);
 /* Waits until the state is not `state`, at most timeout_ns; returns the state. */

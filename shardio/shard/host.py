@@ -1,0 +1,33 @@
+"""What a shard gives a device in `attach`: see `shardio.device.DeviceHost`."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from shardio.interrupt.manager import InterruptManager
+from shardio.interrupt.trigger import EventFdTrigger
+from shardio.memory import GuestMemory
+from shardio.shard.protocol import ExitRequest, ResetRequest, send
+
+
+class Host:
+    """A device's host. The requests to the VMM are one message each; nothing waits for an answer."""
+
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop, control: socket.socket,
+                 interrupts: InterruptManager, trigger: EventFdTrigger | None, memory: GuestMemory | None) -> None:
+        self.name = name
+        self.loop = loop
+        self.trigger = trigger
+        self.memory = memory
+        self.interrupts = interrupts
+        """Where the device asks for further interrupts: lines, messages, groups."""
+        self._control = control
+
+    def exit(self, status: int) -> None:
+        """Ask the VMM to stop the machine with this exit status; it is cut to 8 bits."""
+        send(self._control, ExitRequest(status & 0xFF))
+
+    def reset(self) -> None:
+        """Ask the VMM to reset the machine."""
+        send(self._control, ResetRequest())

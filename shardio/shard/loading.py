@@ -1,0 +1,59 @@
+"""Makes a device from what the VMM named: a dotted path or a factory, and options."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from shardio.errors import MachineError
+
+Factory = str | Callable[..., Any]
+
+
+def resolve(path: str) -> Callable[..., Any]:
+    """The class or function at "package.module:Name".
+
+    Raises `MachineError` naming the part that does not exist.
+    """
+    module_name, colon, name = path.partition(":")
+    if not colon or not module_name or not name:
+        raise MachineError(f"{path!r} names no device", 'write it as "package.module:Class"')
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ImportError as error:
+        raise MachineError(f"cannot import {module_name!r} of device {path!r}: {error}",
+                           "install the package, or correct the name") from error
+    for part in name.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise MachineError(f"module {module_name!r} has no {name!r}", "correct the device's class name") from None
+    if not callable(found):
+        raise MachineError(f"{path!r} is not callable", "name a class or a factory function")
+    result: Callable[..., Any] = found
+    return result
+
+
+def pack(factory: Factory, options: Mapping[str, Any]) -> bytes:
+    """A factory and its options for `make` in a shard. A class of the program's main file, or a local one, goes by value.
+
+    Raises `MachineError` for what cannot leave this process: an open file or socket, a lock.
+    """
+    import cloudpickle  # the VMM alone needs it, and only for devices
+
+    try:
+        packed: bytes = cloudpickle.dumps((factory, dict(options)))
+    except (pickle.PicklingError, AttributeError, TypeError, ValueError) as error:
+        raise MachineError(
+            f"the device {factory!r} or its options cannot go to another process: {error}",
+            "open files and sockets in the device's attach(), in the shard",
+        ) from None
+    return packed
+
+
+def make(packed: bytes) -> Any:
+    """The device that `pack` described."""
+    factory, options = pickle.loads(packed)
+    return (resolve(factory) if isinstance(factory, str) else factory)(**options)

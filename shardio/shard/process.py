@@ -1,0 +1,194 @@
+"""The main of a shard process: attaches the fabric, takes orders from the VMM, runs the event loop until told to quit.
+
+Started by `shardio.supervisor` as `python -c ... process.main()` with the descriptors of the fabric, the doorbell and two
+sockets inherited. Ends when the control socket closes; dies with the VMM's supervisor thread (PR_SET_PDEATHSIG).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pickle
+import signal
+import socket
+import sys
+from typing import Any
+
+from shardio._core import lib
+from shardio.address import Space
+from shardio.errors import ShardioError
+from shardio.fabric import Fabric
+from shardio.interrupt.manager import InterruptManager
+from shardio.interrupt.proxy import ProxyBackend, call_over
+from shardio.interrupt.trigger import EventFdTrigger
+from shardio.io_manager import IoManager
+from shardio.memory import GuestMemory
+from shardio.range import MmioRange, PioRange
+from shardio.shard import protocol
+from shardio.shard.host import Host
+from shardio.shard.loading import make
+from shardio.shard.runtime import Runtime, new_event_loop
+
+
+class Shard:
+    """A shard process's state: its devices by name, and the handlers of the VMM's requests."""
+
+    def __init__(self, fabric: Fabric, shard: int, doorbell: int, control: socket.socket, interrupts: socket.socket) -> None:
+        self.loop, epoll_fd = new_event_loop()
+        asyncio.set_event_loop(self.loop)
+        self.control = control
+        self.fabric = fabric
+        self.io_manager = IoManager()
+        self.runtime = Runtime(self.loop, epoll_fd, fabric, shard, doorbell, self._report)
+        self.devices: dict[str, Any] = {}
+        self.hosts: dict[str, Host] = {}
+        self.spans: dict[int, tuple[PioRange | MmioRange, bool, str]] = {}
+        self.memory: GuestMemory | None = None
+        self._interrupt_backend = ProxyBackend(call_over(interrupts))
+
+    def run(self) -> None:
+        """Until the VMM says quit, or is gone."""
+        self.loop.add_reader(self.control, self._on_message)
+        protocol.send(self.control, protocol.Ready())
+        try:
+            self.loop.run_forever()
+        finally:
+            for name in reversed(list(self.devices)):
+                self._detach(name)
+            self.runtime.close()
+            self._interrupt_backend.close()
+            self.loop.close()
+
+    def _on_message(self) -> None:
+        message, fds = protocol.receive_in_shard(self.control)
+        match message:
+            case None | protocol.Quit():
+                self.loop.stop()
+            case protocol.Setup():
+                _adopt(message)
+            case protocol.Serve():
+                self.runtime.serve()
+            case protocol.AddDevices():
+                self._answer(message.serial, lambda: self._add_all(message.devices, fds))
+            case protocol.RemoveDevice():
+                self._answer(message.serial, lambda: self._remove(message.name))
+            case protocol.MoveRange():
+                self._answer(message.serial, lambda: self._move(message.span))
+            case protocol.Call():
+                self._answer(message.serial, lambda: self._call(message))
+
+    def _answer(self, serial: int, action: Any) -> None:
+        try:
+            done = protocol.Done(serial, result=action())
+        except ShardioError as error:
+            done = protocol.Done(serial, error=error.message, cure=error.cure)
+        except Exception as error:
+            logging.getLogger("shardio.shard").debug("request failed", exc_info=True)
+            done = protocol.Done(serial, error=f"{type(error).__name__}: {error}")
+        try:
+            protocol.send(self.control, done)
+        except (TypeError, ValueError, OverflowError) as error:
+            protocol.send(self.control, protocol.Done(serial, error=f"the result cannot be sent: {error}"))
+
+    def _add_all(self, specs: list[protocol.DeviceSpec], fds: list[int]) -> None:
+        added: list[str] = []
+        used = {position for spec in specs for position in (spec.trigger,)}
+        try:
+            for spec in specs:
+                self._add(spec, fds)
+                added.append(spec.name)
+        except BaseException:
+            for name in reversed(added):
+                self._remove(name)
+            raise
+        finally:
+            for position, fd in enumerate(fds):
+                if position not in used:
+                    os.close(fd)
+
+    def _add(self, spec: protocol.DeviceSpec, fds: list[int]) -> None:
+        device = make(spec.factory)
+        if spec.memory >= 0 and self.memory is None:
+            self.memory = GuestMemory.from_fd(fds[spec.memory], spec.memory_size)
+        trigger = EventFdTrigger(fds[spec.trigger]) if spec.trigger >= 0 else None
+        host = Host(spec.name, self.loop, self.control, InterruptManager(self._interrupt_backend, self.loop), trigger,
+                    self.memory if spec.memory >= 0 else None)
+        attach = getattr(device, "attach", None)
+        if attach is not None:
+            attach(host)
+        self.devices[spec.name], self.hosts[spec.name] = device, host
+        try:
+            for span in spec.ranges:
+                self._register(span, device, spec.name)
+        except BaseException:
+            self._remove(spec.name)
+            raise
+
+    def _register(self, spec: protocol.RangeSpec, device: Any, name: str) -> None:
+        span: PioRange | MmioRange
+        if spec.space == Space.PIO:
+            span = PioRange(spec.base, spec.size)
+            self.io_manager.register_pio(span, device)
+        else:
+            span = MmioRange(spec.base, spec.size)
+            self.io_manager.register_mmio(span, device)
+        self.spans[spec.index] = (span, spec.posted, name)
+        self.runtime.names[spec.index] = name
+        self.runtime.owner.set_handler(spec.index, span, device, posted=spec.posted)
+
+    def _unregister(self, index: int) -> None:
+        span, _, _ = self.spans.pop(index)
+        self.runtime.owner.clear_handler(index)
+        self.runtime.names.pop(index, None)
+        if isinstance(span, PioRange):
+            self.io_manager.deregister_pio(span.base)
+        else:
+            self.io_manager.deregister_mmio(span.base)
+
+    def _remove(self, name: str) -> None:
+        for index in [index for index, (_, _, owner) in self.spans.items() if owner == name]:
+            self._unregister(index)
+        self._detach(name)
+
+    def _detach(self, name: str) -> None:
+        device, host = self.devices.pop(name), self.hosts.pop(name)
+        detach = getattr(device, "detach", None)
+        try:
+            if detach is not None:
+                detach()
+        finally:
+            host.interrupts.close()
+            if host.trigger is not None:
+                os.close(host.trigger.fileno())
+
+    def _move(self, spec: protocol.RangeSpec) -> None:
+        name = self.spans[spec.index][2]
+        self._unregister(spec.index)
+        self._register(spec, self.devices[name], name)
+
+    def _call(self, message: protocol.Call) -> Any:
+        arguments, options = pickle.loads(message.arguments)
+        return getattr(self.devices[message.name], message.method)(*arguments, **options)
+
+    def _report(self, name: str, text: str) -> None:
+        protocol.send(self.control, protocol.HandlerFailed(name, text))
+
+
+def _adopt(setup: protocol.Setup) -> None:
+    """Find modules as the VMM's program does."""
+    sys.path[:] = setup.sys_path
+    logging.basicConfig(format=f"shardio shard {setup.shard}: %(levelname)s: %(message)s")
+
+
+def main(fabric_fd: int, shard: int, doorbell: int, control_fd: int, interrupt_fd: int, parent: int) -> None:
+    """Run as a shard. `parent`: the VMM's pid. The descriptors become this process's own."""
+    if lib.sio_die_with_parent(parent) != 0:
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the VMM to act on
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    control = socket.socket(fileno=control_fd)
+    interrupts = socket.socket(fileno=interrupt_fd)
+    with Fabric.attach(fabric_fd) as fabric, control, interrupts:
+        os.close(fabric_fd)
+        Shard(fabric, shard, doorbell, control, interrupts).run()

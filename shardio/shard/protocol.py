@@ -1,0 +1,163 @@
+"""What the VMM and a shard say to each other: MessagePack over a Unix SOCK_SEQPACKET socket, descriptors by SCM_RIGHTS.
+
+Requests carry a serial number and are answered by `Done`. Pickles travel only from the VMM to a shard (they carry the
+device factories and options that the VMM's program named), never back: a shard is not trusted.
+"""
+
+from __future__ import annotations
+
+import array
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from shardio.errors import ShardError
+
+MAX_MESSAGE = 128 * 1024
+"""Bytes of the longest message, either way; below Linux's default socket buffer."""
+MAX_FDS = 250
+"""Descriptors beside one message: Linux takes 253."""
+
+
+class RangeSpec(msgspec.Struct, frozen=True, array_like=True):
+    """A range that a device answers: `index` is its number in the address map."""
+
+    index: int
+    space: str
+    base: int
+    size: int
+    posted: bool
+
+
+class DeviceSpec(msgspec.Struct, frozen=True):
+    """A device to make: a pickle of (factory or dotted path, options), its ranges, and where among the message's
+    descriptors its interrupt and guest RAM are (-1: it has none)."""
+
+    name: str
+    factory: bytes
+    ranges: list[RangeSpec]
+    trigger: int = -1
+    memory: int = -1
+    memory_size: int = 0
+
+
+class Setup(msgspec.Struct, frozen=True, tag="setup"):
+    """The first message: how the VMM's program finds its modules."""
+
+    sys_path: list[str]
+    shard: str
+
+
+class AddDevices(msgspec.Struct, frozen=True, tag="add"):
+    """Make these devices, all or none. `Done` says whether."""
+
+    serial: int
+    devices: list[DeviceSpec]
+
+
+class RemoveDevice(msgspec.Struct, frozen=True, tag="remove"):
+    """Drop the device of these range indices, once what was posted to it is served."""
+
+    serial: int
+    name: str
+    ranges: list[int]
+
+
+class MoveRange(msgspec.Struct, frozen=True, tag="move"):
+    """The range has another base from now on: no access to the old one is in flight."""
+
+    serial: int
+    span: RangeSpec
+
+
+class Call(msgspec.Struct, frozen=True, tag="call"):
+    """Call a method of a device, in the shard's loop. `arguments`: a pickle of (args, kwargs)."""
+
+    serial: int
+    name: str
+    method: str
+    arguments: bytes
+
+
+class Serve(msgspec.Struct, frozen=True, tag="serve"):
+    """Every device is there: begin to drain."""
+
+
+class Quit(msgspec.Struct, frozen=True, tag="quit"):
+    """Detach the devices and end."""
+
+
+ToShard = Setup | AddDevices | RemoveDevice | MoveRange | Call | Serve | Quit
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The shard has attached the fabric and listens."""
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """The answer to a request: an error's type and text, or a result of plain values."""
+
+    serial: int
+    error: str | None = None
+    cure: str = ""
+    result: Any = None
+
+
+class ExitRequest(msgspec.Struct, frozen=True, tag="exit"):
+    """A device asks to stop the machine with this exit status."""
+
+    status: int
+
+
+class ResetRequest(msgspec.Struct, frozen=True, tag="reset"):
+    """A device asks to reset the machine."""
+
+
+class HandlerFailed(msgspec.Struct, frozen=True, tag="failed"):
+    """A handler raised: once per device, direction and place in the code."""
+
+    device: str
+    text: str
+
+
+FromShard = Ready | Done | ExitRequest | ResetRequest | HandlerFailed
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_to_shard = msgspec.msgpack.Decoder(ToShard).decode
+_decode_from_shard = msgspec.msgpack.Decoder(FromShard).decode
+
+
+def send(sock: socket.socket, message: ToShard | FromShard, fds: Sequence[int] = ()) -> None:
+    """Send one message with descriptors beside it (the sender keeps its own). Raises OSError when the peer is gone."""
+    data = _encode(message)
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    sock.sendmsg([data], ancillary)
+
+
+def receive_in_shard(sock: socket.socket) -> tuple[ToShard | None, list[int]]:
+    """The next message for a shard and its descriptors, which the caller owns; None when the VMM is gone."""
+    data, fds = _receive(sock)
+    return (_decode_to_shard(data) if data else None), fds
+
+
+def receive_in_vmm(sock: socket.socket, shard: str) -> FromShard | None:
+    """The next message of a shard; None when it is gone. Raises `ShardError` for one that makes no sense."""
+    data, fds = _receive(sock)
+    for fd in fds:  # a shard has none to give
+        socket.close(fd)
+    if not data:
+        return None
+    try:
+        return _decode_from_shard(data)
+    except msgspec.DecodeError as error:
+        raise ShardError(shard, f"sent a message that makes no sense: {error}", "run one version of shardio") from None
+
+
+def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
+    try:
+        data, fds, _flags, _address = socket.recv_fds(sock, MAX_MESSAGE, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+    except (ConnectionResetError, BrokenPipeError):
+        return b"", []
+    return data, list(fds)

@@ -1,0 +1,147 @@
+"""A vCPU worker seen from the VMM: a process that runs one vCPU, in C, in this address space (native/worker.c).
+
+A worker may die at any instruction; `spawn` starts another on the same vCPU, which takes up the access in flight. All
+methods are called from the supervisor's thread: a worker dies with the thread that spawned it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+
+from shardio._core import ffi, lib
+from shardio.errors import VcpuError
+from shardio.fabric import Fabric
+from shardio.fabric.client import set_up
+from shardio.kvm.exits import EXIT_NAMES
+from shardio.kvm.vcpu import Vcpu
+
+STACK_SIZE = 64 * 1024
+
+
+class VcpuState(IntEnum):
+    """Where a vCPU is; from HALTED on it has ended and `VcpuStatistics.reason` says by what exit."""
+
+    NEW = lib.SIO_NEW
+    RUNNING = lib.SIO_RUNNING
+    PAUSED = lib.SIO_PAUSED
+    STOPPED = lib.SIO_STOPPED
+    HALTED = lib.SIO_HALTED
+    SHUTDOWN = lib.SIO_SHUTDOWN
+    SYSTEM = lib.SIO_SYSTEM
+    FAILED = lib.SIO_FAILED
+    BROKEN = lib.SIO_BROKEN
+
+
+class VcpuStatistics(msgspec.Struct, frozen=True):
+    """A vCPU's exits by name, its times in nanoseconds, and how often its worker had to be started."""
+
+    state: VcpuState
+    exits: dict[str, int]
+    string_exits: int
+    interrupted: int
+    running_ns: int
+    waiting_ns: int
+    spawns: int
+    unclaimed_reads: int
+    unclaimed_writes: int
+    crossing: int
+    lost_wakeups: int
+    hostile: int
+
+
+class VcpuWorker:
+    """The worker of one vCPU. `event`: an eventfd rung at every change of state; `cpu`: where it is pinned, None anywhere."""
+
+    def __init__(self, vcpu: Vcpu, fabric: Fabric, doorbells: Mapping[int, int], event: int, cpu: int | None = None) -> None:
+        self.vcpu = vcpu
+        self.index = vcpu.index
+        self.pid = 0
+        self.pidfd = -1
+        self._fabric = fabric
+        self._stack = ffi.NULL
+        self.view = ffi.new("struct sio_vcpu *")
+        set_up(ffi.addressof(self.view, "client"), fabric, vcpu.index, doorbells, 1)
+        self.view.run = ffi.cast("struct kvm_run *", vcpu.run_page)
+        self.view.run_size = vcpu.run_size
+        self.view.fd = vcpu.fd
+        self.view.event = event
+        self.view.parent = os.getpid()
+        self.view.affinity = -1 if cpu is None else cpu
+
+    @property
+    def client(self) -> Any:
+        """The worker's `struct sio_client *`."""
+        return ffi.addressof(self.view, "client")
+
+    @property
+    def state(self) -> VcpuState:
+        """What the worker last said. A worker that was killed has not said so: see `pidfd`."""
+        return VcpuState(lib.sio_vcpu_state(self.view))
+
+    @property
+    def ended(self) -> bool:
+        """Whether the vCPU is past running: stopped, halted for good, or failed."""
+        return self.state >= VcpuState.STOPPED
+
+    def spawn(self) -> None:
+        """Start a worker; the previous one must be dead and reaped. Raises `VcpuError` when clone fails."""
+        if self._stack == ffi.NULL:
+            self._stack = lib.sio_worker_stack(STACK_SIZE)
+            if self._stack == ffi.NULL:
+                raise VcpuError(self.index, "no memory for its stack", "free memory on the host")
+        pidfd = ffi.new("int *", -1)
+        pid = lib.sio_worker_spawn(self.view, self._stack, STACK_SIZE, pidfd)
+        if pid < 0:
+            raise VcpuError(self.index, f"clone failed: {os.strerror(-pid)}", "raise the limit on processes (ulimit -u)")
+        self.pid, self.pidfd = pid, pidfd[0]
+
+    def command(self, command: int) -> None:
+        """Tell the worker to run, pause or stop (`lib.SIO_RUN` and so on), kicking it out of KVM_RUN."""
+        lib.sio_vcpu_command(self.view, command, self.pid)
+
+    def kick_again(self) -> None:
+        """Repeat the kick of a command that the worker has not acted on yet."""
+        lib.sio_vcpu_command(self.view, self.view.command, self.pid)
+
+    def kill(self) -> None:
+        """SIGKILL, where there is a worker."""
+        if self.pidfd >= 0:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def reap(self) -> int | None:
+        """Collect the worker if it has ended: its wait status's signal number (0: it left by itself), else None."""
+        if self.pidfd < 0:
+            return None
+        ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        if ended is None:
+            return None
+        os.close(self.pidfd)
+        self.pid, self.pidfd = 0, -1
+        return ended.si_status if ended.si_code != os.CLD_EXITED else 0
+
+    def close(self) -> None:
+        """Give the stack back; the worker must be reaped. Idempotent."""
+        if self._stack != ffi.NULL:
+            lib.sio_worker_stack_free(self._stack, STACK_SIZE)
+            self._stack = ffi.NULL
+
+    def statistics(self, elapsed_ns: int) -> VcpuStatistics:
+        """Frozen counters; `elapsed_ns` is how long the vCPU has been in the running state."""
+        view, counters = self.view, self._fabric.vcpu_counters(self.index)
+        exits = {name.removeprefix("KVM_EXIT_"): view.exits[number] for number, name in EXIT_NAMES.items()
+                 if number < lib.SIO_EXIT_REASONS and view.exits[number]}
+        if view.other_exits:
+            exits["other"] = view.other_exits
+        waiting = lib.sio_ticks_to_ns(self._fabric.view, view.wait_ticks)
+        return VcpuStatistics(
+            state=self.state, exits=exits, string_exits=view.string_exits, interrupted=view.interrupted,
+            running_ns=max(0, elapsed_ns - waiting), waiting_ns=waiting, spawns=view.spawns,
+            unclaimed_reads=counters.unclaimed_reads, unclaimed_writes=counters.unclaimed_writes,
+            crossing=counters.crossing, lost_wakeups=counters.lost_wakeups, hostile=counters.hostile,
+        )
