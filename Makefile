@@ -47,7 +47,7 @@ run: setup
 	@$(PY) -m shardio demo
 
 test: lint native-test seabios
-	@$(PY) -m pytest -q -m "not soak"
+	@$(PY) -m pytest -q
 	@$(MAKE) --no-print-directory check-dist
 
 soak: setup

@@ -28,7 +28,7 @@ RUN_TOKEN = f"SHARDIO_TEST_RUN={uuid.uuid4().hex}"
 os.environ.update([RUN_TOKEN.split("=")])
 
 # A death is reported before the kernel has taken a process apart: what looks left behind has this long to go.
-GRACE_S = 2.0
+GRACE_S = float(os.environ.get("SHARDIO_TEST_GRACE_S", "2.0"))
 # Started by multiprocessing once per program, by design alive until it exits.
 SHARED_HELPERS = (b"multiprocessing.resource_tracker", b"multiprocessing.forkserver")
 # Opened once and kept by the interpreter or by hypothesis: no growth.
@@ -82,10 +82,9 @@ def new_fds(before: dict[int, str]) -> dict[int, str]:
 def settle(left: Callable[[], object]) -> object:
     """What `left` still reports after the grace period, or the first empty report."""
     deadline = time.monotonic() + GRACE_S
-    while report := left():
-        if time.monotonic() > deadline:
-            return report
+    if left():
         gc.collect()  # an owner in a reference cycle is not a leak
+    while (report := left()) and time.monotonic() < deadline:
         time.sleep(0.005)
     return report
 
