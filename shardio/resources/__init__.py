@@ -24,8 +24,8 @@ from shardio.resources.resource import (
 )
 
 __all__ = [
-    "PC_ISA_IRQS", "DeviceResources", "GenericIrqConstraint", "KvmMemSlot", "KvmMemSlotConstraint", "LegacyIrq",
-    "LegacyIrqConstraint", "MacAddress", "MmioAddressConstraint", "MmioAddressRange", "MsiIrq", "MsiIrqType",
-    "PciMsiIrqConstraint", "PciMsixIrqConstraint", "PioAddressConstraint", "PioAddressRange", "Resource",
-    "ResourceAllocator", "ResourceConstraint",
+    "PC_ISA_IRQS", "DeviceResources", "GenericIrqConstraint", "KvmMemSlot", "KvmMemSlotConstraint",
+    "LegacyIrq", "LegacyIrqConstraint", "MacAddress", "MmioAddressConstraint", "MmioAddressRange", "MsiIrq",
+    "MsiIrqType", "PciMsiIrqConstraint", "PciMsixIrqConstraint", "PioAddressConstraint", "PioAddressRange",
+    "Resource", "ResourceAllocator", "ResourceConstraint",
 ]
