@@ -5,7 +5,8 @@ Source: SeaBIOS `src/hw/rtc.h` for the places; the low ones are those of the IBM
 
 from __future__ import annotations
 
-# Where `shardio.memory` ends its first region; its own name would bring the compiled core in (a test compares).
+# Where `shardio.memory` ends its first region; its own name would bring the compiled core in (a test
+# compares).
 LOW_MEMORY_END = 3 << 30
 _KIB = 1 << 10
 _MIB = 1 << 20
