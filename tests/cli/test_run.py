@@ -1,0 +1,180 @@
+"""shardio.cli.run: from the command line to a configuration, and from the machine's end to an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from shardio.cli import run
+from shardio.cli.run import configuration, exit_status, on_terminal, parse_device
+from shardio.cli.stop import StopRequests
+from shardio.cli.summary import summary
+from shardio.config import MachineConfig, machine_config
+from shardio.errors import ConfigError
+
+UART = "shardio.devices:Uart16550"
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    run.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def configured(*words: str) -> MachineConfig:
+    return configuration(parsed(*words))
+
+
+def ended(**values: Any) -> Any:
+    return SimpleNamespace(**{"reason": "exit", "status": None, "vcpu": None, "detail": "", **values})
+
+
+def stopped(number: int | None = None) -> StopRequests:
+    stop = StopRequests()
+    stop.signal = number
+    return stop
+
+
+def test_image_brings_the_console_and_the_exit_port() -> None:
+    config = configured("--image", "guest.bin", "--entry", "0x1040", "--at", "0x1000", "--vcpus", "2")
+
+    assert [device.label for device in config.devices] == ["com1", "exit"]
+    assert (config.entry, config.at, config.vcpus) == (0x1040, 0x1000, 2)
+    assert config.image == Path.cwd() / "guest.bin"
+
+
+def test_no_platform_brings_only_what_is_named() -> None:
+    config = configured("--image", "g", "--no-platform", "--device", f"{UART},pio=0x2f8,irq=3,output=null")
+
+    (device,) = config.devices
+    assert (device.pio, device.irq, device.size, device.options) == (0x2F8, 3, 8, {"output": "null"})
+
+
+def test_named_device_replaces_the_console() -> None:
+    config = configured("--image", "g", "--device", f"{UART},pio=0x3f8,irq=4,name=mine")
+
+    assert [device.label for device in config.devices] == ["mine", "exit"]
+
+
+def test_switches_reach_the_machine() -> None:
+    config = configured("--image", "g", "--no-irqchip", "--no-pin", "--shards", "3", "--memory", "1G")
+
+    assert (config.irqchip, config.pin, config.shards, config.memory) == (False, False, 3, 1 << 30)
+
+
+def test_options_go_before_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "m.toml"
+    file.write_text('[machine]\nvcpus = 4\nimage = "a.bin"\nmemory = "32M"\n')
+
+    config = configured(str(file), "--vcpus", "2", "--device", f"{UART},pio=0x3f8")
+
+    assert (config.vcpus, config.memory, config.image) == (2, 32 << 20, tmp_path / "a.bin")
+    assert [device.label for device in config.devices] == ["Uart16550"]
+
+
+def test_firmware_is_found_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bios.bin").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+
+    assert configured("--firmware", "bios.bin").firmware == tmp_path / "bios.bin"
+
+
+def test_first_serial_device_is_on_the_terminal() -> None:
+    tables = [
+        {"type": "shardio.devices:Echo", "pio": 0x10, "size": 1},
+        {"type": UART, "pio": 0x3F8},
+        {"type": UART, "pio": 0x2F8},
+    ]
+    config = machine_config({"device": tables}, where="m.toml")
+
+    options = [device.options for device in on_terminal(config).devices]
+
+    assert options == [{}, {"input": "stdin"}, {}]
+
+
+def test_a_device_that_has_the_terminal_keeps_it() -> None:
+    tables = [{"type": UART, "pio": 0x3F8}, {"type": UART, "pio": 0x2F8, "input": "stdin"}]
+    config = machine_config({"device": tables}, where="m.toml")
+
+    assert on_terminal(config) == config
+
+
+def test_an_input_of_its_own_is_kept() -> None:
+    config = machine_config({"device": [{"type": UART, "pio": 0x3F8, "input": "none"}]}, where="m.toml")
+
+    assert on_terminal(config) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "table"),
+    [
+        ("a:B", {"type": "a:B"}),
+        ("a:B,pio=0x3f8", {"type": "a:B", "pio": 0x3F8}),
+        ("a:B,posted=true,ratio=1.5", {"type": "a:B", "posted": True, "ratio": 1.5}),
+        ('a:B,text="a,b",steps=[1,2],irq=4', {"type": "a:B", "text": "a,b", "steps": [1, 2], "irq": 4}),
+        ("a:B,output=file:/tmp/x=y", {"type": "a:B", "output": "file:/tmp/x=y"}),
+        ("a:B,empty=", {"type": "a:B", "empty": ""}),
+    ],
+)
+def test_device_options(text: str, table: dict[str, Any]) -> None:
+    assert parse_device(text) == table
+
+
+@pytest.mark.parametrize("text", ["a:B,pio", "a:B,=1", "a:B, =1"])
+def test_device_option_without_a_key_or_value(text: str) -> None:
+    with pytest.raises(ConfigError, match="is no KEY=VALUE"):
+        parse_device(text)
+
+
+@pytest.mark.parametrize(
+    ("end", "signal", "status"),
+    [
+        (ended(status=33), None, 33),
+        (ended(status=0), None, 0),
+        (ended(reason="reset"), None, 0),
+        (ended(reason="shutdown"), None, 0),
+        (None, None, 0),
+        (None, 15, 143),
+        (None, 2, 130),
+        (ended(status=33), 15, 143),
+    ],
+)
+def test_exit_status(end: Any, signal: int | None, status: int) -> None:
+    assert exit_status(end, stopped(signal)) == status
+
+
+def test_failed_guest_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    status = exit_status(ended(reason="internal error", vcpu=1, detail="suberror 1\nrip 0x7c00"), stopped())
+
+    assert status == 1
+    assert capsys.readouterr().err == "shardio: vCPU 1: internal error: suberror 1 rip 0x7c00\n"
+
+
+def test_devices_are_looked_for_beside_the_file_and_here(tmp_path: Path) -> None:
+    assert run._device_folders(str(tmp_path / "m.toml")) == [os.getcwd(), str(tmp_path)]
+
+
+def test_summary_tells_exits_and_devices() -> None:
+    exits = {"io": 1200, "mmio": 34, "hlt": 0}
+    vcpu = SimpleNamespace(exits=exits, running_ns=3_000_000, waiting_ns=1_000_000)
+    latencies = {"wait_p50_ns": 1500, "wait_p99_ns": 9000, "service_p50_ns": 250, "service_p99_ns": 800}
+    serial = SimpleNamespace(name="com1", shard="s0", reads=3, writes=40, wait_ns=750, **latencies)
+    idle = SimpleNamespace(name="exit", shard="s1", reads=0, writes=0, wait_ns=250, **latencies)
+    console = Console(width=110, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(summary(SimpleNamespace(vcpus=[vcpu], devices=[serial, idle])))  # type: ignore[arg-type]
+    console.file.close()
+
+    text = console.export_text()
+
+    assert "io 1200, mmio 34" in text
+    assert "hlt" not in text
+    assert "25.0%" in text
+    assert [line.split() for line in text.splitlines() if line.startswith("com1")] == [
+        ["com1", "s0", "3", "40", "1.50", "us", "9.00", "us", "250", "ns", "800", "ns", "75.0%"]
+    ]

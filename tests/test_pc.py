@@ -1,0 +1,52 @@
+"""shardio.pc and how a configuration takes its devices in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shardio import pc
+from shardio.config import MachineConfig, check_placement, machine_config, with_devices
+
+MEMORY = 64 << 20
+
+
+def machine(*devices: dict[str, Any], **keys: Any) -> MachineConfig:
+    return machine_config({"machine": keys, "device": list(devices)}, where="m.toml")
+
+
+@pytest.mark.parametrize("tables", [pc.console_devices(), pc.firmware_devices(MEMORY, 4)])
+def test_every_device_is_valid_and_none_overlap(tables: list[dict[str, Any]]) -> None:
+    config = with_devices(MachineConfig(), tables)
+
+    check_placement(config.devices, MEMORY, "platform")
+    assert len(config.devices) == len(tables)
+
+
+def test_firmware_brings_the_platform() -> None:
+    config = machine(firmware="bios.bin", vcpus=4, memory="128M")
+
+    by_name = {device.name: device for device in config.devices}
+    assert {"com1", "exit", "debugcon", "rtc", "fw_cfg", "pci", "i8042", "port92", "post"} == set(by_name)
+    assert by_name["rtc"].options == {"memory": 128 << 20, "vcpus": 4}
+    assert (by_name["com1"].irq, by_name["rtc"].irq) == (4, 8)
+
+
+def test_platform_false_brings_none() -> None:
+    assert machine(firmware="bios.bin", platform=False).devices == ()
+
+
+def test_image_in_a_file_brings_none() -> None:
+    assert machine(image="guest.bin").devices == ()
+
+
+def test_named_device_stands_in_for_the_platform_s() -> None:
+    own = {"type": "shardio.devices:Echo", "pio": 0x3F0, "size": 16, "name": "rtc"}
+
+    config = machine(own, firmware="bios.bin")
+
+    labels = [device.label for device in config.devices]
+    assert labels.count("rtc") == 1
+    assert "com1" not in labels
+    assert "CmosRtc" in labels
