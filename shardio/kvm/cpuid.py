@@ -20,7 +20,10 @@ PV_FEATURES_KEPT = 0x0100_0009
 _MOST_ENTRIES = 4096
 _HYPERVISOR = 1 << 31
 _HTT = 1 << 28
-_X2APIC_LEAVES = (0x0B, 0x1F)
+_CMP_LEGACY = 1 << 1
+_X2APIC = 0x0B
+_X2APIC_V2 = 0x1F
+_LEVELS = 3
 
 
 def supported(kvm_fd: int) -> Any:
@@ -40,12 +43,16 @@ def supported(kvm_fd: int) -> Any:
 
 def for_vcpu(host: Any, apic_id: int, vcpus: int) -> Any:
     """`host` (from `supported`) as the vCPU with `apic_id` among `vcpus` sees it: a table of its own."""
-    table = ffi.new("struct kvm_cpuid2 *", {"entries": max(host.nent, 1)})
-    table.nent = host.nent
-    ffi.memmove(table.entries, host.entries, host.nent * ffi.sizeof("struct kvm_cpuid_entry2"))
+    # KVM lists the first level of leaf 0x0B alone: all are made here. Leaf 0x1F would say the same, and goes.
+    kept = [entry for entry in host.entries[0 : host.nent] if entry.function not in (_X2APIC, _X2APIC_V2)]
+    table = ffi.new("struct kvm_cpuid2 *", {"entries": len(kept) + _LEVELS})
+    table.nent = len(kept) + _LEVELS
     width = max(vcpus - 1, apic_id).bit_length()
-    for entry in table.entries[0 : table.nent]:
-        _adapt(entry, apic_id, vcpus, width)
+    for number, entry in enumerate(kept):
+        ffi.memmove(table.entries + number, ffi.addressof(entry), ffi.sizeof("struct kvm_cpuid_entry2"))
+        _adapt(table.entries[number], apic_id, vcpus, width)
+    for level in range(_LEVELS):
+        _topology(table.entries[len(kept) + level], level, apic_id, vcpus, width)
     return table
 
 
@@ -56,26 +63,30 @@ def _adapt(entry: Any, apic_id: int, vcpus: int, width: int) -> None:
         logical = min(1 << width, 255)
         entry.ebx = (entry.ebx & 0xFFFF) | (logical << 16) | ((apic_id & 0xFF) << 24)
         entry.ecx |= _HYPERVISOR
-        entry.edx = entry.edx | _HTT if vcpus > 1 else entry.edx & ~_HTT
-    elif leaf == 4 and entry.eax & 0x1F:
-        cores = min((1 << width) - 1, 63)
+        entry.edx = _with(entry.edx, _HTT, vcpus > 1)
+    elif leaf in (4, 0x8000_001D) and entry.eax & 0x1F:
         # Level 3 is shared by the package, the other caches belong to a core.
-        sharing = (1 << width) - 1 if (entry.eax >> 5) & 7 == 3 else 0
-        entry.eax = (entry.eax & 0x3FFF) | (min(sharing, 0xFFF) << 14) | (cores << 26)
-    elif leaf in _X2APIC_LEAVES:
-        _topology(entry, apic_id, vcpus, width)
+        sharing = min((1 << width) - 1, 0xFFF) if (entry.eax >> 5) & 7 == 3 else 0
+        cores = min((1 << width) - 1, 63) if leaf == 4 else 0
+        entry.eax = (entry.eax & 0x3FFF) | (sharing << 14) | (cores << 26)
     elif leaf == 0x4000_0001:
         entry.eax &= PV_FEATURES_KEPT
+    elif leaf == 0x8000_0001:
+        entry.ecx = _with(entry.ecx, _CMP_LEGACY, vcpus > 1)
     elif leaf == 0x8000_0008:
         entry.ecx = (min(width, 15) << 12) | min(vcpus - 1, 255)
     elif leaf == 0x8000_001E:
         entry.eax, entry.ebx, entry.ecx = apic_id, apic_id & 0xFF, 0
 
 
-def _topology(entry: Any, apic_id: int, vcpus: int, width: int) -> None:
-    """Levels of leaves 0x0B and 0x1F: 0 is a core of one thread, 1 the package, the rest end the list."""
-    levels = {0: (0, 1, 1), 1: (width, vcpus, 2)}
-    shift, count, kind = levels.get(entry.index, (0, 0, 0))
-    entry.eax, entry.ebx, entry.ecx = shift, count, entry.index | (kind << 8)
-    entry.edx = apic_id
+def _with(word: int, bits: int, wanted: bool) -> int:
+    return word | bits if wanted else word & ~bits
 
+
+def _topology(entry: Any, level: int, apic_id: int, vcpus: int, width: int) -> None:
+    """Leaf 0x0B: level 0 is a core of one thread, level 1 the package, level 2 ends the list."""
+    levels = {0: (0, 1, 1), 1: (width, vcpus, 2)}
+    shift, count, kind = levels.get(level, (0, 0, 0))
+    entry.function, entry.index, entry.flags = _X2APIC, level, lib.KVM_CPUID_FLAG_SIGNIFCANT_INDEX
+    entry.eax, entry.ebx, entry.ecx = shift, count, level | (kind << 8)
+    entry.edx = apic_id

@@ -4,14 +4,15 @@
 >>> hex(parameters("pio_loop")["count"])
 '0x1014'
 
-Each guest's header tells its one behaviour, its parameters and its results; `common.inc` tells the memory map. Built
-files are kept under build/guests/, by the hash of all that went into them.
+Each guest's header tells its one behaviour, its parameters and its results; `common.inc` tells the memory
+map. Built files are kept under build/guests/, by the hash of all that went into them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import tempfile
 from functools import cache
@@ -29,9 +30,19 @@ BUFFERS = 0x3_0000
 BUFFER_SIZE = 0x1000
 """Bytes of string buffer of each vCPU, from `BUFFERS` on."""
 
+_PRESET = re.compile(r"^ *param [^,]+, ([^,]+),", re.MULTILINE)
+_COMMON_PRESETS = {"VCPUS", "EXIT_PORT", "EXIT_CODE"}
+
 
 def guest(name: str, **defs: int) -> bytes:
-    """The flat binary of `name`, its parameters preset by their --defsym names in `defs`."""
+    """The flat binary of `name`, its parameters preset by their --defsym names in `defs`.
+
+    Raises `ValueError` for a preset that the guest does not have.
+    """
+    known = set(_PRESET.findall((SOURCES / f"{name}.S").read_text())) | _COMMON_PRESETS
+    unknown = [preset for preset in defs if re.sub(r"^R[0-7]_", r"R\\n\\()_", preset) not in known]
+    if unknown:
+        raise ValueError(f"guest {name} has no preset {unknown[0]}: use {', '.join(sorted(known))}")
     return (_built(name, tuple(sorted(defs.items()))) / "image").read_bytes()
 
 
@@ -39,7 +50,8 @@ def parameters(name: str) -> dict[str, int]:
     """The guest address of each parameter (32 bits, little-endian) of `name`, in the block's order."""
     listing = (_built(name, ()) / "symbols").read_text()
     found = [line.split() for line in listing.splitlines()]
-    symbols = {label: int(value, 16) for value, _, label in found if label != "_start"}
+    # The linker's own symbols, and _start, begin with an underscore.
+    symbols = {label: int(value, 16) for value, _, label in found if not label.startswith("_")}
     return dict(sorted(symbols.items(), key=lambda item: item[1]))
 
 
@@ -78,7 +90,8 @@ def _assemble(source: Path, defs: tuple[tuple[str, int], ...], made: Path) -> No
     presets = [word for name, value in defs for word in ("--defsym", f"{name}={value}")]
     _tool("as", "--64", "-I", str(SOURCES), *presets, "-o", str(made / "object"), str(source))
     # Real mode code reaches its data by 16-bit addresses: the whole image is one section at its load address.
-    _tool("ld", "-m", "elf_x86_64", "-Ttext", hex(LOAD_ADDRESS), "-o", str(made / "linked"), str(made / "object"))
+    layout = ("-m", "elf_x86_64", "-Ttext", hex(LOAD_ADDRESS))
+    _tool("ld", *layout, "-o", str(made / "linked"), str(made / "object"))
     _tool("objcopy", "-O", "binary", "-j", ".text", str(made / "linked"), str(made / "image"))
     (made / "symbols").write_text(_tool("nm", "--extern-only", "--defined-only", str(made / "linked")))
 

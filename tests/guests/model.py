@@ -1,7 +1,8 @@
 """What the guests `random_access` and `checksum` do, again, on the host: their generator and their accesses.
 
-`random_accesses` makes the accesses of one vCPU, in order, against two callbacks, and returns the checksum that the
-guest must have in its results. A string is so many single accesses: a port's all at one address, memory's in a row.
+`random_accesses` makes the accesses of one vCPU, in order, against two callbacks, and returns the checksum
+that the guest must have in its results. A string is so many single accesses: a port's all at one address,
+memory's in a row.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def random_accesses(
     read: Read,
     write: Write,
 ) -> int:
-    """Makes the `count` accesses of `vcpu`; `strides` are those of ports and of memory. Returns the checksum."""
+    """Makes the `count` accesses of `vcpu`; `strides`: ports', memory's. Returns the checksum."""
     state = (seed + vcpu * 0x9E37_79B9) & MASK
     checksum = 2166136261
     for _ in range(count):

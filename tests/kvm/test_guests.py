@@ -26,7 +26,7 @@ def accesses(vmm: TinyVmm) -> list[tuple[str, bool, int, int, bytes]]:
 
 def text(vmm: TinyVmm, port: int = 0x3F8) -> bytes:
     """What was written to a port."""
-    return b"".join(data for kind, write, at, _, data in vmm.exits if (kind, write, at) == ("pio", True, port))
+    return b"".join(found[4] for found in vmm.exits if found[:3] == ("pio", True, port))
 
 
 def test_hello_writes_its_line_and_exits():

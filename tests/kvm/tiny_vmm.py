@@ -1,6 +1,6 @@
 """A VMM of one page: a thread a vCPU in this process, exits answered by one `IoManager` under a lock.
 
-It shows what a guest does without fabric, workers or shards, and is the reference that those are compared with.
+It shows what a guest does without fabric, workers or shards: the reference that those are compared with.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class TinyVmm:
         return int.from_bytes(self.memory.read(result_address(vcpu, offset), size), "little")
 
     def run(self) -> Exit:
-        """Runs until vCPU 0 exits through the exit port or for a reason that is no access; returns that exit."""
+        """Runs until vCPU 0 leaves through the exit port or for a reason that is no access."""
         before = signal.signal(signal.SIGUSR1, _no_action)
         others = [threading.Thread(target=self._run_one, args=(vcpu,)) for vcpu in self.vcpus[1:]]
         try:
