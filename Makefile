@@ -39,6 +39,7 @@ $(VENV)/.core: $(VENV)/.installed $(NATIVE)
 	@echo "building the compiled core"
 	@mkdir -p build
 	@$(BUILD)
+	@$(PY) tools/make_stub.py
 	@touch $@
 
 core: $(VENV)/.core
@@ -57,6 +58,7 @@ bench: setup
 	@$(PY) -m pytest -q bench
 
 lint: setup
+	@$(PY) tools/make_stub.py --check
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports

@@ -1,4 +1,4 @@
-"""Builds sdist and wheel and uses each as a stranger would: in a fresh environment, from outside the tree.
+"""Installs the tree, the sdist and the wheel as a stranger would: each in a fresh environment, used from outside.
 
 Checks that `shardio --version` and `import shardio, shardio.devices` work, that the compiled core came along,
 and that nothing but `shardio` landed in site-packages. Exit status 1, with the output, when one does not.
@@ -36,7 +36,7 @@ def run(*command: str | Path, cwd: Path) -> None:
 
 def check(package: Path, folder: Path) -> None:
     """Installs the package in an environment of its own under `folder` and uses it from there."""
-    environment = folder / package.suffix.strip(".")
+    environment = folder / f"environment{package.suffix}"
     venv.create(environment, with_pip=False, symlinks=True)
     python = environment / "bin" / "python"
     # This environment's pip, build tools and dependencies serve: what is under test is shardio alone.
@@ -48,12 +48,12 @@ def check(package: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    """Builds both and checks both."""
+    """Builds what is to be built and checks each."""
     with tempfile.TemporaryDirectory(prefix="shardio-dist-") as name:
         folder = Path(name)
         # The wheel is built from the sdist, so it cannot hold what the sdist lacks.
         run(sys.executable, "-m", "build", "--outdir", folder / "dist", ROOT, cwd=folder)
-        for package in sorted((folder / "dist").iterdir()):
+        for package in (ROOT, *sorted((folder / "dist").iterdir())):
             check(package, folder)
 
 
