@@ -1,0 +1,192 @@
+"""Uart16550 between a guest and the host's files, pipes and terminals, on a real event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from shardio.devices import DeviceOptionError, Uart16550
+from tests.devices.conftest import Ports, RecordingHost
+
+RBR, FCR, MCR, LSR = 0, 2, 4, 5
+DATA = bytes(range(256)) * 8
+
+
+async def guest_reads(com1: Ports, count: int) -> bytes:
+    """A polling guest: takes what is there, then lets the loop run."""
+    received = bytearray()
+    while len(received) < count:
+        while com1.read(LSR) & 1:
+            received.append(com1.read(RBR))
+        await asyncio.sleep(0)
+    return bytes(received)
+
+
+def run(options, count, fcr=0x01, before=lambda com1: None):
+    """What a guest receives from a UART with these options."""
+
+    async def main():
+        uart = Uart16550(**{"output": "null", **options})
+        com1 = Ports(uart, 0x3F8)
+        uart.attach(RecordingHost(asyncio.get_running_loop()))
+        await asyncio.sleep(0)
+        com1.write(FCR, fcr)
+        before(com1)
+        received = await asyncio.wait_for(guest_reads(com1, count), 20)
+        statistics = uart.statistics()
+        uart.detach()
+        assert statistics.overruns == 0
+        return received
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("fcr", [0x00, 0x01, 0x07, 0xC7])
+def test_input_from_a_file_is_whole(tmp_path, fcr):
+    (tmp_path / "keys").write_bytes(DATA)
+    assert run({"input": f"file:{tmp_path}/keys"}, len(DATA), fcr) == DATA
+
+
+@pytest.mark.parametrize("fcr", [0x00, 0x07])
+def test_input_from_a_pipe_is_whole_and_ends(fcr):
+    reader, writer = os.pipe()
+    os.write(writer, DATA)
+    os.close(writer)
+    assert run({"input": f"fd:{reader}"}, len(DATA), fcr) == DATA
+    os.close(reader)
+
+
+def test_input_from_a_socket_is_whole():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(DATA)
+        assert run({"input": f"fd:{ours.fileno()}"}, len(DATA)) == DATA
+        assert ours.getblocking()
+
+
+def test_input_from_a_fifo_outlives_its_writers(tmp_path):
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+
+    def two_writers(com1):
+        for text in (b"first ", b"second"):
+            writer = os.open(path, os.O_WRONLY)
+            os.write(writer, text)
+            os.close(writer)
+
+    assert run({"input": f"file:{path}"}, 12, before=two_writers) == b"first second"
+
+
+def test_input_and_output_share_one_pty(capfd):
+    async def main():
+        uart = Uart16550(output="pty", input="pty")
+        com1 = Ports(uart, 0x3F8)
+        uart.attach(RecordingHost(asyncio.get_running_loop()))
+        terminal = os.open(uart.output.pty_path, os.O_RDWR | os.O_NOCTTY)
+        os.write(terminal, b"typed")
+        received = await asyncio.wait_for(guest_reads(com1, 5), 20)
+        for byte in b"shown":
+            com1.write(RBR, byte)
+        shown = b"".join(os.read(terminal, 1) for _ in range(5))
+        os.close(terminal)
+        uart.detach()
+        return received, shown
+
+    assert asyncio.run(main()) == (b"typed", b"shown")
+    assert "the serial port is /dev/pts/" in capfd.readouterr().err
+
+
+def test_no_more_is_read_than_the_receiver_holds():
+    reader, writer = os.pipe()
+    os.write(writer, DATA)
+
+    async def main():
+        uart = Uart16550(output="null", input=f"fd:{reader}")
+        com1 = Ports(uart, 0x3F8)
+        com1.write(FCR, 0x01)
+        uart.attach(RecordingHost(asyncio.get_running_loop()))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        uart.detach()
+
+    asyncio.run(main())
+    os.close(writer)
+    assert os.read(reader, 4096) == DATA[16:]
+    os.close(reader)
+
+
+def test_loopback_stops_the_input_and_leaving_it_goes_on(tmp_path):
+    (tmp_path / "keys").write_bytes(DATA)
+
+    def through_loopback(com1):
+        com1.write(MCR, 0x10)
+        com1.write(MCR, 0x00)
+
+    assert run({"input": f"file:{tmp_path}/keys"}, len(DATA), before=through_loopback) == DATA
+
+
+def test_received_data_interrupts_without_any_access():
+    reader, writer = os.pipe()
+
+    async def main():
+        uart = Uart16550(output="null", input=f"fd:{reader}")
+        com1 = Ports(uart, 0x3F8)
+        interrupted = asyncio.Event()
+        host = RecordingHost(asyncio.get_running_loop())
+        host.trigger = SimpleNamespace(trigger=interrupted.set)
+        uart.attach(host)
+        com1.write(MCR, 0x08)
+        com1.write(1, 0x01)
+        os.write(writer, b"A")
+        await asyncio.wait_for(interrupted.wait(), 20)
+        assert com1.read(2) == 0x04
+        uart.detach()
+
+    asyncio.run(main())
+    os.close(reader)
+    os.close(writer)
+
+
+def test_output_holds_the_guest_back_when_its_reader_does_not_read():
+    reader, writer = os.pipe()
+
+    async def main():
+        uart = Uart16550(output=f"fd:{writer}")
+        uart.output._limit = 100
+        com1 = Ports(uart, 0x3F8)
+        com1.write(FCR, 0x01)
+        uart.attach(RecordingHost(asyncio.get_running_loop()))
+        sent = 0
+        while com1.read(LSR) & 0x20:
+            com1.write(RBR, sent & 0xFF)
+            sent += 1
+        received = os.read(reader, 1 << 20)
+        while not com1.read(LSR) & 0x20:
+            await asyncio.sleep(0)
+        uart.detach()
+        return sent, received + os.read(reader, 1 << 20)
+
+    sent, received = asyncio.run(main())
+    os.close(reader)
+    os.close(writer)
+    assert received == bytes(number & 0xFF for number in range(sent))
+
+
+def test_detach_flushes_the_transmit_fifo_too(tmp_path):
+    uart = Uart16550(output=f"file:{tmp_path}/out")
+    uart.write(FCR, 1, 0x01)
+    uart.can_send = lambda: False
+    for byte in b"last words":
+        uart.write(RBR, 1, byte)
+    uart.detach()
+    assert (tmp_path / "out").read_bytes() == b"last words"
+
+
+def test_an_input_that_cannot_be_opened_is_named_with_the_cure(tmp_path):
+    uart = Uart16550(output="null", input=f"file:{tmp_path}/missing")
+    with pytest.raises(DeviceOptionError, match=r"input = .*missing.*No such file"):
+        uart.attach(RecordingHost())
