@@ -8,6 +8,7 @@ device and its unit tests import in milliseconds and without the core.
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from shardio import errors
 from shardio.address import BusAddress, MmioAddress, PioAddress, Space
@@ -18,9 +19,19 @@ from shardio.io_manager import IoManager, MmioManager, PioManager
 from shardio.range import BusRange, MmioRange, PioRange
 from shardio.resources import DeviceResources, MsiIrqType, Resource, ResourceAllocator, ResourceConstraint
 
+if TYPE_CHECKING:
+    from shardio.interrupt import EventFdTrigger as EventFdTrigger
+    from shardio.interrupt import RecordingTrigger as RecordingTrigger
+    from shardio.interrupt import Trigger as Trigger
+    from shardio.kvm import Kvm as Kvm
+    from shardio.kvm import Vcpu as Vcpu
+    from shardio.kvm import Vm as Vm
+    from shardio.memory import GuestMemory as GuestMemory
+    from shardio.memory import MemoryRegion as MemoryRegion
+
 __version__ = "0.1.0"
 
-# What is imported on first use: public name -> module. It is public once its module defines it.
+# What is imported on first use: public name -> module. A name here has its line for type checkers above.
 _LAZY = {
     "Machine": "shardio.machine",
     "Kvm": "shardio.kvm",

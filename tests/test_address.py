@@ -179,8 +179,8 @@ def test_ranges_of_different_spaces_share_nothing() -> None:
 
 def test_unit_range_and_order_and_copies() -> None:
     assert PioRange.unit(0xFFFF) == PioRange(0xFFFF, 1)
-    ascending = [PioRange(2, 1), PioRange(2, 9), PioRange(4, 1)]
-    assert sorted(ascending[::-1]) == ascending
+    low, wide, high = PioRange(2, 1), PioRange(2, 9), PioRange(4, 1)
+    assert sorted([high, wide, low]) == [low, wide, high]
     assert pickle.loads(pickle.dumps(MmioRange(8, 4))) == MmioRange(8, 4)
 
 

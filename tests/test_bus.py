@@ -130,7 +130,7 @@ class BusAgainstDict(RuleBasedStateMachine):
         assert len(self.bus) == len(entries)
 
 
-BusAgainstDict.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+BusAgainstDict.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestBusAgainstDict = BusAgainstDict.TestCase
 
 
