@@ -16,7 +16,7 @@ BIOS   := /usr/share/seabios/bios.bin
 # One builder at a time: setuptools' build directory is shared.
 BUILD  := flock build/.lock $(PY) setup.py -q build_ext --inplace
 
-.PHONY: setup core run test bench soak lint native-test check-dist seabios clean
+.PHONY: setup core stub run test bench soak lint native-test check-dist seabios clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed $(VENV)/.core
@@ -30,7 +30,8 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml setup.py
 	@echo "installing shardio and its tools into $(VENV)"
 	@$(PIP) install 'setuptools>=77' 'cffi>=1.16'
 	@mkdir -p build
-	@flock build/.lock $(PIP) install --no-build-isolation --editable '.[dev]'
+	@flock build/.lock $(PIP) install --no-build-isolation --editable '.[dev]' 2>build/install.log || \
+	    { cat build/install.log >&2; exit 1; }
 	@touch $@
 
 # The editable install has built the core once; afterwards only a change in native/ builds it again.
@@ -39,10 +40,13 @@ $(VENV)/.core: $(VENV)/.installed $(NATIVE)
 	@echo "building the compiled core"
 	@mkdir -p build
 	@$(BUILD)
-	@$(PY) tools/make_stub.py
 	@touch $@
 
 core: $(VENV)/.core
+
+# The typed stub of the core, tracked; after a change in native/*.cdef.
+stub: setup
+	@$(PY) tools/make_stub.py
 
 run: setup
 	@$(PY) -m shardio demo

@@ -96,7 +96,7 @@ def main() -> int:
     if STUB.exists() and STUB.read_text() == text:
         return 0
     if "--check" in sys.argv:
-        print(f"{STUB.relative_to(ROOT)} is stale: run tools/make_stub.py", file=sys.stderr)
+        print(f"{STUB.relative_to(ROOT)} is stale: run `make stub`", file=sys.stderr)
         return 1
     STUB.write_text(text)
     return 0
