@@ -1,4 +1,4 @@
-"""Installs tree, sdist and wheel as a stranger would: each in a fresh environment, used from outside the tree.
+"""Installs tree, sdist and wheel as a stranger would: each in a fresh environment, used from elsewhere.
 
 Checks that `shardio --version` and `import shardio, shardio.devices` work, that the compiled core came along,
 and that nothing but `shardio` landed in site-packages. Exit status 1, with the output, when one does not.
