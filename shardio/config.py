@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from msgspec import Meta
 from shardio import pc
 from shardio.errors import ConfigError, InvalidRange
 from shardio.options import check_options, listed, load_device_class, nearest
+from shardio.options import parse_size as parse_size  # the configuration's own word for it
 from shardio.range import MmioRange, PioRange
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 # Guest RAM fills the space below this address, and what is left over goes above 4 GiB.
 LOW_MEMORY = 3 * GIB
-UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": GIB, "T": 1 << 40}
-SIZE = re.compile(r"(0x[0-9a-f]+|[0-9]+)\s*(?:([KMGT])(?:i?B)?)?", re.IGNORECASE)
 # Where Debian's packages put firmware: `firmware = "bios.bin"` finds SeaBIOS.
 FIRMWARE_FOLDERS = (Path("/usr/share/seabios"), Path("/usr/share/qemu"), Path("/usr/share/bochs"))
 
@@ -100,23 +98,6 @@ MACHINE_KEYS = tuple(key for key in MachineConfig.__struct_fields__ if key != "d
 DEVICE_KEYS = tuple(key for key in DeviceConfig.__struct_fields__ if key != "options")
 # Keys whose value may be text: "0x3f8".
 NUMBERS = {"pio", "mmio", "size", "irq", "at", "entry"}
-
-
-def parse_size(size: int | str) -> int:
-    """Bytes of a size: a number of bytes, or text with K, M, G or T for powers of 1024.
-
-    Raises ConfigError for anything else and for zero.
-
-    >>> parse_size("64M"), parse_size("1 GiB"), parse_size(4096)
-    (67108864, 1073741824, 4096)
-    """
-    number = size if isinstance(size, int) and not isinstance(size, bool) else None
-    match = SIZE.fullmatch(size.strip()) if isinstance(size, str) else None
-    if match is not None:
-        number = int(match[1], 0 if match[1][:2] in ("0x", "0X") else 10) * UNITS[(match[2] or "").upper()]
-    if number is None or number <= 0:
-        raise ConfigError("size", f'not "{size}"', 'write bytes, or a number with K, M or G, like "64M"')
-    return number
 
 
 def load_config(path: str | Path) -> MachineConfig:

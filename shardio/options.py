@@ -1,4 +1,4 @@
-"""A device's options: its constructor's signature is the schema that a configuration is checked against.
+"""What values in a configuration mean: sizes, and a device's options, for which its signature is the schema.
 
 A device is named by dotted path, `package.module:Class`. Every key of its table that is not the machine's own
 is an argument of the constructor: a plain TOML value whose type the parameter's annotation gives.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import re
 import typing
 from collections.abc import Collection, Iterable, Mapping
 from inspect import Parameter
@@ -17,7 +18,26 @@ import msgspec
 
 from shardio.errors import ConfigError
 
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+SIZE = re.compile(r"(0x[0-9a-f]+|[0-9]+)\s*(?:([KMGT])(?:i?B)?)?", re.IGNORECASE)
 BY_KEYWORD = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD)
+
+
+def parse_size(size: int | str) -> int:
+    """Bytes of a size: a number of bytes, or text with K, M, G or T for powers of 1024.
+
+    Raises ConfigError for anything else and for zero.
+
+    >>> parse_size("64M"), parse_size("1 GiB"), parse_size(4096)
+    (67108864, 1073741824, 4096)
+    """
+    number = size if isinstance(size, int) and not isinstance(size, bool) else None
+    match = SIZE.fullmatch(size.strip()) if isinstance(size, str) else None
+    if match is not None:
+        number = int(match[1], 0 if match[1][:2] in ("0x", "0X") else 10) * UNITS[(match[2] or "").upper()]
+    if number is None or number <= 0:
+        raise ConfigError("size", f'not "{size}"', 'write bytes, or a number with K, M or G, like "64M"')
+    return number
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
