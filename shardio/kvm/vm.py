@@ -101,6 +101,16 @@ class Vm(X86Vm):
         ioctl(self._fd, "KVM_CREATE_IRQCHIP")
         self.has_irqchip = True
 
+    def create_split_irqchip(self, pins: int = 24) -> None:
+        """KVM_CAP_SPLIT_IRQCHIP: local APICs in the kernel, PICs and an IOAPIC of `pins` left to devices.
+
+        To be called before `create_vcpu()`. Only messages can be raised: there are no lines in the kernel.
+        """
+        request = ffi.new("struct kvm_enable_cap *")
+        request.cap, request.args[0] = lib.KVM_CAP_SPLIT_IRQCHIP, pins
+        ioctl(self._fd, "KVM_ENABLE_CAP", request)
+        self.has_irqchip = True
+
     def irq_line(self, gsi: int, level: bool | int) -> None:
         """KVM_IRQ_LINE: sets the level of `gsi`; an edge is a 1 followed by a 0."""
         line = ffi.new("struct kvm_irq_level *")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import mmap
 import os
 import select
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from shardio.errors import KvmError
-from shardio.kvm import IrqchipRoute, Kvm, MsiRoute, Vm, default_routes
+from shardio.kvm import IrqchipRoute, Kvm, MsiRoute, Vcpu, Vm, default_routes
 from shardio.memory import GuestMemory
 from tests.guests.build import guest
-from tests.kvm.tiny_vmm import TinyVmm, tiny_vmm
+from tests.kvm.tiny_vmm import tiny_vmm
 
 pytestmark = pytest.mark.kvm
 
@@ -94,6 +96,23 @@ def test_the_irqchip_is_made_once(vm):
         vm.create_irqchip()
 
 
+def test_a_split_irqchip_takes_messages_and_has_no_pit(vm):
+    vm.create_split_irqchip()
+    vcpu = vm.create_vcpu(0)
+    enable_lapic(vcpu)
+    assert vm.signal_msi(0xFEE0_0000, 0x41)
+    assert pending(vcpu, 0x41)
+    with pytest.raises(KvmError, match="KVM_CREATE_PIT2"):
+        vm.create_pit()
+
+
+def test_another_process_may_not_use_the_vm(vm):
+    code = f"from shardio.kvm.gate import ioctl; ioctl({vm.fd}, 'KVM_CREATE_VCPU', 0)"
+    done = subprocess.run([sys.executable, "-c", code], pass_fds=[vm.fd], capture_output=True, text=True)
+    assert "KVM_CREATE_VCPU failed with EIO" in done.stderr
+    assert "issue KVM ioctls from the process that created it" in done.stderr
+
+
 def test_the_pit_needs_the_irqchip(vm):
     with pytest.raises(KvmError, match=r"KVM_CREATE_PIT2 .*create_irqchip\(\) first"):
         vm.create_pit()
@@ -141,22 +160,17 @@ def test_a_resampled_line_takes_both_eventfds(eventfd):
 
 def test_a_message_reaches_the_local_apic():
     with tiny_vmm() as vmm:
-        # A local APIC takes messages once it is enabled: SVR bit 8, at 0xF0.
-        page = bytearray(vmm.vcpus[0].get_lapic())
-        page[0xF0:0xF4] = (0x1FF).to_bytes(4, "little")
-        vmm.vcpus[0].set_lapic(bytes(page))
+        enable_lapic(vmm.vcpus[0])
         assert vmm.vm.signal_msi(0xFEE0_0000, 0x41)
-        assert pending(vmm, 0x41)
+        assert pending(vmm.vcpus[0], 0x41)
 
 
 def test_a_routed_gsi_becomes_its_message(eventfd):
     with tiny_vmm() as vmm:
-        page = bytearray(vmm.vcpus[0].get_lapic())
-        page[0xF0:0xF4] = (0x1FF).to_bytes(4, "little")
-        vmm.vcpus[0].set_lapic(bytes(page))
+        enable_lapic(vmm.vcpus[0])
         vmm.vm.set_gsi_routing([*default_routes(), MsiRoute(24, 0xFEE0_0000, 0x52)])
         vmm.vm.irq_line(24, 1)
-        assert pending(vmm, 0x52)
+        assert pending(vmm.vcpus[0], 0x52)
 
 
 def test_a_route_to_a_pin_that_does_not_exist_is_refused():
@@ -238,8 +252,15 @@ def test_an_unregistered_zone_s_writes_are_exits(name, pio, address):
         assert len(vmm.exits) == 10
 
 
-def pending(vmm: TinyVmm, vector: int) -> bool:
-    """Whether vCPU 0's local APIC holds `vector` in its IRR (0x200, 32 vectors every 16 bytes)."""
-    page = vmm.vcpus[0].get_lapic()
+def enable_lapic(vcpu: Vcpu) -> None:
+    """A local APIC takes messages once it is enabled: SVR (0xF0) bit 8."""
+    page = bytearray(vcpu.get_lapic())
+    page[0xF0:0xF4] = (0x1FF).to_bytes(4, "little")
+    vcpu.set_lapic(bytes(page))
+
+
+def pending(vcpu: Vcpu, vector: int) -> bool:
+    """Whether the vCPU's local APIC holds `vector` in its IRR (0x200, 32 vectors every 16 bytes)."""
+    page = vcpu.get_lapic()
     word = page[0x200 + vector // 32 * 16 :][:4]
     return bool(int.from_bytes(word, "little") >> vector % 32 & 1)
