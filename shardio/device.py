@@ -211,11 +211,11 @@ def view_handlers(device: object, space: Space | str) -> Any:
     'aa55'
     """
     space = Space(space)
-    if not answers(device, space):
-        raise InvalidDevice(type(device).__name__, space)
     names = (f"{space}_read", f"{space}_write")
     if all(callable(getattr(device, name, None)) for name in names):
         return device
+    if not answers(device, space):
+        raise InvalidDevice(type(device).__name__, space)
     return SimpleNamespace(**{
         name: getattr(device, name, None) or _from_registers(device, name, call)
         for name, call in zip(names, (read_registers, write_registers), strict=True)

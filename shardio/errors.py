@@ -70,7 +70,11 @@ class InvalidAccessLength(ShardioError, ValueError):
 
 
 class DeviceNotFound(ShardioError, LookupError):
-    """No range holds the whole access: its first `address` and its `length` in bytes."""
+    """No range holds the whole access: its first `address` and its `length` in bytes.
+
+    >>> DeviceNotFound(0x3F8, 2).length
+    2
+    """
 
     def __init__(self, address: int, length: int = 1) -> None:
         super().__init__(f"no registered range holds the {length} byte(s) at {int(address):#x}",
@@ -80,7 +84,11 @@ class DeviceNotFound(ShardioError, LookupError):
 
 
 class DeviceOverlap(ShardioError, ValueError):
-    """A range that shares addresses with a registered one: the `requested` and the `existing` range."""
+    """A range that shares addresses with a registered one: the `requested` and the `existing` range.
+
+    >>> DeviceOverlap("PIO [0x3f8, 0x3ff]", "PIO [0x3f0, 0x3ff]").existing
+    'PIO [0x3f0, 0x3ff]'
+    """
 
     def __init__(self, requested: Any, existing: Any) -> None:
         super().__init__(f"{requested} overlaps {existing}, which is registered",

@@ -26,6 +26,9 @@ _distance = int.__sub__
 class PioManager(Protocol):
     """The interface of whatever dispatches port accesses; others may implement it.
 
+    >>> isinstance(IoManager(), PioManager)
+    True
+
     Buffers are C-contiguous bytes-like objects of the access width; addresses may be plain `int`.
     """
 
@@ -59,6 +62,9 @@ class PioManager(Protocol):
 @runtime_checkable
 class MmioManager(Protocol):
     """The interface of whatever dispatches memory-mapped accesses; others may implement it.
+
+    >>> isinstance(IoManager(), MmioManager)
+    True
 
     Buffers are C-contiguous bytes-like objects of the access width; addresses may be plain `int`.
     """
@@ -265,6 +271,8 @@ def _ranges(resources: Iterable[Resource]) -> list[PioRange | MmioRange]:
 
 
 def _bytes_view(data: Any) -> memoryview:
+    if type(data) is bytearray:  # the usual buffer, spared the questions below
+        return memoryview(data)
     try:
         view = memoryview(data)
         return view if view.format == "B" and view.ndim == 1 and view.contiguous else view.cast("B")

@@ -86,7 +86,11 @@ class ResourceConstraint:
 
 @dataclass(frozen=True)
 class PioAddressConstraint(ResourceConstraint):
-    """`size` ports within `range` (first and last port, both inclusive), `base % align == 0`."""
+    """`size` ports within `range` (first and last port, both inclusive), `base % align == 0`.
+
+    >>> PioAddressConstraint(range=(0x2F8, 0x3FF), align=8, size=8).range
+    (760, 1023)
+    """
 
     range: tuple[int, int] | None
     align: int
@@ -98,7 +102,13 @@ class PioAddressConstraint(ResourceConstraint):
 
 @dataclass(frozen=True)
 class MmioAddressConstraint(ResourceConstraint):
-    """`size` bytes within `range` (first and last address, both inclusive), `base % align == 0`."""
+    """`size` bytes within `range` (first and last address, both inclusive), `base % align == 0`.
+
+    >>> MmioAddressConstraint(range=None, align=0, size=0x1000)
+    Traceback (most recent call last):
+    ...
+    shardio.errors.InvalidResource: MMIO constraint: alignment 0; give at least 1
+    """
 
     range: tuple[int, int] | None
     align: int
@@ -110,7 +120,11 @@ class MmioAddressConstraint(ResourceConstraint):
 
 @dataclass(frozen=True)
 class LegacyIrqConstraint(ResourceConstraint):
-    """The legacy interrupt `irq`, or any one for None."""
+    """The legacy interrupt `irq`, or any one for None.
+
+    >>> LegacyIrqConstraint(), LegacyIrqConstraint(4)
+    (LegacyIrqConstraint(irq=None), LegacyIrqConstraint(irq=4))
+    """
 
     irq: int | None = None
 
@@ -121,7 +135,11 @@ class LegacyIrqConstraint(ResourceConstraint):
 
 @dataclass(frozen=True)
 class PciMsiIrqConstraint(ResourceConstraint):
-    """`size` consecutive PCI MSI interrupts."""
+    """`size` consecutive PCI MSI interrupts.
+
+    >>> ResourceConstraint.new_pci_msi_irq(4)
+    PciMsiIrqConstraint(size=4)
+    """
 
     size: int
 
@@ -131,7 +149,11 @@ class PciMsiIrqConstraint(ResourceConstraint):
 
 @dataclass(frozen=True)
 class PciMsixIrqConstraint(ResourceConstraint):
-    """`size` consecutive PCI MSI-X interrupts."""
+    """`size` consecutive PCI MSI-X interrupts.
+
+    >>> ResourceConstraint.new_pci_msix_irq(4)
+    PciMsixIrqConstraint(size=4)
+    """
 
     size: int
 
@@ -141,7 +163,11 @@ class PciMsixIrqConstraint(ResourceConstraint):
 
 @dataclass(frozen=True)
 class GenericIrqConstraint(ResourceConstraint):
-    """`size` consecutive message-signalled interrupts of no bus."""
+    """`size` consecutive message-signalled interrupts of no bus.
+
+    >>> ResourceConstraint.new_generic_irq(4)
+    GenericIrqConstraint(size=4)
+    """
 
     size: int
 
@@ -151,7 +177,11 @@ class GenericIrqConstraint(ResourceConstraint):
 
 @dataclass(frozen=True)
 class KvmMemSlotConstraint(ResourceConstraint):
-    """`size` consecutive KVM memory slots, the first of them `slot`, or anywhere for None."""
+    """`size` consecutive KVM memory slots, the first of them `slot`, or anywhere for None.
+
+    >>> ResourceConstraint.new_kvm_mem_slot(2)
+    KvmMemSlotConstraint(slot=None, size=2)
+    """
 
     slot: int | None
     size: int

@@ -19,7 +19,11 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 class MsiIrqType(Enum):
-    """The kind of a message-signalled interrupt: PCI MSI, PCI MSI-X, or of no bus (generic)."""
+    """The kind of a message-signalled interrupt: PCI MSI, PCI MSI-X, or of no bus (generic).
+
+    >>> [ty.value for ty in MsiIrqType]
+    ['PCI MSI', 'PCI MSI-X', 'generic MSI']
+    """
 
     PCI_MSI = "PCI MSI"
     PCI_MSIX = "PCI MSI-X"
@@ -49,7 +53,11 @@ class Resource:
 
 @dataclass(frozen=True)
 class PioAddressRange(Resource):
-    """`size` ports from `base` on. Raises `InvalidRange`."""
+    """`size` ports from `base` on. Raises `InvalidRange`.
+
+    >>> print(PioAddressRange(base=0x3F8, size=8).range)
+    PIO [0x3f8, 0x3ff]
+    """
 
     base: int
     size: int
@@ -65,7 +73,11 @@ class PioAddressRange(Resource):
 
 @dataclass(frozen=True)
 class MmioAddressRange(Resource):
-    """`size` bytes of guest-physical addresses from `base` on. Raises `InvalidRange`."""
+    """`size` bytes of guest-physical addresses from `base` on. Raises `InvalidRange`.
+
+    >>> print(MmioAddressRange(base=0xD000_0000, size=0x1000).range)
+    MMIO [0xd0000000, 0xd0000fff]
+    """
 
     base: int
     size: int
@@ -81,7 +93,13 @@ class MmioAddressRange(Resource):
 
 @dataclass(frozen=True)
 class LegacyIrq(Resource):
-    """One line of the interrupt controllers (a GSI, 32 bits). Raises `InvalidResource`."""
+    """One line of the interrupt controllers (a GSI, 32 bits). Raises `InvalidResource`.
+
+    >>> LegacyIrq(-1)
+    Traceback (most recent call last):
+    ...
+    shardio.errors.InvalidResource: legacy IRQ: -1 is not a 32-bit unsigned number
+    """
 
     irq: int
 
@@ -94,6 +112,11 @@ class MsiIrq(Resource):
     """`size` consecutive message-signalled interrupts (GSIs, 32 bits) of type `ty` from `base` on.
 
     Raises `InvalidResource`.
+
+    >>> MsiIrq(MsiIrqType.PCI_MSI, base=24, size=0)
+    Traceback (most recent call last):
+    ...
+    shardio.errors.InvalidResource: PCI MSI: 0 interrupts; give at least 1
     """
 
     ty: MsiIrqType
@@ -124,7 +147,11 @@ class MacAddress(Resource):
 
 @dataclass(frozen=True)
 class KvmMemSlot(Resource):
-    """One index for KVM_SET_USER_MEMORY_REGION (32 bits). Raises `InvalidResource`."""
+    """One index for KVM_SET_USER_MEMORY_REGION (32 bits). Raises `InvalidResource`.
+
+    >>> Resource.KvmMemSlot(3).slot
+    3
+    """
 
     slot: int
 
