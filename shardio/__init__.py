@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from shardio.kvm import Kvm as Kvm
     from shardio.kvm import Vcpu as Vcpu
     from shardio.kvm import Vm as Vm
+    from shardio.machine import Machine as Machine
     from shardio.memory import GuestMemory as GuestMemory
     from shardio.memory import MemoryRegion as MemoryRegion
+    from shardio.shard.process import Shard as Shard
 
 __version__ = "0.1.0"
 
@@ -42,7 +44,7 @@ _LAZY = {
     "Trigger": "shardio.interrupt",
     "EventFdTrigger": "shardio.interrupt",
     "RecordingTrigger": "shardio.interrupt",
-    "Shard": "shardio.supervisor",
+    "Shard": "shardio.shard.process",
 }
 
 __all__ = [
