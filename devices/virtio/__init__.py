@@ -1,11 +1,29 @@
 """Virtio devices (virtio 1.2): rng, console, block and net, over MMIO.
 
 Read `queue` first: the split virtqueue, safe against any driver. `device` is what the device types have in
-common, `transport` what the transports have, `mmio` the MMIO transport.
+common, `transport` what the transports have, `mmio` the MMIO transport, `models` the devices that a
+configuration names.
 """
 
+from shardio.devices.virtio.block import Block
+from shardio.devices.virtio.console import Console
 from shardio.devices.virtio.errors import BackendError, QueueError, VirtioError
 from shardio.devices.virtio.mmio import VirtioMmio
+from shardio.devices.virtio.models import VirtioMmioBlock, VirtioMmioConsole, VirtioMmioNet, VirtioMmioRng
+from shardio.devices.virtio.net import Net
 from shardio.devices.virtio.rng import Rng
 
-__all__ = ["BackendError", "QueueError", "Rng", "VirtioError", "VirtioMmio"]
+__all__ = [
+    "BackendError",
+    "Block",
+    "Console",
+    "Net",
+    "QueueError",
+    "Rng",
+    "VirtioError",
+    "VirtioMmio",
+    "VirtioMmioBlock",
+    "VirtioMmioConsole",
+    "VirtioMmioNet",
+    "VirtioMmioRng",
+]

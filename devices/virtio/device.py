@@ -2,8 +2,8 @@
 
 A device sees chains and knows nothing of registers, addresses or interrupts; the transport
 (`TransportCore`) knows nothing of what is in a chain. Between the two: the transport calls `activate`,
-`notify` and `reset`, the device calls `take` and `complete`. All calls come from the shard's loop; a device
-that works in threads comes back to the loop before it calls `complete`.
+`notify` and `reset`, the device calls `take`, `give_back` and `tell_used`. All calls come from the shard's
+loop; a device that works in threads comes back to the loop before it gives a chain back.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class VirtioDevice:
 
     device_id: ClassVar[int]
     """Virtio device type (virtio 1.2 section 5)."""
-    queue_sizes: ClassVar[tuple[int, ...]]
+    queue_sizes: tuple[int, ...]
     """Largest size of each queue, entries, powers of two."""
 
     def __init__(self, features: int = 0) -> None:
@@ -61,8 +61,8 @@ class VirtioDevice:
     def serve(self, index: int, chain: Chain) -> int | None:
         """Serve one chain of queue `index`.
 
-        Returns how many bytes of its writable buffers were filled, or None when `complete` will follow later.
-        Raises QueueError when the request is malformed beyond an error status.
+        Returns how many bytes of its writable buffers were filled, or None when `give_back` will follow
+        later. Raises QueueError when the request is malformed beyond an error status.
         """
         raise NotImplementedError
 
@@ -108,15 +108,25 @@ class VirtioDevice:
             self.fail(error)
             return None
 
-    def complete(self, index: int, chain: Chain, written: int) -> None:
-        """Give `chain` back with `written` bytes filled; interrupt the driver if it wants. Nothing once
+    def take_or_ask(self, index: int) -> Chain | None:
+        """`take`, and when there is none, be sure to be notified of the next one."""
+        chain = self.take(index)
+        if chain is None and self.queues and (queue := self.queues[index]) and queue.enable_notifications():
+            chain = self.take(index)
+        return chain
+
+    def give_back(self, index: int, chain: Chain, written: int) -> None:
+        """Give `chain` back with `written` bytes filled; `tell_used` follows. Nothing once the device
         failed.
         """
         queue = self.queues[index] if index < len(self.queues) else None
-        if queue is None or self._side is None:
-            return
-        queue.push(chain, written)
-        self._side.used(index)
+        if queue is not None:
+            queue.push(chain, written)
+
+    def tell_used(self, index: int) -> None:
+        """Interrupt the driver about what was given back, if it wants that."""
+        if self.queues and self._side is not None:
+            self._side.used(index)
 
     def fail(self, error: QueueError) -> None:
         """Stop all queues until the driver resets the device."""

@@ -140,7 +140,7 @@ class TransportCore:
         if page > 1:
             # No feature lies there: remember any bit as one that was never offered, so that FEATURES_OK is
             # refused.
-            self.accepted |= word and 1 << 63
+            self.accepted |= word and 1 << 64
             return
         self.accepted = self.accepted & ~(0xFFFFFFFF << (32 * page)) | (word & 0xFFFFFFFF) << (32 * page)
 
@@ -211,7 +211,8 @@ class TransportCore:
         """The driver broke a rule: no queue is touched again until it resets the device."""
         if self.status & Status.NEEDS_RESET:
             return
-        log.warning("virtio device type %d: %s", self.device.device_id, error)
+        # As text: a log record that kept the error would keep its frames, and with them views of guest RAM.
+        log.warning("virtio device type %d: %s", self.device.device_id, str(error))
         self.status |= Status.NEEDS_RESET
         if self.status & Status.DRIVER_OK:
             self._interrupt(None)

@@ -1,0 +1,252 @@
+"""virtio-blk (virtio 1.2 section 5.2) over a raw image. Requests run in threads, the shard's loop never
+waits for a disk.
+
+Order. Requests in flight at the same time have none, as the specification allows. A flush covers every
+write that completed before the flush was submitted, because fdatasync does. A driver that did not negotiate
+VIRTIO_BLK_F_FLUSH cannot ask, so its writes are on the disk before they complete.
+
+A reset waits for the requests that run: afterwards no thread touches guest RAM.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from shardio.devices.options import in_range
+from shardio.devices.virtio import buffers
+from shardio.devices.virtio.device import VirtioDevice
+from shardio.devices.virtio.errors import QueueError
+from shardio.devices.virtio.image import SECTOR, RawImage
+from shardio.devices.virtio.queue import Chain
+
+log = logging.getLogger("shardio.devices.virtio")
+
+F_SEG_MAX: Final = 1 << 2
+F_RO: Final = 1 << 5
+F_BLK_SIZE: Final = 1 << 6
+F_FLUSH: Final = 1 << 9
+F_MQ: Final = 1 << 12
+F_DISCARD: Final = 1 << 13
+F_WRITE_ZEROES: Final = 1 << 14
+
+QUEUE_SIZE: Final = 256
+SEGMENTS: Final = QUEUE_SIZE - 2  # a header and a status take one descriptor each
+RANGE_SECTORS: Final = 1 << 22  # 2 GiB a range
+RANGES: Final = 16
+SERIAL_BYTES: Final = 20
+_UNMAP: Final = 1
+
+_HEADER: Final = struct.Struct("<IIQ")
+_RANGE: Final = struct.Struct("<QII")
+_CONFIG: Final = struct.Struct("<QII4xI8xBxHIIIIIB3x")
+
+
+class RequestType(IntEnum):
+    """virtio_blk_req.type."""
+
+    IN = 0
+    OUT = 1
+    FLUSH = 4
+    GET_ID = 8
+    DISCARD = 11
+    WRITE_ZEROES = 13
+
+
+class RequestStatus(IntEnum):
+    """The byte that ends each request."""
+
+    OK = 0
+    IOERR = 1
+    UNSUPP = 2
+
+
+class _Unsupported(Exception):
+    """The request asks for what was not offered."""
+
+
+@dataclass(slots=True, frozen=True)
+class _Request:
+    """A request whose header was copied out of guest RAM; `status` is the byte to answer in."""
+
+    index: int
+    chain: Chain
+    kind: int
+    sector: int
+    data_out: list[memoryview]
+    data_in: list[memoryview]
+    status: memoryview
+
+
+class Block(VirtioDevice):
+    """A disk. Counts nothing, keeps nothing but the image and what is in flight."""
+
+    device_id = 2
+
+    def __init__(
+        self, image: RawImage, *, queues: int = 1, threads: int = 4, serial: str = "shardio"
+    ) -> None:
+        """`queues`: 1 to 16 request queues. `threads`: requests that run at the same time, 1 to 64.
+        `serial`: up to 20 ASCII characters that the guest sees. The image is closed by `detach`.
+        """
+        in_range(queues, 1, 16, device="virtio block", option="queues")
+        in_range(threads, 1, 64, device="virtio block", option="threads")
+        features = F_SEG_MAX | F_BLK_SIZE | F_FLUSH | (F_MQ if queues > 1 else 0)
+        features |= F_RO if image.read_only else F_DISCARD | F_WRITE_ZEROES
+        super().__init__(features)
+        self.queue_sizes = (QUEUE_SIZE,) * queues
+        self._image = image
+        self._threads = threads
+        self._serial = serial.encode("ascii", "replace")[:SERIAL_BYTES]
+        self._pool: ThreadPoolExecutor | None = None
+        self._running: set[Future[None]] = set()
+        self._done: deque[tuple[_Request, int]] = deque()
+        self._scheduled = False
+        self._writable = not image.read_only
+        self._config = _CONFIG.pack(
+            image.sectors, 0, SEGMENTS, SECTOR, 1, queues, RANGE_SECTORS, RANGES, 1, RANGE_SECTORS, RANGES, 1
+        )
+
+    def config(self) -> bytes:
+        """struct virtio_blk_config."""
+        return self._config
+
+    def stopped(self) -> None:
+        """Wait for what runs; forget what was done but not given back."""
+        wait(self._running)
+        self._running.clear()
+        self._done.clear()
+
+    def detach(self) -> None:
+        """Stop the threads and close the image."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+        self._image.close()
+
+    # -- in the loop ------------------------------------------------------------------------------------
+
+    def serve(self, index: int, chain: Chain) -> None:
+        """Hand the request to a thread. Raises QueueError for one without header or status byte."""
+        request = self._parse(index, chain)
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="virtio-blk")
+        future = self._pool.submit(self._run, request)
+        self._running.add(future)
+
+    def _parse(self, index: int, chain: Chain) -> _Request:
+        if chain.readable_bytes < _HEADER.size or not chain.writable_bytes:
+            raise QueueError(
+                "block request without header or status",
+                readable=chain.readable_bytes,
+                writable=chain.writable_bytes,
+            )
+        kind, _, sector = _HEADER.unpack(buffers.copy(chain.readable, 0, _HEADER.size))
+        data_bytes = chain.writable_bytes - 1
+        return _Request(
+            index,
+            chain,
+            kind,
+            sector,
+            buffers.cut(chain.readable, _HEADER.size, chain.readable_bytes),
+            buffers.cut(chain.writable, 0, data_bytes),
+            buffers.cut(chain.writable, data_bytes, 1)[0],
+        )
+
+    def _complete_done(self) -> None:
+        """Give back what the threads finished, with one interrupt a queue for all of it."""
+        self._scheduled = False
+        indices = set()
+        while self._done:
+            request, written = self._done.popleft()
+            self.give_back(request.index, request.chain, written)
+            indices.add(request.index)
+        self._running = {future for future in self._running if not future.done()}
+        for index in indices:
+            self.tell_used(index)
+
+    # -- in a thread ------------------------------------------------------------------------------------
+
+    def _run(self, request: _Request) -> None:
+        written = 0
+        try:
+            written = self._execute(request)
+            status = RequestStatus.OK
+        except _Unsupported:
+            status = RequestStatus.UNSUPP
+        except OSError as error:
+            log.debug("virtio block %s: request type %d fails: %s", self._image.path, request.kind, error)
+            status = RequestStatus.IOERR
+        except Exception:  # a request that is never answered would hang the guest
+            log.exception("virtio block %s: request type %d", self._image.path, request.kind)
+            status = RequestStatus.IOERR
+        request.status[0] = status
+        # Used length counts from the first writable byte: the status counts only when the data before it is
+        # there.
+        complete = written == buffers.total(request.data_in)
+        self._done.append((request, written + 1 if complete else written))
+        # Append, then look; the loop clears the flag, then drains: one of the two sees the other.
+        if not self._scheduled and self.host is not None:
+            self._scheduled = True
+            self.host.loop.call_soon_threadsafe(self._complete_done)
+
+    def _execute(self, request: _Request) -> int:
+        """Do it. Returns how many bytes of `data_in` were filled; raises OSError or _Unsupported."""
+        match request.kind:
+            case RequestType.IN:
+                length = buffers.total(request.data_in)
+                self._image.read(self._locate(request.sector, length), request.data_in)
+                return length
+            case RequestType.OUT:
+                offset = self._locate(request.sector, buffers.total(request.data_out))
+                self._refuse_if_read_only()
+                self._image.write(offset, request.data_out, stable=self._write_through)
+            case RequestType.FLUSH:
+                self._image.flush()
+            case RequestType.GET_ID:
+                return buffers.scatter(request.data_in, self._serial.ljust(SERIAL_BYTES, b"\0"))
+            case RequestType.DISCARD | RequestType.WRITE_ZEROES:
+                self._refuse_if_read_only()
+                self._change_ranges(request)
+            case _:
+                raise _Unsupported
+        return 0
+
+    @property
+    def _write_through(self) -> bool:
+        return not self.negotiated & F_FLUSH
+
+    def _refuse_if_read_only(self) -> None:
+        if not self._writable:
+            raise OSError("read-only")
+
+    def _locate(self, sector: int, length: int) -> int:
+        """The byte offset of a range that lies in the image whole."""
+        offset = sector * SECTOR
+        if length % SECTOR or offset + length > self._image.size:
+            raise OSError(f"{length} bytes at sector {sector} are not in the image")
+        return offset
+
+    def _change_ranges(self, request: _Request) -> None:
+        length = buffers.total(request.data_out)
+        if not length or length % _RANGE.size or length > RANGES * _RANGE.size:
+            raise OSError(f"{length} bytes are not 1 to {RANGES} ranges")
+        ranges = []
+        for sector, count, flags in _RANGE.iter_unpack(buffers.copy(request.data_out, 0, length)):
+            if flags & ~_UNMAP or (flags and request.kind == RequestType.DISCARD):
+                raise _Unsupported
+            if count > RANGE_SECTORS:
+                raise OSError(f"range of {count} sectors")
+            ranges.append((self._locate(sector, count * SECTOR), count * SECTOR, bool(flags)))
+        for offset, size, unmap in ranges:
+            if not size:
+                continue
+            if request.kind == RequestType.DISCARD:
+                self._image.discard(offset, size)
+            else:
+                self._image.write_zeroes(offset, size, unmap=unmap, stable=self._write_through)
