@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardio.config import MachineConfig, find_firmware, load_config, machine_config, parse_size
+from shardio.config import (
+    DEVICE_KEYS,
+    MACHINE_KEYS,
+    MachineConfig,
+    find_firmware,
+    load_config,
+    machine_config,
+    parse_size,
+)
 from shardio.device import MutDeviceMmio, MutDevicePio
 from shardio.errors import ConfigError
 from shardio.options import check_options, load_device_class
@@ -284,3 +292,10 @@ def test_overlap_is_found_wherever_it_is(bases: list[int]) -> None:
     refused = refuses(lambda: config_of(*(lamp(pio=base) for base in bases)))
 
     assert refused == (len(set(covered)) < len(covered))
+
+
+@pytest.mark.parametrize("key", [*MACHINE_KEYS, *DEVICE_KEYS])
+def test_every_key_is_in_the_manual(key: str) -> None:
+    manual = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text()
+
+    assert f"| `{key}`" in manual or f"or `{key}` |" in manual

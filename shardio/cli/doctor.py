@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shardio.cli.checks import CHECKS, Finding, State
+from shardio.cli.summary import console
 
 EXIT_STATUS = {State.OK: 0, State.NOTE: 0, State.DEGRADED: 1, State.UNUSABLE: 2}
 STYLE = {State.OK: "green", State.NOTE: "cyan", State.DEGRADED: "yellow", State.UNUSABLE: "bold red"}
@@ -46,11 +47,11 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
     else:
-        show(found, Console(file=sys.stdout, highlight=False))
+        show(found, console(sys.stdout))
     return found.exit_status
 
 
-def show(found: Report, console: Console) -> None:
+def show(found: Report, to: Console) -> None:
     """Prints the findings as a table, a cure under what needs one."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
@@ -60,10 +61,10 @@ def show(found: Report, console: Console) -> None:
         table.add_row(Text(finding.name), Text(finding.state, STYLE[finding.state]), Text(finding.detail))
         if finding.cure:
             table.add_row("", "", Text(f"cure: {finding.cure}"))
-    console.print(table)
+    to.print(table)
     summary = {
         State.OK: "nothing is missing",
         State.DEGRADED: "shardio runs here, slower or without what is marked degraded",
         State.UNUSABLE: "shardio cannot run machines here until what is marked unusable is cured",
     }
-    console.print(Text(summary[found.status], STYLE[found.status]))
+    to.print(Text(summary[found.status], STYLE[found.status]))

@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich.console import Console
 
 from shardio import pc
 from shardio.cli.stop import StopRequested, StopRequests
-from shardio.cli.summary import summary
+from shardio.cli.summary import console, summary
 from shardio.cli.terminal import RawMode, SerialInput
 from shardio.config import MachineConfig, build, find_firmware, load_tables, machine_config, with_devices
 from shardio.errors import ConfigError
@@ -72,7 +71,7 @@ def execute(arguments: argparse.Namespace) -> int:
             ended = _run(vm, stop)
             table = summary(vm.statistics())
     if not arguments.quiet:
-        Console(stderr=True, highlight=False).print(table)
+        console(sys.stderr).print(table)
     return exit_status(ended, stop)
 
 

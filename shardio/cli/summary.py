@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Group
+from rich.console import Console, Group
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -16,6 +16,11 @@ UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "us"))
 def summary(statistics: MachineStatistics) -> Group:
     """Both tables of a machine's frozen statistics."""
     return Group(_vcpus(statistics), _devices(statistics))
+
+
+def console(stream: TextIO) -> Console:
+    """Where tables are printed: as wide as the terminal, or 120 columns into a file or pipe."""
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else 120)
 
 
 def duration(ns: float) -> str:
