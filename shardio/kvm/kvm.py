@@ -29,6 +29,7 @@ class Kvm:
         try:
             self._check_version()
             self.run_size = ioctl(self._fd, "KVM_GET_VCPU_MMAP_SIZE")
+            self.coalesced_page = capability(self._fd, "KVM_CAP_COALESCED_MMIO")
         except BaseException:
             self.close()
             raise

@@ -50,6 +50,15 @@ class Vcpu(X86Vcpu):
         return int(ffi.cast("uintptr_t", self._buffer))
 
     @property
+    def coalesced_ring(self) -> int:
+        """The address here of the VM's `struct kvm_coalesced_mmio_ring`, which all its vCPUs share.
+
+        0 where KVM has no coalesced accesses (KVM_CAP_COALESCED_MMIO, whose value is the ring's page).
+        """
+        page = self._kvm.coalesced_page
+        return self.run_page + page * mmap.PAGESIZE if page else 0
+
+    @property
     def run_struct(self) -> Any:
         """The run page as a cffi `struct kvm_run *`; valid until `close()`."""
         return self._run

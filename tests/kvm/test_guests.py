@@ -247,6 +247,17 @@ def test_hlt_irq_is_woken_by_irqfd_and_by_nothing_else():
         assert vmm.result(16) >= 1
 
 
+def test_hlt_irq_counts_rtc_ticks_through_the_second_pic():
+    with tiny_vmm() as vmm:
+        rtc = TickingRtc(vmm)
+        vmm.io.register_pio(PioRange(PioAddress(0x70), 2), rtc)
+        vmm.load(guest("hlt_irq", UART_COUNT=0, RTC_COUNT=3))
+        vmm.run()
+        rtc.close()
+        assert vmm.result(8) == 3
+        assert rtc.registers[0x0A:0x0C] == b"\x26\x42"
+
+
 def echo_with(value: int) -> Echo:
     """An `Echo` that holds the 32-bit `value` at offset 0."""
     device = Echo()
@@ -295,6 +306,33 @@ class ReceivingUart:
         if offset in (0, 1) and self.left:
             self.ready = True
             os.eventfd_write(self.event, 1)
+
+    def close(self) -> None:
+        """Closes the eventfd."""
+        os.close(self.event)
+
+
+class TickingRtc:
+    """Enough of an MC146818 to tick: each read of register C raises the next interrupt on IRQ 8."""
+
+    def __init__(self, vmm: TinyVmm) -> None:
+        self.registers = bytearray(128)
+        self.index = 0
+        self.event = os.eventfd(0)
+        vmm.vm.irqfd(self.event, 8)
+
+    def read(self, offset: int, size: int) -> int:
+        """The register that was chosen."""
+        if self.index == 0x0C:
+            os.eventfd_write(self.event, 1)
+        return self.registers[self.index]
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Chooses a register, or sets the chosen one."""
+        if offset == 0:
+            self.index = value & 0x7F
+        else:
+            self.registers[self.index] = value
 
     def close(self) -> None:
         """Closes the eventfd."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from shardio._core import ffi
 from shardio.errors import KvmError
 from shardio.kvm import IrqchipRoute, Kvm, MsiRoute, Vcpu, Vm, default_routes
 from shardio.memory import GuestMemory
@@ -237,9 +238,13 @@ def test_a_doorbell_that_is_not_attached_cannot_be_detached(vm, eventfd):
 def test_writes_to_a_coalesced_zone_are_no_exits(name, pio, address):
     with tiny_vmm() as vmm:
         vmm.vm.register_coalesced(address, 4, pio)
-        vmm.load(guest(name, COUNT=9))
+        vmm.load(guest(name, COUNT=9, WIDTH=4))
         vmm.run()
         assert len(vmm.exits) == 1
+        ring = ffi.cast("struct kvm_coalesced_mmio_ring *", vmm.vcpus[0].coalesced_ring)
+        queued = ring.coalesced_mmio[0 : ring.last]
+        assert [(entry.phys_addr, entry.len, entry.pio) for entry in queued] == [(address, 4, int(pio))] * 9
+        assert [entry.data[0] for entry in queued] == list(range(9, 0, -1))
 
 
 @pytest.mark.parametrize(("name", "pio", "address"), [("pio_loop", True, 0x100), ("mmio_loop", False, MMIO)])
