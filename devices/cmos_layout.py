@@ -23,7 +23,7 @@ def describe_machine(cmos: bytearray, memory: int, vcpus: int) -> None:
     _store(cmos, 0x17, 2, above_1m)
     _store(cmos, 0x30, 2, above_1m)
     _store(cmos, 0x34, 2, max(low - 16 * _MIB, 0) // (64 * _KIB))
-    _store(cmos, 0x5B, 3, (memory - low) // (64 * _KIB))
+    _store(cmos, 0x5B, 3, min((memory - low) // (64 * _KIB), 0xFFFFFF))
     cmos[0x5F] = vcpus - 1
     # Big-endian, over the bytes that the AT's set-up program owned.
     cmos[0x2E:0x30] = sum(cmos[0x10:0x2E]).to_bytes(2, "big")

@@ -1,4 +1,6 @@
-"""What device tests stand on: a bare `IoManager`, a host that records, and a loop whose time the test moves."""
+"""What device tests stand on: a bare `IoManager`, a host that records, and a loop whose time the test
+moves.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Uart16550: interrupt identification, priorities, the OUT2 gate, and an edge for every condition that is left."""
+"""Uart16550: interrupt identification, priorities, the OUT2 gate, and an edge for every condition that is
+left.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Uart16550 against the simplest model there is: the bytes that go in come out, in order, whatever is done."""
+"""Uart16550 against the simplest model there is: the bytes that go in come out, in order, whatever is
+done.
+"""
 
 from __future__ import annotations
 

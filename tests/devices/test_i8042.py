@@ -1,0 +1,153 @@
+"""I8042: controller and keyboard commands, status, interrupts, the reset line."""
+
+from __future__ import annotations
+
+import pytest
+
+from shardio.devices import I8042
+
+DATA, PORT_B, COMMAND = 0, 1, 4
+
+
+@pytest.fixture
+def kbc(host):
+    device = I8042()
+    device.attach(host)
+    return device
+
+
+@pytest.fixture
+def port(kbc, ports):
+    return ports(kbc, 0x60)
+
+
+def answers(port):
+    found = []
+    while port.read(COMMAND) & 1:
+        found.append(port.read(DATA))
+    return found
+
+
+def test_nothing_waits_at_the_start(port):
+    assert port.read(COMMAND) & 0x03 == 0
+    assert port.read(DATA) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        (0x20, [0x24]), (0xA4, [0xF1]), (0xAA, [0x55]), (0xAB, [0x00]), (0xC0, [0x80]), (0xD0, [0x03]),
+        (0xA7, []), (0xA8, []), (0xA9, []), (0xAD, []), (0xAE, []), (0xFF, []),
+    ],
+)
+def test_controller_commands(port, command, answer):
+    port.write(COMMAND, command)
+    assert port.read(COMMAND) & 0x08
+    assert answers(port) == answer
+
+
+@pytest.mark.parametrize(
+    ("bytes_in", "answer"),
+    [
+        ([0xFF], [0xFA, 0xAA]), ([0xF2], [0xFA, 0xAB, 0x83]), ([0xEE], [0xEE]), ([0xF4], [0xFA]),
+        ([0xF5], [0xFA]), ([0xF6], [0xFA]), ([0xED, 0x07], [0xFA, 0xFA]), ([0xF3, 0x20], [0xFA, 0xFA]),
+        ([0xF0, 0x02], [0xFA, 0xFA]), ([0xF0, 0x00], [0xFA, 0xFA, 0x02]), ([0x12], [0xFE]),
+    ],
+)
+def test_keyboard_commands(port, bytes_in, answer):
+    for byte in bytes_in:
+        port.write(DATA, byte)
+    assert not port.read(COMMAND) & 0x08
+    assert answers(port) == answer
+
+
+def test_the_command_byte_reads_what_was_written(port):
+    port.write(COMMAND, 0x60)
+    port.write(DATA, 0x61)
+    port.write(COMMAND, 0x20)
+    assert answers(port) == [0x61]
+
+
+def test_the_keyboard_is_disabled_and_enabled(port, kbc):
+    port.write(COMMAND, 0xAD)
+    assert kbc.send_scancodes(b"\x1c") == 0
+    port.write(COMMAND, 0xAE)
+    assert kbc.send_scancodes(b"\x1c") == 1
+    assert answers(port) == [0x1C]
+
+
+def test_a_byte_may_be_put_in_as_if_typed(port):
+    port.write(COMMAND, 0xD2)
+    port.write(DATA, 0x5A)
+    assert answers(port) == [0x5A]
+
+
+def test_bytes_for_the_missing_mouse_go_nowhere(port):
+    port.write(COMMAND, 0xD4)
+    port.write(DATA, 0xFF)
+    assert answers(port) == []
+
+
+@pytest.mark.parametrize(("command", "a20"), [(0xDD, 0), (0xDF, 2)])
+def test_a20_by_command(port, command, a20):
+    port.write(COMMAND, command)
+    port.write(COMMAND, 0xD0)
+    assert port.read(DATA) & 0x02 == a20
+
+
+@pytest.mark.parametrize("command", [0xFE, 0xF0])
+def test_pulsing_the_reset_line_resets(port, host, command):
+    port.write(COMMAND, command)
+    assert host.resets == 1
+
+
+def test_the_output_port_resets_and_sets_a20(port, host):
+    port.write(COMMAND, 0xD1)
+    port.write(DATA, 0x01)
+    assert host.resets == 0
+    port.write(COMMAND, 0xD0)
+    assert port.read(DATA) == 0x01
+    port.write(COMMAND, 0xD1)
+    port.write(DATA, 0x02)
+    assert host.resets == 1
+
+
+def test_each_byte_interrupts_when_enabled(port, kbc, host):
+    kbc.send_scancodes(b"\x1c")
+    assert host.trigger.count == 0
+    port.read(DATA)
+    port.write(COMMAND, 0x60)
+    port.write(DATA, 0x01)
+    kbc.send_scancodes(b"\xf0\x1c")
+    assert host.trigger.count == 1
+    assert answers(port) == [0xF0, 0x1C]
+    assert host.trigger.count == 2
+
+
+def test_port_61_toggles_refresh_and_keeps_the_speaker_bits(port):
+    port.write(PORT_B, 0x03)
+    first, second = port.read(PORT_B), port.read(PORT_B)
+    assert first ^ second == 0x10
+    assert first & 0x0F == 0x03
+
+
+def test_the_ports_between_read_ff_and_drop_writes(port):
+    port.write(2, 0x00)
+    assert port.read(2) == 0xFF
+
+
+def test_a_guest_that_never_reads_does_not_make_it_grow(port, kbc):
+    for _ in range(1000):
+        port.write(DATA, 0xEE)
+    assert len(kbc.snapshot().queue) == 64
+
+
+def test_snapshot_and_restore(port, kbc, host):
+    port.write(COMMAND, 0x60)
+    port.write(DATA, 0x45)
+    port.write(DATA, 0xFF)
+    successor = I8042()
+    successor.restore(kbc.snapshot())
+    successor.attach(host)
+    assert [successor.read(DATA, 1), successor.read(DATA, 1)] == [0xFA, 0xAA]
+    assert len(kbc.snapshot().queue) == 2
