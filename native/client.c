@@ -104,6 +104,7 @@ static enum sio_outcome post(struct sio_client *c, const struct sio_map_entry *e
     struct sio_posted message = {.range = entry->range, .address = address, .data = data, .size = (uint8_t)size,
                                  .space = (uint8_t)space};
 
+    c->target = shard;
     if (!posted_room(c, shard, position))
         return SIO_ABORTED;
     c->pending = SIO_PENDING(SIO_PENDING_POSTED, shard, position);
@@ -171,6 +172,7 @@ static inline __attribute__((always_inline)) enum sio_outcome request(struct sio
         copy_bytes(sio_side(f, c->vcpu), t->string, t->size * t->count);
 
     uint64_t begin = sample ? sio_ticks() : 0;
+    c->target = shard;
     c->pending = SIO_PENDING(SIO_PENDING_SYNC, shard, seq);
     c->seq[shard] = seq;
     sio_fence_compiler();

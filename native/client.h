@@ -32,6 +32,7 @@ struct sio_client {
     struct sio_waiter waiter;
     uint64_t pending;                   /* journal */
     uint64_t busy;                      /* odd inside an access: SP-QUIESCE */
+    uint32_t target;                    /* the shard that this client's last message went, or goes, to */
     uint64_t accesses;
     uint64_t seq[SIO_MAX_SHARDS];       /* of the last request */
     uint64_t posted[SIO_MAX_SHARDS];    /* ring position of the next posted write */

@@ -73,8 +73,14 @@ class AddressMap:
         wanted = set(indices)
         for span, route in list(self):
             if route.index in wanted:
-                self._bus(span).deregister(int(span.base))
-                self._register(span, msgspec.structs.replace(route, quarantined=True))
+                self._replace(span, msgspec.structs.replace(route, quarantined=True))
+
+    def drop_shard(self, shard: int) -> None:
+        """This shard answers nothing any more: its ranges are left to their replicas, or quarantined."""
+        for span, route in list(self):
+            if shard in route.shards:
+                left = tuple(other for other in route.shards if other != shard)
+                self._replace(span, msgspec.structs.replace(route, shards=left or route.shards, quarantined=not left))
 
     def __iter__(self) -> Iterator[tuple[Span, Route]]:
         yield from self._pio
@@ -90,6 +96,10 @@ class AddressMap:
             entry.range, entry.flags = route.index, route.flags
         lib.sio_map_publish(self._fabric.view, entries, len(self._pio), len(self._mmio))
         self.generation += 1
+
+    def _replace(self, span: Span, route: Route) -> None:
+        self._bus(span).deregister(int(span.base))
+        self._register(span, route)
 
     def _bus(self, span: Span) -> PioBus[Route] | MmioBus[Route]:
         return self._pio if isinstance(span, PioRange) else self._mmio

@@ -18,7 +18,7 @@ from shardio._core import ffi, lib
 from shardio.errors import VcpuError
 from shardio.fabric import Fabric
 from shardio.fabric.client import set_up
-from shardio.kvm.exits import EXIT_NAMES
+from shardio.kvm.exits import EXIT_NAMES, decode
 from shardio.kvm.vcpu import Vcpu
 
 STACK_SIZE = 64 * 1024
@@ -130,6 +130,13 @@ class VcpuWorker:
         if self._stack != ffi.NULL:
             lib.sio_worker_stack_free(self._stack, STACK_SIZE)
             self._stack = ffi.NULL
+
+    def describe_end(self) -> str:
+        """Why an ended vCPU ended: the exit by name, what KVM tells about it, and the registers."""
+        if self.state is VcpuState.BROKEN:
+            return f"KVM_RUN: {os.strerror(self.view.detail)}\n{self.vcpu.dump()}"
+        exit_ = decode(self.view.run)
+        return f"{exit_}\n{self.vcpu.dump()}" if self.state is VcpuState.FAILED else str(exit_)
 
     def statistics(self, elapsed_ns: int) -> VcpuStatistics:
         """Frozen counters; `elapsed_ns` is how long the vCPU has been in the running state."""

@@ -73,8 +73,6 @@ class Shard:
                 self._answer(message.serial, lambda: self._add_all(message.devices, fds))
             case protocol.RemoveDevice():
                 self._answer(message.serial, lambda: self._remove(message.name))
-            case protocol.MoveRange():
-                self._answer(message.serial, lambda: self._move(message.span))
             case protocol.Call():
                 self._answer(message.serial, lambda: self._call(message))
 
@@ -161,11 +159,6 @@ class Shard:
             host.interrupts.close()
             if host.trigger is not None:
                 os.close(host.trigger.fileno())
-
-    def _move(self, spec: protocol.RangeSpec) -> None:
-        name = self.spans[spec.index][2]
-        self._unregister(spec.index)
-        self._register(spec, self.devices[name], name)
 
     def _call(self, message: protocol.Call) -> Any:
         arguments, options = pickle.loads(message.arguments)

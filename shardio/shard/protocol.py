@@ -65,13 +65,6 @@ class RemoveDevice(msgspec.Struct, frozen=True, tag="remove"):
     ranges: list[int]
 
 
-class MoveRange(msgspec.Struct, frozen=True, tag="move"):
-    """The range has another base from now on: no access to the old one is in flight."""
-
-    serial: int
-    span: RangeSpec
-
-
 class Call(msgspec.Struct, frozen=True, tag="call"):
     """Call a method of a device, in the shard's loop. `arguments`: a pickle of (args, kwargs)."""
 
@@ -89,7 +82,7 @@ class Quit(msgspec.Struct, frozen=True, tag="quit"):
     """Detach the devices and end."""
 
 
-ToShard = Setup | AddDevices | RemoveDevice | MoveRange | Call | Serve | Quit
+ToShard = Setup | AddDevices | RemoveDevice | Call | Serve | Quit
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

@@ -1,0 +1,31 @@
+/* Settles what a dead owner left in its lines. */
+#include "recovery.h"
+
+#include "wait.h"
+
+int sio_recover_request(const struct sio_fabric *f, uint32_t shard, uint32_t vcpu, struct sio_request *request, int *taken)
+{
+    if (shard >= f->shards || vcpu >= f->vcpus || !sio_mailbox_poll(sio_mailbox(f, shard, vcpu), request))
+        return 0;
+    *taken = sio_load_acquire(&f->shard[shard].taken) == SIO_JOURNAL(vcpu, request->state >> 2);
+    return 1;
+}
+
+void sio_recover_refuse(const struct sio_fabric *f, uint32_t shard, uint32_t vcpu, uint64_t state)
+{
+    sio_mailbox_reply(sio_mailbox(f, shard, vcpu), state, SIO_REFUSED, ~0ull);
+    sio_wake_client(&f->vcpu[vcpu]);
+}
+
+uint64_t sio_recover_epoch(const struct sio_fabric *f, uint32_t shard)
+{
+    uint64_t epoch = sio_load_relaxed(&f->shard[shard].owner_epoch) + 1;
+    sio_store_release(&f->shard[shard].owner_epoch, epoch);
+    return epoch;
+}
+
+void sio_recover_discard_posted(const struct sio_fabric *f, uint32_t shard, uint32_t vcpu, uint64_t upto)
+{
+    sio_publish(&sio_credit(f, shard, vcpu)->taken, upto);
+    sio_wake_client(&f->vcpu[vcpu]);
+}

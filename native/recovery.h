@@ -1,0 +1,17 @@
+/* What the VMM does in a dead owner's place. Only after that owner is reaped: then its words are the VMM's to write. */
+#ifndef SHARDIO_RECOVERY_H
+#define SHARDIO_RECOVERY_H
+
+#include "fabric.h"
+#include "mailbox.h"
+
+/* A vCPU's request as it stands in a mailbox. `taken`: the owner had taken it when it died. 0: there is none. */
+int sio_recover_request(const struct sio_fabric *fabric, uint32_t shard, uint32_t vcpu, struct sio_request *request, int *taken);
+/* Answers it: all-ones or dropped. */
+void sio_recover_refuse(const struct sio_fabric *fabric, uint32_t shard, uint32_t vcpu, uint64_t state);
+/* A new owner may start: its epoch. */
+uint64_t sio_recover_epoch(const struct sio_fabric *fabric, uint32_t shard);
+/* Nobody will own this shard again: what is posted to it counts as taken, so that no client waits for room. */
+void sio_recover_discard_posted(const struct sio_fabric *fabric, uint32_t shard, uint32_t vcpu, uint64_t upto);
+
+#endif

@@ -1,0 +1,88 @@
+"""Frozen values: how a machine ended, and what it has done so far. Times are in nanoseconds."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterable
+
+import msgspec
+
+from shardio.fabric import AccessStatistics, Fabric
+from shardio.vcpu import VcpuStatistics
+
+
+class ExitInfo(msgspec.Struct, frozen=True):
+    """How a machine ended.
+
+    `reason`: "exit" (a device asked; `status` is its exit status), "reset" (a device asked), "halted" (every vCPU, without
+    an in-kernel irqchip), "shutdown" (triple fault), "system event", "failed" (an exit that cannot be served: `detail` has
+    its name and the registers), "stopped" (`stop`), "error" (a process could not be started). `vcpu`: whose exit it was.
+    """
+
+    reason: str
+    status: int | None = None
+    vcpu: int | None = None
+    detail: str = ""
+
+
+class DeviceStatistics(msgspec.Struct, frozen=True):
+    """One device: its accesses over all vCPUs, how long vCPUs waited for it, and how long its handlers ran.
+
+    `writes` includes the posted ones, for which no vCPU waits; `refused` ones gave all-ones or were dropped. A string access
+    counts once.
+    """
+
+    name: str
+    shard: str
+    reads: int
+    writes: int
+    posted: int
+    refused: int
+    strings: int
+    wait_ns: int
+    wait_p50_ns: float
+    wait_p99_ns: float
+    wait_p999_ns: float
+    service_ns: int
+    service_p50_ns: float
+    service_p99_ns: float
+
+
+class ShardStatistics(msgspec.Struct, frozen=True):
+    """One shard: its process, how often it was started, and what its drain loop did."""
+
+    name: str
+    pid: int
+    spawns: int
+    served: int
+    sleeps: int
+    yields: int
+    lost_wakeups: int
+    hostile: int
+    quarantined: bool
+
+
+class MachineStatistics(msgspec.Struct, frozen=True):
+    """All of a machine, at one time."""
+
+    vcpus: tuple[VcpuStatistics, ...]
+    devices: tuple[DeviceStatistics, ...]
+    shards: tuple[ShardStatistics, ...]
+
+
+def device_statistics(fabric: Fabric, name: str, shards: Iterable[tuple[int, str]], indices: Iterable[int]) -> DeviceStatistics:
+    """Sum what every vCPU and every shard counted for a device's ranges."""
+    indices, shards = tuple(indices), tuple(shards)
+    nothing = AccessStatistics()
+    waits = functools.reduce(
+        operator.add, (fabric.waits(vcpu, index) for vcpu in range(fabric.vcpus) for index in indices), nothing)
+    service = functools.reduce(
+        operator.add, (fabric.service(shard, index) for shard, _ in shards for index in indices), nothing)
+    return DeviceStatistics(
+        name=name, shard="+".join(label for _, label in shards), reads=waits.reads, writes=waits.writes + waits.posted,
+        posted=waits.posted, refused=max(waits.refused, service.refused), strings=waits.strings, wait_ns=waits.total_ns,
+        wait_p50_ns=waits.percentile_ns(0.5), wait_p99_ns=waits.percentile_ns(0.99),
+        wait_p999_ns=waits.percentile_ns(0.999), service_ns=service.total_ns,
+        service_p50_ns=service.percentile_ns(0.5), service_p99_ns=service.percentile_ns(0.99),
+    )

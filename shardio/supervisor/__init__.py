@@ -1,0 +1,9 @@
+"""The supervisor: one thread of the VMM that starts workers and shards, watches them, and mends what dies.
+
+`loop` is the thread; `shard_process` the VMM's side of one shard; `recovery` settles what a dead shard left in flight.
+"""
+
+from shardio.supervisor.loop import Supervisor
+from shardio.supervisor.shard_process import DeviceRecord, ShardProcess
+
+__all__ = ["DeviceRecord", "ShardProcess", "Supervisor"]

@@ -1,0 +1,222 @@
+"""One shard seen from the VMM: its process, its control socket, and the devices that it must hold.
+
+Used in the supervisor's thread alone: a shard dies with the thread that spawned it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from shardio._core import lib
+from shardio.errors import MachineError, ShardError
+from shardio.fabric import Fabric
+from shardio.interrupt.backend import InterruptBackend
+from shardio.interrupt.server import InterruptServer
+from shardio.shard import protocol
+
+BATCH_BYTES = 64 * 1024
+DEATHS = 5
+DEATHS_WITHIN_S = 10.0
+
+_MAIN = "import sys; sys.path[:] = {path!r}; from shardio.shard.process import main; main({arguments})"
+
+
+class DeviceRecord:
+    """What a shard must be told to hold a device: its specification, and the descriptors that go with it."""
+
+    __slots__ = ("fds", "spec")
+
+    def __init__(self, spec: protocol.DeviceSpec, fds: Sequence[int]) -> None:
+        self.spec = spec
+        self.fds = tuple(fds)
+
+
+class ShardProcess:
+    """A shard by number and name. `stdin`: the descriptor that becomes its standard input (None: /dev/null)."""
+
+    def __init__(self, fabric: Fabric, index: int, name: str, *, stdin: int | None = None, cpu: int | None = None) -> None:
+        self.fabric = fabric
+        self.index = index
+        self.name = name
+        self.cpu = cpu
+        self.doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.control: socket.socket | None = None
+        self.interrupts: socket.socket | None = None
+        self.interrupt_server: InterruptServer | None = None
+        self.pidfd = -1
+        self.spawns = 0
+        self.deaths: deque[float] = deque(maxlen=DEATHS)
+        self.records: dict[str, DeviceRecord] = {}
+        self.serving = False
+        self.restored = False
+        """It holds all devices on its record."""
+        self.spawned_at = 0.0
+        self.quarantined = False
+        self.quitting = False
+        self._stdin = stdin
+        self._process: subprocess.Popen[bytes] | None = None
+        self._serial = 0
+        self._waiting: dict[int, Future[Any]] = {}
+
+    @property
+    def pid(self) -> int:
+        """The process's id, 0 when there is none."""
+        return self._process.pid if self._process is not None else 0
+
+    def spawn(self, backend: InterruptBackend | None) -> None:
+        """Start the process. Its predecessor must be dead and reaped. Raises `ShardError` when it cannot be started."""
+        lib.sio_recover_epoch(self.fabric.view, self.index)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        lines, their_lines = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        fds = (self.fabric.fd, self.doorbell, theirs.fileno(), their_lines.fileno())
+        arguments = f"{fds[0]}, {self.index}, {fds[1]}, {fds[2]}, {fds[3]}, {os.getpid()}"
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _MAIN.format(path=sys.path, arguments=arguments)],
+                stdin=subprocess.DEVNULL if self._stdin is None else self._stdin, pass_fds=fds,
+            )
+        except OSError as error:
+            ours.close()
+            lines.close()
+            raise ShardError(self.name, f"cannot be started: {error}", "raise the limits on processes and files") from None
+        finally:
+            theirs.close()
+            their_lines.close()
+        self.pidfd = os.pidfd_open(self._process.pid)
+        if self.cpu is not None:
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(self._process.pid, {self.cpu})
+        self.spawns += 1
+        self.spawned_at = time.monotonic()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * protocol.MAX_MESSAGE)
+        self.control, self.interrupts = ours, lines
+        self.interrupt_server = InterruptServer(backend) if backend is not None else None
+        self._send(protocol.Setup(sys.path, self.name))
+
+    def add(self, records: Sequence[DeviceRecord]) -> Future[Any]:
+        """Give devices to the shard: the future is done when it holds them all. Messages hold what fits."""
+        last: Future[Any] = Future()
+        last.set_result(None)
+        for batch in _batches(records):
+            last = self.request(*_message(batch))
+        for record in records:
+            self.records[record.spec.name] = record
+        return last
+
+    def request(self, make: Callable[[int], Any], fds: Sequence[int] = ()) -> Future[Any]:
+        """Send what `make(serial)` gives; the future ends with the shard's answer, or a `ShardError` when it dies."""
+        future: Future[Any] = Future()
+        self._serial += 1
+        self._waiting[self._serial] = future
+        try:
+            self._send(make(self._serial), fds)
+        except OSError as error:
+            del self._waiting[self._serial]
+            future.set_exception(ShardError(self.name, f"cannot be reached: {error}", "see why it died in its log"))
+        return future
+
+    def serve(self) -> None:
+        """Let it drain its rings."""
+        self._send(protocol.Serve())
+        self.serving = True
+
+    def answered(self, done: protocol.Done) -> None:
+        """The shard's answer to a request; one that nobody waits for is ignored."""
+        future = self._waiting.pop(done.serial, None)
+        if future is None:
+            return
+        if done.error is None:
+            future.set_result(done.result)
+        else:
+            future.set_exception(MachineError(f"shard {self.name}: {done.error}", done.cure))
+
+    def quit(self) -> None:
+        """Ask it to detach its devices and end."""
+        self.quitting = True
+        with contextlib.suppress(OSError):
+            self._send(protocol.Quit())
+
+    def kill(self) -> None:
+        """SIGKILL, where there is a process."""
+        if self.pidfd >= 0:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def reap(self) -> int | None:
+        """Collect a dead process: its return code (negative: a signal); None when it lives, or there is none."""
+        if self._process is None or (code := self._process.poll()) is None:
+            return None
+        self._process = None
+        self.serving = False
+        os.close(self.pidfd)
+        self.pidfd = -1
+        self.deaths.append(time.monotonic())
+        for sock in (self.control, self.interrupts):
+            if sock is not None:
+                sock.close()
+        self.control = self.interrupts = None
+        if self.interrupt_server is not None:
+            self.interrupt_server.close()
+            self.interrupt_server = None
+        for future in self._waiting.values():
+            future.set_exception(ShardError(self.name, f"died ({_cause(code)}) before it answered", "see its log"))
+        self._waiting.clear()
+        return code
+
+    @property
+    def dies_too_often(self) -> bool:
+        """Whether it has died 5 times within 10 s."""
+        return len(self.deaths) == DEATHS and self.deaths[-1] - self.deaths[0] < DEATHS_WITHIN_S
+
+    def close(self) -> None:
+        """Let the doorbell go; the process must be reaped. Idempotent."""
+        if self.doorbell >= 0:
+            os.close(self.doorbell)
+            self.doorbell = -1
+
+    def _send(self, message: protocol.ToShard, fds: Sequence[int] = ()) -> None:
+        if self.control is None:
+            raise OSError("it has no process")
+        protocol.send(self.control, message, fds)
+
+
+def _cause(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+
+
+def _batches(records: Sequence[DeviceRecord]) -> list[list[DeviceRecord]]:
+    batches: list[list[DeviceRecord]] = []
+    size = fds = 0
+    for record in records:
+        weight = len(record.spec.factory) + 200 + 60 * len(record.spec.ranges)
+        if not batches or size + weight > BATCH_BYTES or fds + len(record.fds) > protocol.MAX_FDS:
+            batches.append([])
+            size = fds = 0
+        batches[-1].append(record)
+        size += weight
+        fds += len(record.fds)
+    return batches
+
+
+def _message(batch: Sequence[DeviceRecord]) -> tuple[Callable[[int], protocol.AddDevices], list[int]]:
+    """The devices with their descriptors' places shifted to where they are in this message."""
+    fds: list[int] = []
+    specs: list[protocol.DeviceSpec] = []
+    for record in batch:
+        base = len(fds)
+        spec = record.spec
+        specs.append(protocol.DeviceSpec(
+            spec.name, spec.factory, spec.ranges, spec.trigger + base if spec.trigger >= 0 else -1,
+            spec.memory + base if spec.memory >= 0 else -1, spec.memory_size,
+        ))
+        fds.extend(record.fds)
+    return (lambda serial: protocol.AddDevices(serial, specs)), fds
