@@ -1,4 +1,7 @@
-"""What made a vCPU leave the guest: the run page's exit, typed, with the names of <linux/kvm.h>."""
+"""What made a vCPU leave the guest: the run page's exit, typed, with the names of <linux/kvm.h>.
+
+The `data` of an exit is the run page itself: valid until the vCPU runs again, and never after it is closed.
+"""
 
 from __future__ import annotations
 

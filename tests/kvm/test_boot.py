@@ -101,3 +101,12 @@ def test_an_impossible_entry_is_refused(mode, entry, said):
 def test_ram_that_ends_below_the_boot_tables_is_refused():
     with tiny_vmm(memory=0x9_0000) as vmm, pytest.raises(MemoryAccessError):
         set_entry(vmm.vcpus[0], vmm.memory, "protected", 0x1000)
+
+
+def test_without_an_irqchip_each_vcpu_begins_at_its_own_entry():
+    with tiny_vmm(vcpus=2, irqchip=False) as vmm:
+        vmm.memory.write(0x1000, OUT_AL)
+        for number, vcpu in enumerate(vmm.vcpus):
+            set_entry(vcpu, vmm.memory, "real", 0x1000, {"rax": number + 1})
+        found = [vcpu.run() for vcpu in vmm.vcpus]
+        assert [bytes(each.data) for each in found] == [b"\x01", b"\x02"]
