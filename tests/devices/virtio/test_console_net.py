@@ -1,0 +1,312 @@
+"""`shardio.devices.virtio.console`, `net` and `link`: bytes and frames between a driver and the host's
+side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shardio.devices.virtio import (
+    BackendError,
+    Net,
+    VirtioError,
+    VirtioMmio,
+    VirtioMmioConsole,
+    VirtioMmioNet,
+    mmio,
+)
+from shardio.devices.virtio.link import SocketLink
+from shardio.devices.virtio.net import HEADER_SIZE, parse_mac
+from shardio.memory import GuestMemory
+from tests.devices.virtio.guest import Host, MmioGuest, until
+
+RECEIVE, TRANSMIT = 0, 1
+HEADER = bytes(HEADER_SIZE)
+RECEIVED_HEADER = bytes(10) + b"\x01\x00"
+
+
+@asynccontextmanager
+async def started(device: VirtioMmio) -> AsyncIterator[MmioGuest]:
+    with GuestMemory(0x800000) as memory:
+        device.attach(Host(memory, asyncio.get_running_loop()))
+        guest = MmioGuest(device, memory)
+        guest.start()
+        yield guest
+        device.detach()
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(test())
+
+
+# -- console --------------------------------------------------------------------------------------------
+
+
+def test_output_reaches_the_host_in_order(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with started(VirtioMmioConsole(output=f"file:{tmp_path / 'out'}")) as guest:
+            guest.queues[TRANSMIT].add([b"hello ", b"shard"])
+            guest.queues[TRANSMIT].add([b"\n" * 10000])
+            guest.notify(TRANSMIT)
+            assert len(await guest.collected(TRANSMIT, 2)) == 2
+        assert (tmp_path / "out").read_bytes() == b"hello shard" + b"\n" * 10000
+
+    run(test)
+
+
+def test_input_waits_for_a_buffer_and_fills_it() -> None:
+    async def test() -> None:
+        reader, writer = os.pipe()
+        device = VirtioMmioConsole(source=f"fd:{reader}", output="null")
+        async with started(device) as guest:
+            os.write(writer, b"typed")
+            await asyncio.sleep(0)
+            guest.queues[RECEIVE].add(writable=[3])
+            guest.queues[RECEIVE].add(writable=[16])
+            guest.notify(RECEIVE)
+            done = await guest.collected(RECEIVE, 2)
+            assert [content[:written] for _, written, content in done] == [b"typ", b"ed"]
+        os.close(reader)
+        os.close(writer)
+
+    run(test)
+
+
+def test_input_that_comes_later_finds_the_buffer() -> None:
+    async def test() -> None:
+        reader, writer = os.pipe()
+        async with started(VirtioMmioConsole(source=f"fd:{reader}", output="null")) as guest:
+            guest.queues[RECEIVE].add(writable=[16])
+            guest.notify(RECEIVE)
+            await asyncio.sleep(0)
+            os.write(writer, b"x")
+            [(_, written, content)] = await guest.collected(RECEIVE, 1)
+            assert content[:written] == b"x"
+        os.close(reader)
+        os.close(writer)
+
+    run(test)
+
+
+def test_a_full_host_side_holds_the_driver_back() -> None:
+    async def test() -> None:
+        reader, writer = os.pipe()
+        async with started(VirtioMmioConsole(output=f"fd:{writer}")) as guest:
+            total = 2 << 20  # more than the output's backlog may hold
+            for _ in range(4):
+                guest.queues[TRANSMIT].add([bytes(total // 8)] * 2)
+            guest.notify(TRANSMIT)
+            got = 0
+            os.set_blocking(reader, False)
+
+            def drain() -> bool:
+                nonlocal got
+                try:
+                    got += len(os.read(reader, 1 << 16))
+                except BlockingIOError:
+                    return False
+                return got == total
+
+            await until(drain)
+            assert len(await guest.collected(TRANSMIT, 4)) == 4
+        os.close(reader)
+        os.close(writer)
+
+    run(test)
+
+
+def test_an_emergency_write_needs_no_queue(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with started(VirtioMmioConsole(output=f"file:{tmp_path / 'out'}")) as guest:
+            guest.set(mmio.STATUS, 0)
+            guest.device.write(mmio.CONFIG + 8, 4, ord("!"))
+        assert (tmp_path / "out").read_bytes() == b"!"
+
+    run(test)
+
+
+def test_the_configuration_tells_the_size() -> None:
+    device = VirtioMmioConsole(output="null", columns=132, rows=43)
+
+    assert (device.read(mmio.CONFIG, 2), device.read(mmio.CONFIG + 2, 2)) == (132, 43)
+    device.detach()
+
+
+# -- net ------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def pair() -> AsyncIterator[tuple[MmioGuest, MmioGuest]]:
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    left, right = (VirtioMmio(Net(SocketLink(end))) for end in ends)
+    async with started(left) as one, started(right) as other:
+        yield one, other
+
+
+def test_a_frame_goes_from_guest_to_guest() -> None:
+    async def test() -> None:
+        async with pair() as (one, other):
+            other.queues[RECEIVE].add(writable=[2048])
+            other.notify(RECEIVE)
+            one.queues[TRANSMIT].add([HEADER, b"frame" * 20])
+            one.notify(TRANSMIT)
+            [(_, written, content)] = await other.collected(RECEIVE, 1)
+            assert content[:written] == RECEIVED_HEADER + b"frame" * 20
+            assert len(await one.collected(TRANSMIT, 1)) == 1
+
+    run(test)
+
+
+def test_frames_wait_in_the_link_while_the_driver_has_no_buffer() -> None:
+    async def test() -> None:
+        async with pair() as (one, other):
+            for number in range(3):
+                one.queues[TRANSMIT].add([HEADER + bytes([number]) * 60])
+            one.notify(TRANSMIT)
+            await one.collected(TRANSMIT, 3)
+            await asyncio.sleep(0)
+            for _ in range(3):
+                other.queues[RECEIVE].add(writable=[128])
+            other.notify(RECEIVE)
+            done = await other.collected(RECEIVE, 3)
+            assert [content[12] for _, _, content in done] == [0, 1, 2]
+
+    run(test)
+
+
+def test_many_frames_arrive_in_order_through_a_link_that_fills() -> None:
+    async def test() -> None:
+        async with pair() as (one, other):
+            received: list[int] = []
+            sent = 0
+
+            def send() -> None:
+                nonlocal sent
+                one.queues[TRANSMIT].collect()
+                while one.queues[TRANSMIT].free and sent < 200:
+                    one.queues[TRANSMIT].add([HEADER + bytes([sent]) * 9000])
+                    sent += 1
+                one.notify(TRANSMIT)
+
+            def link_is_full() -> bool:
+                send()
+                return one.device.virtio._sending is not None  # type: ignore[attr-defined]
+
+            def all_received() -> bool:
+                send()
+                received.extend(content[12] for _, _, content in other.queues[RECEIVE].collect())
+                while other.queues[RECEIVE].free:
+                    other.queues[RECEIVE].add(writable=[9100])
+                other.notify(RECEIVE)
+                return len(received) == 200
+
+            await until(link_is_full)
+            await until(all_received)
+            assert received == list(range(200))
+
+    run(test)
+
+
+def test_a_frame_longer_than_the_buffer_is_dropped() -> None:
+    async def test() -> None:
+        async with pair() as (one, other):
+            other.queues[RECEIVE].add(writable=[64])
+            other.notify(RECEIVE)
+            for size in (100, 40):
+                one.queues[TRANSMIT].add([HEADER, bytes(size)])
+            one.notify(TRANSMIT)
+            [(_, written, _)] = await other.collected(RECEIVE, 1)
+            assert written == HEADER_SIZE + 40
+            assert other.device.virtio.dropped == 1  # type: ignore[attr-defined]
+
+    run(test)
+
+
+@pytest.mark.parametrize("readable", [[b"short"], [HEADER], [HEADER, bytes(0x18000)]])
+def test_what_is_no_frame_is_dropped(readable: list[bytes]) -> None:
+    async def test() -> None:
+        async with pair() as (one, _):
+            one.queues[TRANSMIT].add(readable)
+            one.notify(TRANSMIT)
+            assert len(await one.collected(TRANSMIT, 1)) == 1
+            assert one.device.virtio.dropped == 1  # type: ignore[attr-defined]
+
+    run(test)
+
+
+def test_a_closed_far_end_is_an_unplugged_cable() -> None:
+    async def test() -> None:
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        link = SocketLink(near)
+        async with started(VirtioMmio(Net(link))) as guest:
+            far.close()
+            guest.queues[RECEIVE].add(writable=[2048])
+            guest.notify(RECEIVE)
+            await until(lambda: link.closed)
+            guest.queues[TRANSMIT].add([HEADER, b"frame"])
+            guest.notify(TRANSMIT)
+            await guest.collected(TRANSMIT, 1)
+            assert link.dropped == 1
+
+    run(test)
+
+
+def test_a_cable_of_two_addresses_survives_a_restart_of_one_end(tmp_path: Path) -> None:
+    async def test() -> None:
+        here, there = str(tmp_path / "here"), str(tmp_path / "there")
+        async with started(VirtioMmioNet(local=here, peer=there)) as guest:
+            for turn in range(2):
+                guest.queues[RECEIVE].add(writable=[256])
+                guest.notify(RECEIVE)
+                async with started(VirtioMmioNet(local=there, peer=here)) as other:
+                    other.queues[TRANSMIT].add([HEADER, bytes([turn]) * 60])
+                    other.notify(TRANSMIT)
+                    [(_, _, content)] = await guest.collected(RECEIVE, 1)
+                    assert content[12] == turn
+        assert os.listdir(tmp_path) == []
+
+    run(test)
+
+
+def test_a_stale_socket_is_replaced_and_a_file_is_not(tmp_path: Path) -> None:
+    stale, file = tmp_path / "stale", tmp_path / "file"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as left_behind:
+        left_behind.bind(str(stale))
+    file.write_bytes(b"precious")
+
+    VirtioMmioNet(local=str(stale), peer="@nobody").detach()
+
+    with pytest.raises(BackendError, match="local address"):
+        VirtioMmioNet(local=str(file), peer="@nobody")
+    assert file.read_bytes() == b"precious"
+
+
+def test_the_configuration_tells_address_status_and_mtu() -> None:
+    device = VirtioMmioNet(mac="52:54:00:00:00:07", local="@shardio-test-a", peer="@shardio-test-b", mtu=9000)
+
+    config = device.virtio.config()
+    device.detach()
+
+    assert config == bytes.fromhex("525400000007") + b"\x01\x00\x01\x00" + (9000).to_bytes(2, "little")
+
+
+@pytest.mark.parametrize("text", ["", "52:54:00:00:00", "01:00:00:00:00:00", "zz:54:00:00:00:01"])
+def test_no_unicast_address_is_refused(text: str) -> None:
+    with pytest.raises(VirtioError, match="MAC"):
+        parse_mac(text)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"tap": "t", "local": "a", "peer": "b"}, {"local": "a"}, {"tap": "t", "peer": "b"}]
+)
+def test_a_net_has_exactly_one_host_side(options: dict[str, str]) -> None:
+    with pytest.raises(VirtioError, match="either tap"):
+        VirtioMmioNet(**options)  # type: ignore[arg-type]
