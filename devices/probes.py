@@ -151,6 +151,15 @@ class ProbeFailure(ShardioError):
         self.direction, self.offset, self.size = direction, offset, size
 
 
+class FailingState(msgspec.Struct):
+    """The value that `Failing` holds and its three counts."""
+
+    value: int
+    accesses: int
+    failures: int
+    eligible: int
+
+
 class Failing(MutDevicePio, MutDeviceMmio):
     """Raises `ProbeFailure` on its accesses; those that do not fail act as `Echo`'s at offset 0.
 
@@ -182,6 +191,15 @@ class Failing(MutDevicePio, MutDeviceMmio):
         """Keep `value`, or raise ProbeFailure and keep the old one."""
         self._count(self.writes, "write", offset, size)
         self._value = value
+
+    def snapshot(self) -> FailingState:
+        """The value and the counts."""
+        return FailingState(self._value, self.accesses, self.failures, self._eligible)
+
+    def restore(self, state: FailingState) -> None:
+        """Go on from `state`."""
+        self._value, self.accesses = state.value, state.accesses
+        self.failures, self._eligible = state.failures, state.eligible
 
     def _count(self, may_fail: bool, direction: str, offset: int, size: int) -> None:
         self.accesses += 1

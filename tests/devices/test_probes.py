@@ -105,9 +105,13 @@ def test_failing_every_third_access():
     failing = Failing(every=3)
     failing.write(0, 1, 5)
     assert failing.read(0, 1) == 5
-    with pytest.raises(ProbeFailure):
-        failing.read(0, 1)
-    assert failing.read(0, 1) == 5
+    successor = Failing(every=3)
+    successor.restore(failing.snapshot())
+    for each in (failing, successor):
+        with pytest.raises(ProbeFailure):
+            each.read(0, 1)
+        assert each.read(0, 1) == 5
+        assert (each.accesses, each.failures) == (4, 1)
 
 
 @pytest.mark.parametrize(
