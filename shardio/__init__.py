@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from shardio.kvm import Kvm as Kvm
     from shardio.kvm import Vcpu as Vcpu
     from shardio.kvm import Vm as Vm
+    from shardio.machine import DeviceHandle as DeviceHandle
+    from shardio.machine import DeviceStatistics as DeviceStatistics
+    from shardio.machine import ExitInfo as ExitInfo
     from shardio.machine import Machine as Machine
+    from shardio.machine import MachineStatistics as MachineStatistics
+    from shardio.machine import ShardStatistics as ShardStatistics
     from shardio.memory import GuestMemory as GuestMemory
     from shardio.memory import MemoryRegion as MemoryRegion
     from shardio.shard.process import Shard as Shard
@@ -36,6 +41,11 @@ __version__ = "0.1.0"
 # What is imported on first use: public name -> module. A name here has its line for type checkers above.
 _LAZY = {
     "Machine": "shardio.machine",
+    "DeviceHandle": "shardio.machine",
+    "DeviceStatistics": "shardio.machine",
+    "ExitInfo": "shardio.machine",
+    "MachineStatistics": "shardio.machine",
+    "ShardStatistics": "shardio.machine",
     "Kvm": "shardio.kvm",
     "Vm": "shardio.kvm",
     "Vcpu": "shardio.kvm",
