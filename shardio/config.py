@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from shardio import pc
+from shardio.device import answers
 from shardio.errors import ConfigError, InvalidRange
 from shardio.options import check_options, listed, load_device_class, nearest
 from shardio.options import parse_size as parse_size  # the configuration's own word for it
@@ -166,7 +167,11 @@ def device_config(table: Mapping[str, Any], where: str) -> DeviceConfig:
     check_options(device_class, options, where, DEVICE_KEYS)
     if (device.pio is None) == (device.mmio is None):
         raise ConfigError(where, "its range has no base, or two", "give one of pio and mmio")
-    size = device.size or getattr(device_class, "mmio_size" if device.pio is None else "pio_size", None)
+    space = "mmio" if device.pio is None else "pio"
+    if not (answers(device_class, space) or getattr(device_class, "native_handler", None)):
+        cure = f"place it in the other space, or give it {space}_read and {space}_write"
+        raise ConfigError(where, f"{device_class.__qualname__} has no handlers for {space}", cure)
+    size = device.size or getattr(device_class, f"{space}_size", None)
     if not isinstance(size, int):
         raise ConfigError(where, "no size", "add `size = ...`, the bytes of its range")
     placed: DeviceConfig = msgspec.structs.replace(device, size=size, options=options)

@@ -13,14 +13,16 @@ from shardio.config import (
     DEVICE_KEYS,
     MACHINE_KEYS,
     MachineConfig,
+    build,
     find_firmware,
     load_config,
     machine_config,
     parse_size,
 )
 from shardio.device import MutDeviceMmio, MutDevicePio
-from shardio.errors import ConfigError
+from shardio.errors import ConfigError, ImageError
 from shardio.options import check_options, load_device_class
+from shardio.range import PioRange
 
 
 class Lamp(MutDevicePio, MutDeviceMmio):
@@ -39,6 +41,12 @@ class Lamp(MutDevicePio, MutDeviceMmio):
         lens: Path | range | None = None,
     ) -> None:
         self.options = (colour, level, ratio, steps, blink, when, lens)
+
+    def read(self, offset: int, size: int) -> int:
+        return 0
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        return
 
 
 class Needy:
@@ -187,6 +195,7 @@ def test_refused_machine(machine: dict[str, object], parts: list[str]) -> None:
         (lamp(pio=-1), ["leaves the PIO space"]),
         ({"type": LAMP, "mmio": (1 << 64) - 1, "size": 2}, ["leaves the MMIO space"]),
         ({"type": LAMP, "mmio": 0x1000, "size": 16}, ["guest RAM", "0xd0000000"]),
+        ({"type": f"{__name__}:AnyOptions", "pio": 1, "size": 1}, ["has no handlers for pio", "pio_read"]),
         (lamp(policy="retry"), ["policy", "retry"]),
         (lamp(replicas=0), ["replicas"]),
         (lamp(irq="four"), ["irq", '"four" is no number']),
@@ -299,3 +308,31 @@ def test_every_key_is_in_the_manual(key: str) -> None:
     manual = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text()
 
     assert f"| `{key}`" in manual or f"or `{key}` |" in manual
+
+
+@pytest.mark.kvm
+def test_machine_is_built_as_the_file_says(tmp_path: Path) -> None:
+    (tmp_path / "guest.bin").write_bytes(b"\xf4")
+    config = machine_config(
+        {
+            "machine": {"image": "guest.bin", "vcpus": 2, "memory": "8M", "pin": False, "hang_deadline": 2.5},
+            "device": [lamp(name="lamp", shard="hall", posted=True, policy="fail", colour="red")],
+        },
+        where="m.toml",
+        folder=tmp_path,
+    )
+
+    with build(config) as machine:
+        handle = machine._handles["lamp"]
+
+    assert (machine.vcpus, machine.memory.size) == (2, 8 << 20)
+    assert (handle.request.shard, handle.request.posted, handle.request.policy) == ("hall", True, "fail")
+    assert handle.spans == (PioRange(0x300, 4),)
+
+
+@pytest.mark.kvm
+def test_machine_that_cannot_be_built_leaves_nothing(tmp_path: Path) -> None:
+    config = machine_config({"machine": {"image": "none.bin"}}, where="m.toml", folder=tmp_path)
+
+    with pytest.raises(ImageError, match=r"none\.bin"):
+        build(config)

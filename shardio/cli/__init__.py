@@ -7,6 +7,7 @@ line to `COMMANDS`. Whatever a user can get wrong ends as one line on standard e
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -19,6 +20,14 @@ from shardio.errors import ShardioError
 from shardio.options import nearest
 
 EXIT_USER_ERROR = 2
+# What a system call lacked, where the library has not said it in its own words.
+CURES = {
+    errno.EMFILE: "raise the limit on open files: ulimit -n 1024",
+    errno.ENFILE: "raise the host's limit on open files: sysctl fs.file-max",
+    errno.ENOMEM: "free memory on the host, or give the guest less",
+    errno.ENOSPC: "free space in /dev/shm, or raise its size",
+    errno.EAGAIN: "raise the limit on processes: ulimit -u",
+}
 
 
 class Command(NamedTuple):
@@ -58,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return complain(what, "correct the path, or its permissions")
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+        return complain(what, CURES.get(error.errno or 0, "correct the path, or its permissions"))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return status

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
 STDIN = 0
 COMMAND_LINE = "command line"
-# Ends of a machine that need no status of the guest's to be a success.
-ORDERLY = {"shutdown", "reset", "halt", "stopped"}
+# Ends that the guest chose, and so successes without a status of its own. The others get a line.
+QUIET_ENDS = {"reset", "halted", "stopped"}
+ORDERLY_ENDS = {*QUIET_ENDS, "shutdown", "system event"}
 # One key=value of --device; a comma inside quotes or brackets does not end it.
 DEVICE_PART = re.compile(r"""(?:[^,"\[]|"(?:\\.|[^"\\])*"|\[[^\]]*\])+""")
 
@@ -133,23 +134,23 @@ def exit_status(ended: ExitInfo | None, stop: StopRequests) -> int:
         return 0
     if ended.status is not None:
         return ended.status
-    if ended.reason in ORDERLY:
-        return 0
-    which = "" if ended.vcpu is None else f"vCPU {ended.vcpu}: "
-    text = " ".join(f"shardio: {which}{ended.reason}: {ended.detail}".split())
-    print(text, file=sys.stderr, flush=True)
-    return 1
+    if ended.reason not in QUIET_ENDS:
+        which = "" if ended.vcpu is None else f"vCPU {ended.vcpu}: "
+        more = f": {ended.detail}" if ended.detail else ""
+        print(" ".join(f"shardio: {which}{ended.reason}{more}".split()), file=sys.stderr, flush=True)
+    return 0 if ended.reason in ORDERLY_ENDS else 1
 
 
 def _run(vm: Machine, stop: StopRequests) -> ExitInfo | None:
-    """Runs the machine to its end; None when it was stopped from outside."""
+    """Runs the machine to its end and stops it; None when it was stopped from outside."""
     try:
         with stop.armed():
             vm.start()
-            return vm.wait()
+            ended = vm.wait()
     except StopRequested:
-        vm.stop()
-        return None
+        ended = None
+    vm.stop()
+    return ended
 
 
 def _machine_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -1,0 +1,248 @@
+"""`shardio run` from outside, on real KVM: what the guest says, how it ends, and what is left: nothing."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.guests.build import guest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SHARDIO = [sys.executable, "-m", "shardio"]
+SEABIOS = Path("/usr/share/seabios/bios.bin")
+HELLO = b"Hello from the guest"
+
+pytestmark = [pytest.mark.kvm, pytest.mark.timeout(60)]
+
+isolated = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("setpriv"),
+    reason="needs root and util-linux's unshare and setpriv, for a mount namespace of its own",
+)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """The hello guest; it ends with status 42 from a raw exit port."""
+    file = tmp_path / "hello.bin"
+    file.write_bytes(guest("hello", EXIT_CODE=42))
+    return file
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path) -> Path:
+    """A guest that says READY and runs on for ever."""
+    file = tmp_path / "sleeper.bin"
+    code = b"".join(b"\xb0" + bytes([char]) + b"\xee" for char in b"READY")
+    file.write_bytes(b"\xba\xf8\x03" + code + b"\xf4\xeb\xfd")
+    return file
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """Ours, with the tree importable from any folder."""
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def shardio(
+    *words: object, environment: dict[str, str], before: str = ""
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs the command to its end; `before` is shell text to run first, in a mount namespace of its own."""
+    command = [*SHARDIO, *map(str, words)]
+    if before:
+        command = ["unshare", "-m", "sh", "-c", f'{before}; exec "$@"', "sh", *command]
+    return subprocess.run(
+        command, env=environment, capture_output=True, stdin=subprocess.DEVNULL, check=False
+    )
+
+
+def read_until(fd: int, text: bytes) -> bytes:
+    """What comes from `fd` up to and with `text`; the test's time limit bounds the wait."""
+    got = b""
+    while text not in got:
+        got += os.read(fd, 4096)
+    return got
+
+
+def is_one_error(output: bytes, *parts: str) -> bool:
+    """Whether the output is one error line with a cure and all the parts."""
+    text = output.decode()
+    shaped = text.startswith("shardio: error: ") and text.endswith(")\n") and text.count("\n") == 1
+    return shaped and all(part in text for part in parts)
+
+
+def test_hello(image: Path, environment: dict[str, str]) -> None:
+    done = shardio("run", "--image", image, "--entry", "0x1000", environment=environment)
+
+    assert HELLO in done.stdout
+    assert done.returncode == 42 << 1 | 1
+    assert b"com1" in done.stderr
+    assert b"exit" in done.stderr
+
+
+def test_configuration_file(image: Path, environment: dict[str, str]) -> None:
+    file = image.with_name("machine.toml")
+    file.write_text(
+        """
+        [machine]
+        image = "hello.bin"
+        [[device]]
+        type = "shardio.devices:Uart16550"
+        pio = 0x3f8
+        irq = 4
+        shard = "serial"
+        [[device]]
+        type = "shardio.devices:ExitPort"
+        pio = 0xf4
+        raw = true
+        """
+    )
+
+    done = shardio("run", file, environment=environment)
+
+    assert (HELLO in done.stdout, done.returncode) == (True, 42)
+    assert b"serial" in done.stderr
+
+
+def test_device_beside_the_file_is_found(image: Path, environment: dict[str, str]) -> None:
+    image.with_name("my_end.py").write_text(
+        "from shardio.devices import ExitPort\n\n\nclass MyEnd(ExitPort):\n    pass\n"
+    )
+    file = image.with_name("machine.toml")
+    file.write_text('[machine]\nimage = "hello.bin"\n[[device]]\ntype = "my_end:MyEnd"\npio = 0xf4\n')
+
+    done = shardio("run", file, "--quiet", environment=environment)
+
+    assert (done.returncode, done.stderr) == (85, b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_stops_the_machine(sleeper: Path, environment: dict[str, str], number: signal.Signals) -> None:
+    command = [*SHARDIO, "run", "--image", str(sleeper), "--quiet"]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        read_until(process.stdout.fileno(), b"READY")
+        process.send_signal(number)
+        _, errors = process.communicate()
+
+    assert (process.returncode, errors) == (128 + number, b"")
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    """The two ends of a pseudo-terminal: the user's and the program's."""
+    user, program = pty.openpty()
+    yield user, program
+    os.close(user)
+    os.close(program)
+
+
+def test_escape_leaves_and_gives_the_terminal_back(
+    sleeper: Path, environment: dict[str, str], terminal: tuple[int, int]
+) -> None:
+    user, program = terminal
+    before = termios.tcgetattr(program)
+    # setsid -c makes the pseudo-terminal the controlling one, as a login does.
+    command = ["setsid", "-c", *SHARDIO, "run", "--image", str(sleeper)]
+    with subprocess.Popen(command, env=environment, stdin=program, stdout=program, stderr=program) as process:
+        read_until(user, b"READY")
+        during = termios.tcgetattr(program)
+        os.write(user, b"\x01h")
+        read_until(user, b"Ctrl-a x")
+        os.write(user, b"\x01x")
+        table = read_until(user, b"waiting %")
+        status = process.wait()
+
+    assert not during[3] & (termios.ICANON | termios.ECHO)
+    assert b"vCPU" in table
+    assert (status, termios.tcgetattr(program)) == (0, before)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"), [(None, "No such file"), (b"", "empty")]
+)
+def test_bad_image(tmp_path: Path, environment: dict[str, str], content: bytes | None, part: str) -> None:
+    file = tmp_path / "image.bin"
+    [file.write_bytes(each) for each in (content,) if each is not None]
+
+    done = shardio("run", "--image", file, environment=environment)
+
+    assert done.returncode == 2
+    assert is_one_error(done.stderr, str(file), part), done.stderr
+
+
+def test_image_larger_than_memory(tmp_path: Path, environment: dict[str, str]) -> None:
+    file = tmp_path / "image.bin"
+    file.write_bytes(bytes(2 << 20))
+
+    done = shardio("run", "--image", file, "--memory", "1M", environment=environment)
+
+    assert done.returncode == 2
+    assert is_one_error(done.stderr, str(file)), done.stderr
+
+
+def test_device_that_cannot_be_made(image: Path, environment: dict[str, str]) -> None:
+    device = "shardio.devices:Uart16550,pio=0x2f8,output=nowhere"
+
+    done = shardio("run", "--image", image, "--device", device, environment=environment)
+
+    assert done.returncode == 2
+    assert is_one_error(done.stderr, "nowhere", '"stdout"'), done.stderr
+
+
+@isolated
+def test_full_shared_memory(image: Path, environment: dict[str, str]) -> None:
+    full = "mount -t tmpfs -o size=64k tmpfs /dev/shm"
+
+    done = shardio("run", "--image", image, environment=environment, before=full)
+
+    assert done.returncode == 2
+    assert is_one_error(done.stderr, "/dev/shm"), done.stderr
+
+
+@isolated
+def test_kvm_without_permission(image: Path, environment: dict[str, str]) -> None:
+    barrier = image.with_name("kvm")
+    barrier.write_bytes(b"")
+    barrier.chmod(0)
+    drop = "setpriv --bounding-set=-dac_override,-dac_read_search"
+    forbid = f'mount --bind {barrier} /dev/kvm; set -- {drop} "$@"'
+
+    done = shardio("run", "--image", image, environment=environment, before=forbid)
+
+    assert done.returncode == 2
+    assert is_one_error(done.stderr, "/dev/kvm", "Permission denied", "group"), done.stderr
+
+
+def test_too_few_file_descriptors(image: Path, environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -n 24; exec "$@"', "sh", *SHARDIO, "run", "--image", str(image), "--vcpus", "4"],
+        env=environment, capture_output=True, stdin=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 2
+    assert is_one_error(done.stderr, "open files", "ulimit -n"), done.stderr
+
+
+@pytest.mark.skipif(not SEABIOS.exists(), reason=f"{SEABIOS} is missing: apt-get install seabios")
+def test_seabios_from_the_command_line(environment: dict[str, str]) -> None:
+    command = [*SHARDIO, "run", "--firmware", "bios.bin", "--vcpus", "2", "--shards", "2"]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        text = read_until(process.stdout.fileno(), b"No bootable device.")
+        process.terminate()
+        process.communicate()
+
+    assert b"Found 2 cpu(s) max supported 2 cpu(s)" in text
