@@ -213,6 +213,7 @@ class Machine:
         for worker in supervisor.workers:
             supervisor.call(lambda worker=worker: supervisor.start_worker(worker))  # type: ignore[misc]
         self._running_since = time.monotonic_ns()
+        supervisor.call(supervisor.keep_spare)
 
     def pause(self, timeout: float = ACCESS_TIMEOUT_S) -> None:
         """Park every vCPU between two exits, its last access complete. Raises `MachineError` after `timeout` seconds."""
@@ -304,13 +305,13 @@ class Machine:
         self._fabric = Fabric.create(vcpus=self.vcpus, shards=shard_room, ranges=min(ranges, lib.SIO_MAX_RANGES))
         self._placement, self._routes = placement, AddressMap(self._fabric)
         supervisor = self._supervisor = Supervisor(self._fabric, self._routes, self._policy, self._on_event,
-                                                   hang_deadline=self._hang_deadline, backend=self._backend)
+                                                   hang_deadline=self._hang_deadline, backend=self._backend, stdin=self._stdin)
         worker_cpus, shard_cpus = pins(self._pin, self.vcpus, len(placement.names))
         for number, name in enumerate(placement.names):
-            supervisor.shards.append(ShardProcess(self._fabric, number, name, stdin=self._stdin, cpu=shard_cpus[number]))
+            supervisor.shards.append(ShardProcess(self._fabric, number, name, cpu=shard_cpus[number]))
         # A worker rings doorbells of shards to come, too: each has one from the start.
         for number in range(len(placement.names), shard_room):
-            supervisor.shards.append(ShardProcess(self._fabric, number, f"spare{number}", stdin=self._stdin))
+            supervisor.shards.append(ShardProcess(self._fabric, number, f"spare{number}"))
         doorbells = {shard.index: shard.doorbell for shard in supervisor.shards}
         for vcpu, cpu in zip(self._vm.vcpus, worker_cpus, strict=True):
             supervisor.workers.append(VcpuWorker(vcpu, self._fabric, doorbells, supervisor.state_event, cpu))

@@ -1,7 +1,8 @@
 """The main of a shard process: attaches the fabric, takes orders from the VMM, runs the event loop until told to quit.
 
-Started by `shardio.supervisor` as `python -c ... process.main()` with the descriptors of the fabric, the doorbell and two
-sockets inherited. Ends when the control socket closes; dies with the VMM's supervisor thread (PR_SET_PDEATHSIG).
+Started by `shardio.supervisor` as `python -c ... process.main()` with two sockets inherited; `Setup` says which shard it is
+and brings the fabric, so a warm spare can wait for that. Ends when the control socket closes; dies with the VMM's
+supervisor thread (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -65,8 +66,6 @@ class Shard:
         match message:
             case None | protocol.Quit():
                 self.loop.stop()
-            case protocol.Setup():
-                _adopt(message)
             case protocol.Serve():
                 self.runtime.serve()
             case protocol.AddDevices():
@@ -168,20 +167,19 @@ class Shard:
         protocol.send(self.control, protocol.HandlerFailed(name, text))
 
 
-def _adopt(setup: protocol.Setup) -> None:
-    """Find modules as the VMM's program does."""
-    sys.path[:] = setup.sys_path
-    logging.basicConfig(format=f"shardio shard {setup.shard}: %(levelname)s: %(message)s")
-
-
-def main(fabric_fd: int, shard: int, doorbell: int, control_fd: int, interrupt_fd: int, parent: int) -> None:
-    """Run as a shard. `parent`: the VMM's pid. The descriptors become this process's own."""
+def main(control_fd: int, interrupt_fd: int, parent: int) -> None:
+    """Run as a shard, once told which. `parent`: the VMM's pid. The descriptors become this process's own."""
     if lib.sio_die_with_parent(parent) != 0:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the VMM to act on
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    control = socket.socket(fileno=control_fd)
-    interrupts = socket.socket(fileno=interrupt_fd)
-    with Fabric.attach(fabric_fd) as fabric, control, interrupts:
-        os.close(fabric_fd)
-        Shard(fabric, shard, doorbell, control, interrupts).run()
+    with socket.socket(fileno=control_fd) as control, socket.socket(fileno=interrupt_fd) as interrupts:
+        setup, fds = protocol.receive_in_shard(control)
+        if not isinstance(setup, protocol.Setup):
+            return  # the VMM has ended, or needs no spare any more
+        sys.path[:] = setup.sys_path
+        logging.basicConfig(format=f"shardio shard {setup.name}: %(levelname)s: %(message)s")
+        fabric_fd, doorbell = fds
+        with Fabric.attach(fabric_fd) as fabric:
+            os.close(fabric_fd)
+            Shard(fabric, setup.shard, doorbell, control, interrupts).run()

@@ -44,10 +44,12 @@ class DeviceSpec(msgspec.Struct, frozen=True):
 
 
 class Setup(msgspec.Struct, frozen=True, tag="setup"):
-    """The first message: how the VMM's program finds its modules."""
+    """The first message: which shard this process is from now on, and how the VMM's program finds its modules. Beside it:
+    the descriptors of the fabric and of the shard's doorbell."""
 
+    shard: int
+    name: str
     sys_path: list[str]
-    shard: str
 
 
 class AddDevices(msgspec.Struct, frozen=True, tag="add"):

@@ -28,6 +28,7 @@ from shardio.fabric import Fabric
 from shardio.interrupt.backend import InterruptBackend
 from shardio.routing import AddressMap
 from shardio.shard import protocol
+from shardio.supervisor.interpreter import Interpreter
 from shardio.supervisor.recovery import Policy, Recovery
 from shardio.supervisor.shard_process import ShardProcess
 from shardio.vcpu import VcpuState, VcpuWorker
@@ -49,7 +50,8 @@ class Supervisor:
     """One machine's supervisor. `shards` and `workers` may be used by other threads only through `call`."""
 
     def __init__(self, fabric: Fabric, routes: AddressMap, policy: Callable[[int, bool], Policy], on_event: Event, *,
-                 hang_deadline: float = 1.0, backend: InterruptBackend | None = None) -> None:
+                 hang_deadline: float = 1.0, backend: InterruptBackend | None = None, stdin: int | None = None) -> None:
+        """`stdin`: the descriptor that becomes every shard's standard input (None: /dev/null)."""
         self.fabric = fabric
         self.routes = routes
         self.shards: list[ShardProcess] = []
@@ -57,6 +59,8 @@ class Supervisor:
         self.state_event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         """Rung by every worker whose state changes."""
         self._backend = backend
+        self._stdin = stdin
+        self._spare: Interpreter | None = None
         self._recovery = Recovery(fabric, policy)
         self._on_event = on_event
         self._hang_deadline = hang_deadline
@@ -112,17 +116,22 @@ class Supervisor:
         self._selector.register(worker.pidfd, selectors.EVENT_READ, lambda: self._on_worker_death(worker))
 
     def start_shard(self, shard: ShardProcess) -> None:
-        """Spawn and watch a shard, and give it the devices on its record; it serves when it holds them."""
-        shard.spawn(self._backend)
-        assert shard.control is not None and shard.interrupts is not None
-        self._selector.register(shard.pidfd, selectors.EVENT_READ, lambda: self._on_shard_death(shard))
-        self._selector.register(shard.control, selectors.EVENT_READ, lambda: self._on_shard_message(shard))
-        self._selector.register(shard.interrupts, selectors.EVENT_READ, lambda: self._on_interrupt_request(shard))
+        """Start and watch a shard, and give it the devices on its record; it serves when it holds them."""
+        interpreter, self._spare = self._spare or Interpreter(self._stdin), None
+        shard.start(interpreter, self._backend)
+        self._selector.register(interpreter.pidfd, selectors.EVENT_READ, lambda: self._on_shard_death(shard))
+        self._selector.register(interpreter.control, selectors.EVENT_READ, lambda: self._on_shard_message(shard))
+        self._selector.register(interpreter.interrupts, selectors.EVENT_READ, lambda: self._on_interrupt_request(shard))
         shard.restored = not shard.records
         if shard.records:
             shard.add(list(shard.records.values())).add_done_callback(lambda done: self._restored(shard, done))
-        with contextlib.suppress(OSError):  # its death is noticed by its pidfd
-            shard.serve()
+        shard.serve()
+
+    def keep_spare(self) -> None:
+        """Have an interpreter warm for the next shard that starts."""
+        if self._spare is None:
+            with contextlib.suppress(ShardioError):  # without one, a shard starts cold
+                self._spare = Interpreter(self._stdin)
 
     def stop_workers(self) -> None:
         """Command every worker to stop and reap it; kill one that does not within 2 s."""
@@ -135,7 +144,12 @@ class Supervisor:
         """Ask every shard to quit and reap it; kill one that does not within 2 s."""
         for shard in self.shards:
             shard.quit()
-        self._drain(lambda: [shard for shard in self.shards if shard.pidfd >= 0], lambda _shard: None, ShardProcess.kill)
+        if self._spare is not None:
+            self._spare.kill()
+        self._drain(lambda: [shard for shard in self.shards if shard.alive], lambda _shard: None, ShardProcess.kill)
+        while self._spare is not None and self._spare.reap() is None:
+            self._poll(0.001)
+        self._spare = None
 
     def _drain(self, alive: Callable[[], Sequence[Any]], remind: Callable[[Any], None], kill: Callable[[Any], None]) -> None:
         deadline = time.monotonic() + QUIT_S
@@ -196,16 +210,17 @@ class Supervisor:
     # ---- shards ----
 
     def _on_shard_message(self, shard: ShardProcess) -> None:
-        assert shard.control is not None
+        assert shard.interpreter is not None
+        control = shard.interpreter.control
         try:
-            message = protocol.receive_in_vmm(shard.control, shard.name)
+            message = protocol.receive_in_vmm(control, shard.name)
         except ShardioError as error:
             log.error("%s", error)
             shard.kill()
             return
         match message:
             case None:
-                self._selector.unregister(shard.control)  # its pidfd tells of its death
+                self._selector.unregister(control)  # its pidfd tells of its death
             case protocol.Done():
                 shard.answered(message)
             case protocol.ExitRequest(status):
@@ -218,8 +233,8 @@ class Supervisor:
                 pass
 
     def _on_interrupt_request(self, shard: ShardProcess) -> None:
-        sock, server = shard.interrupts, shard.interrupt_server
-        assert sock is not None
+        assert shard.interpreter is not None
+        sock, server = shard.interpreter.interrupts, shard.interrupt_server
         if server is None:
             # Without an in-kernel irqchip nobody can answer: the shard's request fails at once.
             self._selector.unregister(sock)
@@ -228,9 +243,11 @@ class Supervisor:
             self._selector.unregister(sock)
 
     def _on_shard_death(self, shard: ShardProcess) -> None:
-        for watched in (shard.pidfd, shard.control, shard.interrupts):
+        if (interpreter := shard.interpreter) is None:
+            return
+        for watched in (interpreter.pidfd, interpreter.control, interpreter.interrupts):
             if watched in self._selector.get_map():
-                self._selector.unregister(watched)  # type: ignore[arg-type]
+                self._selector.unregister(watched)
         code = shard.reap()
         if shard.quitting:
             return
@@ -244,10 +261,11 @@ class Supervisor:
             self.routes.quarantine(deadly)
             self.routes.publish()
         self._guard(lambda: self.start_shard(shard))
+        self.keep_spare()
 
     def _restored(self, shard: ShardProcess, done: Future[Any]) -> None:
         shard.restored = True
-        if (error := done.exception()) is not None and not shard.quitting and shard.pidfd >= 0:
+        if (error := done.exception()) is not None and not shard.quitting and shard.alive:
             log.error("shard %s cannot hold its devices again: %s", shard.name, error)
             shard.kill()  # dying again and again ends in quarantine
 
@@ -299,7 +317,7 @@ class Supervisor:
             moved = now
         self._stalled[worker.index] = ((busy, target), progress, moved, began)
         patience = self._hang_deadline * (len(self.workers) + 1)
-        if shard.pidfd >= 0 and (now - moved > self._hang_deadline or now - began > patience):
+        if shard.alive and (now - moved > self._hang_deadline or now - began > patience):
             log.error("shard %s has not answered vCPU %d for %.1f s; killing it", shard.name, worker.index, now - began)
             del self._stalled[worker.index]
             shard.kill()

@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
-import subprocess
 import sys
 import time
 from collections import deque
@@ -23,12 +21,11 @@ from shardio.fabric import Fabric
 from shardio.interrupt.backend import InterruptBackend
 from shardio.interrupt.server import InterruptServer
 from shardio.shard import protocol
+from shardio.supervisor.interpreter import Interpreter
 
 BATCH_BYTES = 64 * 1024
 DEATHS = 5
 DEATHS_WITHIN_S = 10.0
-
-_MAIN = "import sys; sys.path[:] = {path!r}; from shardio.shard.process import main; main({arguments})"
 
 
 class DeviceRecord:
@@ -42,18 +39,16 @@ class DeviceRecord:
 
 
 class ShardProcess:
-    """A shard by number and name. `stdin`: the descriptor that becomes its standard input (None: /dev/null)."""
+    """A shard by number and name; `cpu`: where it is pinned, None anywhere."""
 
-    def __init__(self, fabric: Fabric, index: int, name: str, *, stdin: int | None = None, cpu: int | None = None) -> None:
+    def __init__(self, fabric: Fabric, index: int, name: str, *, cpu: int | None = None) -> None:
         self.fabric = fabric
         self.index = index
         self.name = name
         self.cpu = cpu
         self.doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.control: socket.socket | None = None
-        self.interrupts: socket.socket | None = None
+        self.interpreter: Interpreter | None = None
         self.interrupt_server: InterruptServer | None = None
-        self.pidfd = -1
         self.spawns = 0
         self.deaths: deque[float] = deque(maxlen=DEATHS)
         self.records: dict[str, DeviceRecord] = {}
@@ -63,45 +58,31 @@ class ShardProcess:
         self.spawned_at = 0.0
         self.quarantined = False
         self.quitting = False
-        self._stdin = stdin
-        self._process: subprocess.Popen[bytes] | None = None
         self._serial = 0
         self._waiting: dict[int, Future[Any]] = {}
 
     @property
     def pid(self) -> int:
         """The process's id, 0 when there is none."""
-        return self._process.pid if self._process is not None else 0
+        return self.interpreter.pid if self.interpreter is not None else 0
 
-    def spawn(self, backend: InterruptBackend | None) -> None:
-        """Start the process. Its predecessor must be dead and reaped. Raises `ShardError` when it cannot be started."""
+    @property
+    def alive(self) -> bool:
+        """Whether there is a process that is not reaped."""
+        return self.interpreter is not None
+
+    def start(self, interpreter: Interpreter, backend: InterruptBackend | None) -> None:
+        """Make a warm interpreter this shard. Its predecessor must be dead and reaped."""
         lib.sio_recover_epoch(self.fabric.view, self.index)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        lines, their_lines = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        fds = (self.fabric.fd, self.doorbell, theirs.fileno(), their_lines.fileno())
-        arguments = f"{fds[0]}, {self.index}, {fds[1]}, {fds[2]}, {fds[3]}, {os.getpid()}"
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _MAIN.format(path=sys.path, arguments=arguments)],
-                stdin=subprocess.DEVNULL if self._stdin is None else self._stdin, pass_fds=fds,
-            )
-        except OSError as error:
-            ours.close()
-            lines.close()
-            raise ShardError(self.name, f"cannot be started: {error}", "raise the limits on processes and files") from None
-        finally:
-            theirs.close()
-            their_lines.close()
-        self.pidfd = os.pidfd_open(self._process.pid)
+        self.interpreter = interpreter
+        self.interrupt_server = InterruptServer(backend) if backend is not None else None
         if self.cpu is not None:
             with contextlib.suppress(OSError):
-                os.sched_setaffinity(self._process.pid, {self.cpu})
+                os.sched_setaffinity(interpreter.pid, {self.cpu})
         self.spawns += 1
         self.spawned_at = time.monotonic()
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * protocol.MAX_MESSAGE)
-        self.control, self.interrupts = ours, lines
-        self.interrupt_server = InterruptServer(backend) if backend is not None else None
-        self._send(protocol.Setup(sys.path, self.name))
+        with contextlib.suppress(OSError):  # its death is noticed by its pidfd
+            self._send(protocol.Setup(self.index, self.name, sys.path), (self.fabric.fd, self.doorbell))
 
     def add(self, records: Sequence[DeviceRecord]) -> Future[Any]:
         """Give devices to the shard: the future is done when it holds them all. Messages hold what fits."""
@@ -148,22 +129,16 @@ class ShardProcess:
 
     def kill(self) -> None:
         """SIGKILL, where there is a process."""
-        if self.pidfd >= 0:
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        if self.interpreter is not None:
+            self.interpreter.kill()
 
     def reap(self) -> int | None:
         """Collect a dead process: its return code (negative: a signal); None when it lives, or there is none."""
-        if self._process is None or (code := self._process.poll()) is None:
+        if self.interpreter is None or (code := self.interpreter.reap()) is None:
             return None
-        self._process = None
+        self.interpreter = None
         self.serving = False
-        os.close(self.pidfd)
-        self.pidfd = -1
         self.deaths.append(time.monotonic())
-        for sock in (self.control, self.interrupts):
-            if sock is not None:
-                sock.close()
-        self.control = self.interrupts = None
         if self.interrupt_server is not None:
             self.interrupt_server.close()
             self.interrupt_server = None
@@ -184,9 +159,9 @@ class ShardProcess:
             self.doorbell = -1
 
     def _send(self, message: protocol.ToShard, fds: Sequence[int] = ()) -> None:
-        if self.control is None:
+        if self.interpreter is None:
             raise OSError("it has no process")
-        protocol.send(self.control, message, fds)
+        protocol.send(self.interpreter.control, message, fds)
 
 
 def _cause(code: int) -> str:
