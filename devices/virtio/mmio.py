@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from shardio.device import MutDeviceMmio
 from shardio.devices.virtio.device import VirtioDevice
-from shardio.devices.virtio.transport import QueueSetup, TransportCore
+from shardio.devices.virtio.transport import QueueSetup, TransportCore, replace_half
 from shardio.interrupt import Doorbell
 
 if TYPE_CHECKING:
@@ -50,15 +50,6 @@ INTERRUPT_USED: Final = 1
 INTERRUPT_CONFIG: Final = 2
 
 _ADDRESSES: Final = {QUEUE_DESC: "desc", QUEUE_DRIVER: "driver", QUEUE_DEVICE: "device"}
-
-
-def replace_half(address: int, high: bool, word: int) -> int:
-    """`address` (64 bits) with one 32-bit half replaced.
-
-    >>> hex(replace_half(0x1_0000_2000, False, 0x3000))
-    '0x100003000'
-    """
-    return (address & 0xFFFFFFFF) | word << 32 if high else (address & ~0xFFFFFFFF) | word
 
 
 class VirtioMmio(MutDeviceMmio):

@@ -1,4 +1,4 @@
-"""The devices that a configuration names: each type on the MMIO transport, with plain options.
+"""The devices that a configuration names: each type on each transport, with plain options.
 
 >>> from shardio.devices.virtio import VirtioMmioRng
 >>> hex(VirtioMmioRng().read(0x008, 4))
@@ -16,6 +16,7 @@ from shardio.devices.virtio.image import RawImage
 from shardio.devices.virtio.link import Link, SocketLink, TapLink
 from shardio.devices.virtio.mmio import VirtioMmio
 from shardio.devices.virtio.net import Net
+from shardio.devices.virtio.pci import VirtioPci
 from shardio.devices.virtio.rng import Rng
 
 
@@ -95,3 +96,57 @@ class VirtioMmioNet(VirtioMmio):
     ) -> None:
         """Raises VirtioError or BackendError when the host's side cannot be used."""
         super().__init__(make_net(mac, tap, local, peer, mtu))
+
+
+class VirtioPciRng(VirtioPci):
+    """Entropy from the host's generator, on PCI; INTx on `line`."""
+
+    def __init__(self, line: int = 11) -> None:
+        super().__init__(Rng(), line=line)
+
+
+class VirtioPciConsole(VirtioPci):
+    """`VirtioMmioConsole` on PCI; INTx on `line`."""
+
+    def __init__(
+        self,
+        source: str = "none",
+        output: str = "stdout",
+        columns: int = 80,
+        rows: int = 25,
+        line: int = 11,
+    ) -> None:
+        """Raises DeviceOptionError for a source or output of unknown form."""
+        super().__init__(make_console(source, output, columns, rows), line=line)
+
+
+class VirtioPciBlock(VirtioPci):
+    """`VirtioMmioBlock` on PCI; INTx on `line`."""
+
+    def __init__(
+        self,
+        path: str,
+        read_only: bool = False,
+        queues: int = 1,
+        threads: int = 4,
+        serial: str = "shardio",
+        line: int = 11,
+    ) -> None:
+        """Raises ImageError when the image cannot be used."""
+        super().__init__(make_block(path, read_only, queues, threads, serial), line=line)
+
+
+class VirtioPciNet(VirtioPci):
+    """`VirtioMmioNet` on PCI; INTx on `line`."""
+
+    def __init__(
+        self,
+        mac: str = "52:54:00:12:34:56",
+        tap: str = "",
+        local: str = "",
+        peer: str = "",
+        mtu: int = 1500,
+        line: int = 11,
+    ) -> None:
+        """Raises VirtioError or BackendError when the host's side cannot be used."""
+        super().__init__(make_net(mac, tap, local, peer, mtu), line=line)

@@ -31,6 +31,15 @@ NO_VECTOR: Final = 0xFFFF
 """VIRTIO_MSI_NO_VECTOR: no MSI-X vector is assigned."""
 
 
+def replace_half(address: int, high: bool, word: int) -> int:
+    """`address` (64 bits) with one 32-bit half replaced.
+
+    >>> hex(replace_half(0x1_0000_2000, False, 0x3000))
+    '0x100003000'
+    """
+    return (address & 0xFFFFFFFF) | word << 32 if high else (address & ~0xFFFFFFFF) | word
+
+
 class Status(IntFlag):
     """Device status bits (virtio 1.2 section 2.1)."""
 
