@@ -47,6 +47,31 @@ def sleeper(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def echo(tmp_path: Path) -> Path:
+    """A guest that sends back what COM1 receives, up to a "q", and ends with that as its status."""
+    file = tmp_path / "echo.bin"
+    program = """
+        .code16
+    next:
+        mov $0x3fd, %dx
+    wait:
+        in %dx, %al
+        test $1, %al
+        jz wait
+        mov $0x3f8, %dx
+        in %dx, %al
+        out %al, %dx
+        cmp $'q', %al
+        jne next
+        out %al, $0xf4
+        hlt
+    """
+    subprocess.run(["as", "-o", tmp_path / "echo.o", "-"], input=program.encode(), check=True)
+    subprocess.run(["objcopy", "-O", "binary", "-j", ".text", tmp_path / "echo.o", file], check=True)
+    return file
+
+
+@pytest.fixture
 def environment() -> dict[str, str]:
     """Ours, with the tree importable from any folder."""
     return {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -136,6 +161,47 @@ def test_signal_stops_the_machine(sleeper: Path, environment: dict[str, str], nu
         _, errors = process.communicate()
 
     assert (process.returncode, errors) == (128 + number, b"")
+
+
+def test_interrupt_of_the_whole_group_stops_the_machine_alone(
+    sleeper: Path, environment: dict[str, str]
+) -> None:
+    command = [*SHARDIO, "run", "--image", str(sleeper), "--quiet"]
+    with subprocess.Popen(
+        command, env=environment, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        read_until(process.stdout.fileno(), b"READY")
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate()
+
+    assert (process.returncode, errors) == (130, b"")
+
+
+def test_killed_vmm_leaves_nothing(sleeper: Path, environment: dict[str, str]) -> None:
+    command = [*SHARDIO, "run", "--image", str(sleeper), "--vcpus", "2", "--shards", "2"]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        read_until(process.stdout.fileno(), b"READY")
+        process.kill()
+        # Both pipes end only when every process that holds them is gone.
+        process.communicate()
+
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_standard_input_reaches_the_guest_whole(echo: Path, environment: dict[str, str]) -> None:
+    text = bytes(range(32, ord("q"))) * 3 + b"\x01x\x01q"
+
+    done = subprocess.run(
+        [*SHARDIO, "run", "--image", str(echo), "--quiet"],
+        env=environment, input=text, capture_output=True, check=False,
+    )  # fmt: skip
+
+    assert (done.stdout, done.returncode) == (text, (ord("q") << 1 | 1) & 0xFF)
 
 
 @pytest.fixture
