@@ -21,8 +21,8 @@ class DebugConsole(MutDevicePio):
     """Writes go to `output`, low byte first; reads give 0xE9, by which SeaBIOS knows that somebody
     listens.
 
-    Lines go out whole: where a serial console shares the terminal, firmware prints both byte by byte. In a shard
-    an unfinished line follows after 50 ms.
+    Lines go out whole: where a serial console shares the terminal, firmware prints both byte by byte. In a
+    shard an unfinished line follows after 50 ms.
     """
 
     pio_size = 1

@@ -1,7 +1,8 @@
 """`Uart16550`: a PC serial port in a shard, between the guest and a terminal, pipe or file of the host.
 
-The chip is `uart_core`, its state `uart_state`; this file joins it to the event loop, the interrupt and the
-host's byte streams. Unit test: register it with a bare `IoManager` and feed it with `receive()`.
+The chip is `uart_core` and `uart_channel`, its state `uart_state`; this file joins it to the event loop, the
+interrupt and the host's byte streams. Unit test: register it with a bare `IoManager` and feed it with
+`receive()`.
 
 >>> uart = Uart16550(output="null")
 >>> uart.receive(b"A")
@@ -133,14 +134,15 @@ class Uart16550(MutDevicePio, MutDeviceMmio):
         """`size` bytes (1, 2, 4 or 8) to `offset`, little-endian; bytes that are no register's are
         dropped.
         """
-        for i in range(size):
-            register, between = divmod(offset + i, 1 << self._shift)
-            if not between and register <= 7:
-                self._core.write(register, value >> 8 * i & 0xFF)
-                if register == FCR:
-                    # Not refilled here: the guest must find the FIFO empty that it has just cleared.
-                    self._pause()
-        self._resume()
+        if size == 1 and not self._shift:
+            self._write_register(offset, value & 0xFF)
+        else:
+            for i in range(size):
+                register, between = divmod(offset + i, 1 << self._shift)
+                if not between:
+                    self._write_register(register, value >> 8 * i & 0xFF)
+        if self._paused:
+            self._resume()
 
     def _read_register(self, register: int) -> int:
         if register > 7:
@@ -151,6 +153,14 @@ class Uart16550(MutDevicePio, MutDeviceMmio):
         if self._paused:
             self._resume()
         return value
+
+    def _write_register(self, register: int, value: int) -> None:
+        if register > 7:
+            return
+        self._core.write(register, value)
+        if register == FCR:
+            # Not refilled here: the guest must find the FIFO empty that it has just cleared.
+            self._pause()
 
     # --- the host -------------------------------------------------------------------------------------------
 

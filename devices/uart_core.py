@@ -1,173 +1,53 @@
-"""The 16550A's behaviour: registers, FIFOs and interrupt conditions over a `UartState`, without any host I/O.
+"""The 16550A's registers: what each read and write gives and does, over a `UartChannel`.
 
-Facts. The chip's INTR output is a level: high while any enabled condition holds. The PC feeds it to an
-edge-triggered input, so a driver that serves one condition and leaves another pending sees no second edge and
-hangs, unless it reads IIR until that says "none". Drivers differ in how careful they are.
-
-Consequences. Here each access that serves a condition lowers the line for an instant: whatever is still
-pending (or pending again) afterwards is a new edge. A driver that loops over IIR may take one interrupt more,
-which finds "none"; no driver loses one. Transmission takes no time: the line takes a character at once, or
-later when what is behind it is full, and only then THRE stays clear.
-
-Source: PC16550D data sheet, section 8; interrupt priorities are its table II, FIFO rules its section 8.11.
+Source: PC16550D data sheet, section 8 "Registers".
 """
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from shardio.devices import uart_state as u
+from shardio.devices.uart_channel import (
+    DATA,
+    ENTRY_ERRORS,
+    FROM_HOST,
+    MSI,
+    RLS,
+    THRE,
+    TIMEOUT,
+    UartChannel,
+    UartLine,
+)
 from shardio.devices.uart_state import UartState
 
-_HOST = 1 << 16
-_RLS, _DATA, _TIMEOUT, _THRE, _MSI = 0x10, 0x08, 0x04, 0x02, 0x01
 
-
-class UartLine(Protocol):
-    """What is outside the chip."""
-
-    def can_send(self) -> bool:
-        """Whether the line takes another character now."""
-
-    def send(self, byte: int) -> None:
-        """A character leaves the chip."""
-
-    def interrupt(self) -> None:
-        """A rising edge on INTR."""
-
-    def restart_timeout(self, character_times: int) -> None:
-        """Call `UartCore.timeout()` unless called again within so many character times; 0 means never."""
-
-
-class UartCore:
-    """One 16550A. `overruns`, `tx_lost` and `cleared` count lost characters, `interrupts` the edges."""
+class UartCore(UartChannel):
+    """One 16550A: `read` and `write` are the guest's, the rest is `UartChannel`'s."""
 
     def __init__(self, line: UartLine, state: UartState | None = None) -> None:
-        self.state = state or UartState()
-        self.line = line
-        self.overruns = 0
-        self.tx_lost = 0
-        self.cleared = 0
-        self.interrupts = 0
-
-    # --- what the guest does --------------------------------------------------------------------------------
+        super().__init__(line, state)
+        self._reads = (
+            self._read_rbr, self._read_ier, self._read_iir, self._read_lcr,
+            self._read_mcr, self._read_lsr, self._read_msr, self._read_scr,
+        )
+        self._writes = (
+            self._write_thr, self._write_ier, self._write_fcr, self._write_lcr,
+            self._write_mcr, self._ignore, self._ignore, self._write_scr,
+        )
 
     def read(self, register: int) -> int:
         """The byte in `register` (0-7), with the side effects of reading it."""
-        s = self.state
-        if register == u.RBR:
-            return s.divisor & 0xFF if s.lcr & u.LCR_DLAB else self._read_rbr()
-        if register == u.IER:
-            return s.divisor >> 8 if s.lcr & u.LCR_DLAB else s.ier
-        if register == u.IIR:
-            return self._read_iir()
-        if register == u.LCR:
-            return s.lcr
-        if register == u.MCR:
-            return s.mcr
-        if register == u.LSR:
-            return self._read_lsr()
-        if register == u.MSR:
-            return self._read_msr()
-        return s.scr
+        return self._reads[register]()
 
     def write(self, register: int, value: int) -> None:
         """Write the byte `value` to `register` (0-7); LSR and MSR ignore it."""
-        s = self.state
-        if register == u.THR:
-            if s.lcr & u.LCR_DLAB:
-                s.divisor = s.divisor & 0xFF00 | value
-            else:
-                self._write_thr(value)
-        elif register == u.IER:
-            if s.lcr & u.LCR_DLAB:
-                s.divisor = s.divisor & 0xFF | value << 8
-            else:
-                self._write_ier(value & 0x0F)
-        elif register == u.FCR:
-            self._write_fcr(value)
-        elif register == u.LCR:
-            self._write_lcr(value)
-        elif register == u.MCR:
-            self._write_mcr(value & u.MCR_WRITABLE)
-        elif register == u.SCR:
-            s.scr = value
-
-    # --- what the outside does ------------------------------------------------------------------------------
-
-    @property
-    def fifos(self) -> bool:
-        """Whether FCR has the FIFOs enabled."""
-        return bool(self.state.fcr & u.FCR_ENABLE)
-
-    @property
-    def room(self) -> int:
-        """Characters that the receiver takes from the line without an overrun; 0 in loopback."""
-        if self.state.mcr & u.MCR_LOOP:
-            return 0
-        return (u.FIFO_SIZE if self.fifos else 1) - len(self.state.rx)
-
-    def receive(self, data: bytes, errors: int = 0) -> None:
-        """`data` comes in from the line, each character with `errors` (LSR_PE, LSR_FE, LSR_BI).
-
-        What comes beyond `room` is an overrun (LSR_OE); nothing comes in while in loopback.
-        """
-        if self.state.mcr & u.MCR_LOOP:
-            return
-        for byte in data:
-            self._receive(byte | (errors & u.LSR_CHARACTER_ERRORS) << 8 | _HOST)
-        self.update()
-
-    def set_lines(self, lines: int) -> None:
-        """The modem's CTS, DSR, RI and DCD inputs, as MSR bits 4-7; changes set the delta bits."""
-        before = self._lines()
-        self.state.lines = lines & u.MSR_LINES
-        self._note_lines(before)
-        self.update()
-
-    def timeout(self) -> None:
-        """Four character times passed with characters in the FIFO and none in or out."""
-        if self.fifos and self.state.rx:
-            self.state.timed_out = True
-            self.update()
-
-    def line_has_room(self) -> None:
-        """The line takes characters again: send what waits."""
-        if self.state.tx:
-            self._transmit()
-            self.update()
-
-    def pending(self) -> int:
-        """The enabled conditions that hold now, one bit each; the highest bit has the highest priority."""
-        s = self.state
-        found = 0
-        if s.ier & u.IER_RLS and s.lsr_errors:
-            found |= _RLS
-        if s.ier & u.IER_RDA and s.rx:
-            if len(s.rx) >= (u.TRIGGER_LEVELS[s.fcr >> 6] if s.fcr & u.FCR_ENABLE else 1):
-                found |= _DATA
-            if s.timed_out:
-                found |= _TIMEOUT
-        if s.ier & u.IER_THRE and s.thre_pending:
-            found |= _THRE
-        if s.ier & u.IER_MSI and s.msr_deltas:
-            found |= _MSI
-        return found
-
-    def update(self) -> None:
-        """Raise INTR for conditions that were not signalled yet; OUT2 gates it, as on the PC."""
-        s = self.state
-        now = self.pending() if s.mcr & u.MCR_OUT2 else 0
-        fresh = now & ~s.signalled
-        s.signalled = now
-        if fresh:
-            self.interrupts += 1
-            self.line.interrupt()
+        self._writes[register](value)
 
     # --- registers with side effects ------------------------------------------------------------------------
 
     def _read_rbr(self) -> int:
         s = self.state
+        if s.lcr & u.LCR_DLAB:
+            return s.divisor & 0xFF
         if not s.rx:
             return 0
         entry = s.rx.pop(0)
@@ -175,22 +55,35 @@ class UartCore:
         self._reveal_errors()
         if self.fifos:
             self.line.restart_timeout(4 if s.rx else 0)
-        self._served(_DATA | _TIMEOUT)
+        self._served(DATA | TIMEOUT)
         return entry & 0xFF
+
+    def _read_ier(self) -> int:
+        s = self.state
+        return s.divisor >> 8 if s.lcr & u.LCR_DLAB else s.ier
+
+    def _read_lcr(self) -> int:
+        return self.state.lcr
+
+    def _read_mcr(self) -> int:
+        return self.state.mcr
+
+    def _read_scr(self) -> int:
+        return self.state.scr
 
     def _read_iir(self) -> int:
         found = self.pending()
-        if found & _RLS:
+        if found & RLS:
             value = u.IIR_RLS
-        elif found & _DATA:
+        elif found & DATA:
             value = u.IIR_RDA
-        elif found & _TIMEOUT:
+        elif found & TIMEOUT:
             value = u.IIR_CTI
-        elif found & _THRE:
+        elif found & THRE:
             value = u.IIR_THRE
             self.state.thre_pending = False
-            self._served(_THRE)
-        elif found & _MSI:
+            self._served(THRE)
+        elif found & MSI:
             value = u.IIR_MSI
         else:
             value = u.IIR_NONE
@@ -203,11 +96,11 @@ class UartCore:
             value |= u.LSR_DR
         if not s.tx:
             value |= u.LSR_THRE | u.LSR_TEMT
-        if self.fifos and (value & u.LSR_CHARACTER_ERRORS or any(entry & 0x1C00 for entry in s.rx)):
+        if self.fifos and (value & u.LSR_CHARACTER_ERRORS or any(entry & ENTRY_ERRORS for entry in s.rx)):
             value |= u.LSR_FIFO_ERROR
         if s.lsr_errors:
             s.lsr_errors = 0
-            self._served(_RLS)
+            self._served(RLS)
         return value
 
     def _read_msr(self) -> int:
@@ -215,11 +108,20 @@ class UartCore:
         value = self._lines() | s.msr_deltas
         if s.msr_deltas:
             s.msr_deltas = 0
-            self._served(_MSI)
+            self._served(MSI)
         return value
 
     def _write_thr(self, value: int) -> None:
         s = self.state
+        if s.lcr & u.LCR_DLAB:
+            s.divisor = s.divisor & 0xFF00 | value
+            return
+        if not s.tx and not s.mcr & u.MCR_LOOP and self.line.can_send():
+            # The usual case: the character passes through THR at once, which is empty again.
+            self.line.send(value)
+            s.thre_pending = True
+            self._served(THRE)
+            return
         if not self.fifos:
             self.tx_lost += len(s.tx)
             s.tx = bytes((value,))
@@ -229,10 +131,14 @@ class UartCore:
             self.tx_lost += 1
         s.thre_pending = False
         self._transmit()
-        self._served(_THRE)
+        self._served(THRE)
 
     def _write_ier(self, value: int) -> None:
         s = self.state
+        if s.lcr & u.LCR_DLAB:
+            s.divisor = s.divisor & 0xFF | value << 8
+            return
+        value &= 0x0F
         if value & ~s.ier & u.IER_THRE and not s.tx:
             # Enabling it while the transmitter is empty interrupts at once, even if IIR was read before.
             s.thre_pending = True
@@ -248,7 +154,7 @@ class UartCore:
         if clear & u.FCR_CLEAR_RX:
             # What the host sent is not lost: a driver clears the FIFO before it listens, and a modem with
             # flow # control would still hold these characters.
-            returned = bytes(entry & 0xFF for entry in s.rx if entry & _HOST)
+            returned = bytes(entry & 0xFF for entry in s.rx if entry & FROM_HOST)
             s.held = returned + s.held
             s.rx.clear()
             s.timed_out = False
@@ -268,65 +174,13 @@ class UartCore:
 
     def _write_mcr(self, value: int) -> None:
         before = self._lines()
-        self.state.mcr = value
+        self.state.mcr = value & u.MCR_WRITABLE
         self._note_lines(before)
         self.line_has_room()
         self.update()
 
-    # --- inside ---------------------------------------------------------------------------------------------
+    def _write_scr(self, value: int) -> None:
+        self.state.scr = value
 
-    def _served(self, conditions: int) -> None:
-        """The guest served one of `conditions`: if INTR was high for it, what is pending now is a new
-        edge.
-        """
-        if self.state.signalled & conditions:
-            self.state.signalled = 0
-        self.update()
-
-    def _receive(self, entry: int) -> None:
-        s = self.state
-        if len(s.rx) < (u.FIFO_SIZE if self.fifos else 1):
-            s.rx.append(entry)
-        else:
-            self.overruns += 1
-            s.lsr_errors |= u.LSR_OE
-            if not self.fifos:
-                s.rx[0] = entry
-        self._reveal_errors()
-        if self.fifos:
-            self.line.restart_timeout(4)
-
-    def _reveal_errors(self) -> None:
-        """A character's errors appear in LSR when it comes to the head of the FIFO."""
-        rx = self.state.rx
-        if rx and rx[0] & 0x1C00:
-            self.state.lsr_errors |= rx[0] >> 8 & u.LSR_CHARACTER_ERRORS
-            rx[0] &= ~0x1C00
-
-    def _transmit(self) -> None:
-        s = self.state
-        if s.mcr & u.MCR_LOOP:
-            waiting, s.tx = s.tx, b""
-            for byte in waiting:
-                self._receive(byte)
-        while s.tx and self.line.can_send():
-            byte, s.tx = s.tx[0], s.tx[1:]
-            self.line.send(byte)
-        if not s.tx:
-            s.thre_pending = True
-
-    def _lines(self) -> int:
-        """MSR bits 4-7: the modem's inputs, or in loopback the chip's own outputs."""
-        mcr = self.state.mcr
-        if not mcr & u.MCR_LOOP:
-            return self.state.lines
-        lines = u.MSR_CTS if mcr & u.MCR_RTS else 0
-        lines |= u.MSR_DSR if mcr & u.MCR_DTR else 0
-        lines |= u.MSR_RI if mcr & u.MCR_OUT1 else 0
-        return lines | (u.MSR_DCD if mcr & u.MCR_OUT2 else 0)
-
-    def _note_lines(self, before: int) -> None:
-        changed = before ^ self._lines()
-        # The ring indicator counts only when it ends.
-        ended = changed & before & u.MSR_RI
-        self.state.msr_deltas |= (changed & ~u.MSR_RI | ended) >> 4
+    def _ignore(self, value: int) -> None:
+        """LSR and MSR are the chip's to write."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 import shardio.devices
@@ -23,6 +25,20 @@ def test_the_debug_console_reads_0xe9_and_prints_every_byte(ports, host, log):
     port.write(0, 0x4342, size=2)
     console.detach()
     assert log.read_bytes() == b"ABC"
+
+
+def test_an_unfinished_line_of_the_debug_console_follows_after_50_ms(host, log):
+    console = DebugConsole(output=f"file:{log}")
+    console.attach(host)
+    console.write(0, 4, int.from_bytes(b"a\nbc", "little"))
+    console.write(0, 1, ord("d"))
+    host.loop.advance(0.04)
+    assert log.read_bytes() == b""
+    host.loop.advance(0.02)
+    assert log.read_bytes() == b"a\nbcd"
+    console.write(0, 1, 0x0A)
+    assert log.read_bytes() == b"a\nbcd\n"
+    console.detach()
 
 
 def test_the_debug_console_refuses_an_unknown_output():
@@ -119,6 +135,12 @@ def test_the_log_device_may_be_replicated_and_needs_the_view_form():
     assert not is_mutable(LogDevice, "mmio")
     assert handler_form(LogDevice(), "pio", write=True) is HandlerForm.VIEW
     assert handler_form(LogDevice(), "mmio", write=False) is HandlerForm.VIEW
+
+
+@pytest.mark.parametrize("name", [each for each in shardio.devices.__all__ if each != "DeviceOptionError"])
+def test_a_device_made_in_one_process_can_be_sent_to_its_shard(name):
+    device = pickle.loads(pickle.dumps(getattr(shardio.devices, name)()))
+    assert type(device).__name__ == name
 
 
 def test_every_exported_name_is_there_and_an_unknown_one_is_not():
