@@ -1,7 +1,7 @@
 """What the guests `random_access` and `checksum` do, again, on the host: their generator and their accesses.
 
 `random_accesses` makes the accesses of one vCPU, in order, against two callbacks, and returns the checksum
-that the guest must have in its results. A string is so many single accesses: a port's all at one address,
+that the guest must have in its results; `RandomAccesses` makes them one at a time. A string is so many single accesses: a port's all at one address,
 memory's in a row.
 """
 
@@ -48,6 +48,58 @@ Write = Callable[[bool, int, int, int], None]
 """`write(mmio, address, width, value)`."""
 
 
+class RandomAccesses:
+    """One vCPU of `random_access`, an access at a time. `strides`: ports', memory's.
+
+    `made` accesses so far, `checksum` after them; `folds`: what the guest's checksum was on the way through the last
+    access, before it first and `checksum` last.
+    """
+
+    def __init__(
+        self,
+        vcpu: int,
+        seed: int,
+        ranges: list[AccessRange],
+        strides: tuple[int, int],
+        read: Read,
+        write: Write,
+    ) -> None:
+        self.made = 0
+        self.checksum = 2166136261
+        self.folds = [self.checksum]
+        self._state = (seed + vcpu * 0x9E37_79B9) & MASK
+        self._vcpu, self._ranges, self._strides = vcpu, ranges, strides
+        self._read, self._write = read, write
+
+    def make_one(self) -> None:
+        """The next access."""
+        state = step(self._state)
+        range_ = self._ranges[(state >> 24) * len(self._ranges) >> 8]
+        width, is_write = WIDTHS[state >> 16 & 3], bool(state >> 18 & 1)
+        is_string = range_.strings and bool(state >> 19 & 1)
+        state = step(state)
+        address = range_.base + (state >> 16 & range_.mask) + self._vcpu * self._strides[range_.mmio]
+        length = (state >> 28 & 7) + 1 if is_string else 1
+        advance = width if range_.mmio else 0
+        self.folds = [self.checksum]
+        if is_write:
+            words = []
+            for _ in range(length):
+                state = step(state)
+                words.append(state)
+            data = b"".join(word.to_bytes(4, "little") for word in words)
+            for element in range(length):
+                value = int.from_bytes(data[element * width : (element + 1) * width], "little")
+                self._write(range_.mmio, address + element * advance, width, value)
+        else:
+            for element in range(length):
+                value = self._read(range_.mmio, address + element * advance, width)
+                self.checksum = (self.checksum ^ value) * 16777619 & MASK
+                self.folds.append(self.checksum)
+        self._state = state
+        self.made += 1
+
+
 def random_accesses(
     vcpu: int,
     count: int,
@@ -58,31 +110,10 @@ def random_accesses(
     write: Write,
 ) -> int:
     """Makes the `count` accesses of `vcpu`; `strides`: ports', memory's. Returns the checksum."""
-    state = (seed + vcpu * 0x9E37_79B9) & MASK
-    checksum = 2166136261
+    model = RandomAccesses(vcpu, seed, ranges, strides, read, write)
     for _ in range(count):
-        state = step(state)
-        range_ = ranges[(state >> 24) * len(ranges) >> 8]
-        width, is_write = WIDTHS[state >> 16 & 3], bool(state >> 18 & 1)
-        is_string = range_.strings and bool(state >> 19 & 1)
-        state = step(state)
-        address = range_.base + (state >> 16 & range_.mask) + vcpu * strides[range_.mmio]
-        length = (state >> 28 & 7) + 1 if is_string else 1
-        advance = width if range_.mmio else 0
-        if is_write:
-            words = []
-            for _ in range(length):
-                state = step(state)
-                words.append(state)
-            data = b"".join(word.to_bytes(4, "little") for word in words)
-            for element in range(length):
-                value = int.from_bytes(data[element * width : (element + 1) * width], "little")
-                write(range_.mmio, address + element * advance, width, value)
-        else:
-            for element in range(length):
-                value = read(range_.mmio, address + element * advance, width)
-                checksum = (checksum ^ value) * 16777619 & MASK
-    return checksum
+        model.make_one()
+    return model.checksum
 
 
 def checksum_sequence(vcpu: int, devices: int, count: int) -> Iterator[tuple[int, int]]:
