@@ -147,8 +147,12 @@ def machine_config(tables: Mapping[str, Any], *, where: str, folder: Path = Path
 
 
 def with_devices(config: MachineConfig, tables: Iterable[Mapping[str, Any]]) -> MachineConfig:
-    """The configuration with the devices of `tables` added, except where one is in their way already."""
-    added = [device_config(table, "platform") for table in tables]
+    """The configuration with the devices of `tables` added, except where one is in their way already.
+
+    Without an in-kernel irqchip there are no lines: they come without one, to be polled.
+    """
+    lines = {} if config.irqchip else {"irq": None}
+    added = [device_config({**table, **lines}, "platform") for table in tables]
     free = [new for new in added if not any(_overlap(new, old) for old in config.devices)]
     names = {device.name for device in config.devices}
     renamed = [msgspec.structs.replace(new, name=None) if new.name in names else new for new in free]

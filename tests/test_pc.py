@@ -37,6 +37,12 @@ def test_platform_false_brings_none() -> None:
     assert machine(firmware="bios.bin", platform=False).devices == ()
 
 
+def test_without_an_irqchip_the_platform_is_polled() -> None:
+    config = machine(firmware="bios.bin", irqchip=False)
+
+    assert {device.irq for device in config.devices} == {None}
+
+
 def test_image_in_a_file_brings_none() -> None:
     assert machine(image="guest.bin").devices == ()
 
