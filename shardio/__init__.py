@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from shardio.machine import ShardStatistics as ShardStatistics
     from shardio.memory import GuestMemory as GuestMemory
     from shardio.memory import MemoryRegion as MemoryRegion
-    from shardio.shard.process import Shard as Shard
+    from shardio.machine import Shard as Shard
 
 __version__ = "0.1.0"
 
@@ -54,7 +54,7 @@ _LAZY = {
     "Trigger": "shardio.interrupt",
     "EventFdTrigger": "shardio.interrupt",
     "RecordingTrigger": "shardio.interrupt",
-    "Shard": "shardio.shard.process",
+    "Shard": "shardio.machine",
 }
 
 __all__ = [

@@ -1,7 +1,8 @@
 """The address map's VMM side: which shards answer which range, published to every client at once.
 
-`AddressMap` is two buses (an overlap is refused with both ranges named) over the map in the fabric. Range indices are
-small numbers, reused: they name a range in the map, in requests, in counters and in a shard's handler table.
+`AddressMap` is two buses (an overlap is refused with both ranges named) over the map in the fabric. Range
+indices are small numbers, reused: they name a range in the map, in requests, in counters and in a shard's
+handler table.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class Route(msgspec.Struct, frozen=True):
     @property
     def flags(self) -> int:
         """SIO_RANGE_* of native/layout.h."""
-        return (lib.SIO_RANGE_POSTED if self.posted else 0) | (lib.SIO_RANGE_QUARANTINED if self.quarantined else 0)
+        return (lib.SIO_RANGE_POSTED if self.posted else 0) | (
+            lib.SIO_RANGE_QUARANTINED if self.quarantined else 0
+        )
 
 
 class AddressMap:
@@ -47,10 +50,13 @@ class AddressMap:
         """How often the map has been published."""
 
     def add(self, span: Span, shards: Iterable[int], *, posted: bool = False) -> Route:
-        """Route `span` to `shards`. Raises `DeviceOverlap`, or `FabricError` when every range index is in use."""
+        """Route `span` to `shards`. Raises `DeviceOverlap`, or `FabricError` when every range index is in
+        use.
+        """
         if not self._free:
-            raise FabricError(f"all {self._fabric.ranges} ranges are in use",
-                              "make the Machine with a larger max_ranges")
+            raise FabricError(
+                f"all {self._fabric.ranges} ranges are in use", "make the Machine with a larger max_ranges"
+            )
         route = Route(self._free[0], tuple(shards), posted)
         self._register(span, route)
         heapq.heappop(self._free)
@@ -80,7 +86,9 @@ class AddressMap:
         for span, route in list(self):
             if shard in route.shards:
                 left = tuple(other for other in route.shards if other != shard)
-                self._replace(span, msgspec.structs.replace(route, shards=left or route.shards, quarantined=not left))
+                self._replace(
+                    span, msgspec.structs.replace(route, shards=left or route.shards, quarantined=not left)
+                )
 
     def __iter__(self) -> Iterator[tuple[Span, Route]]:
         yield from self._pio
@@ -126,7 +134,9 @@ def quiesce(clients: Iterable[object], timeout: float) -> None:
     for client, busy in began.items():
         while busy & 1 and lib.sio_client_busy(client) == busy:
             if time.monotonic() > end:
-                raise MachineError(f"an access is still in flight after {timeout} s",
-                                   "its shard hangs: see hang_deadline, or stop the machine")
+                raise MachineError(
+                    f"an access is still in flight after {timeout} s",
+                    "its shard hangs: see hang_deadline, or stop the machine",
+                )
             time.sleep(pause)
             pause = min(pause * 2, 5e-3)

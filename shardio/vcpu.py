@@ -1,7 +1,8 @@
-"""A vCPU worker seen from the VMM: a process that runs one vCPU, in C, in this address space (native/worker.c).
+"""A vCPU worker seen from the VMM: a process that runs one vCPU, in C, in this address space
+(native/worker.c).
 
-A worker may die at any instruction; `spawn` starts another on the same vCPU, which takes up the access in flight. All
-methods are called from the supervisor's thread: a worker dies with the thread that spawned it.
+A worker may die at any instruction; `spawn` starts another on the same vCPU, which takes up the access in
+flight. All methods are called from the supervisor's thread: a worker dies with the thread that spawned it.
 """
 
 from __future__ import annotations
@@ -56,9 +57,13 @@ class VcpuStatistics(msgspec.Struct, frozen=True):
 
 
 class VcpuWorker:
-    """The worker of one vCPU. `event`: an eventfd rung at every change of state; `cpu`: where it is pinned, None anywhere."""
+    """The worker of one vCPU. `event`: an eventfd rung at every change of state; `cpu`: where it is pinned,
+    None anywhere.
+    """
 
-    def __init__(self, vcpu: Vcpu, fabric: Fabric, doorbells: Mapping[int, int], event: int, cpu: int | None = None) -> None:
+    def __init__(
+        self, vcpu: Vcpu, fabric: Fabric, doorbells: Mapping[int, int], event: int, cpu: int | None = None
+    ) -> None:
         self.vcpu = vcpu
         self.index = vcpu.index
         self.pid = 0
@@ -98,7 +103,9 @@ class VcpuWorker:
         pidfd = ffi.new("int *", -1)
         pid = lib.sio_worker_spawn(self.view, self._stack, STACK_SIZE, pidfd)
         if pid < 0:
-            raise VcpuError(self.index, f"clone failed: {os.strerror(-pid)}", "raise the limit on processes (ulimit -u)")
+            raise VcpuError(
+                self.index, f"clone failed: {os.strerror(-pid)}", "raise the limit on processes (ulimit -u)"
+            )
         self.pid, self.pidfd = pid, pidfd[0]
 
     def command(self, command: int) -> None:
@@ -115,7 +122,9 @@ class VcpuWorker:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def reap(self) -> int | None:
-        """Collect the worker if it has ended: its wait status's signal number (0: it left by itself), else None."""
+        """Collect the worker if it has ended: its wait status's signal number (0: it left by itself), else
+        None.
+        """
         if self.pidfd < 0:
             return None
         ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
@@ -141,14 +150,25 @@ class VcpuWorker:
     def statistics(self, elapsed_ns: int) -> VcpuStatistics:
         """Frozen counters; `elapsed_ns` is how long the vCPU has been in the running state."""
         view, counters = self.view, self._fabric.vcpu_counters(self.index)
-        exits = {name.removeprefix("KVM_EXIT_"): view.exits[number] for number, name in EXIT_NAMES.items()
-                 if number < lib.SIO_EXIT_REASONS and view.exits[number]}
+        exits = {
+            name.removeprefix("KVM_EXIT_"): view.exits[number]
+            for number, name in EXIT_NAMES.items()
+            if number < lib.SIO_EXIT_REASONS and view.exits[number]
+        }
         if view.other_exits:
             exits["other"] = view.other_exits
         waiting = lib.sio_ticks_to_ns(self._fabric.view, view.wait_ticks)
         return VcpuStatistics(
-            state=self.state, exits=exits, string_exits=view.string_exits, interrupted=view.interrupted,
-            running_ns=max(0, elapsed_ns - waiting), waiting_ns=waiting, spawns=view.spawns,
-            unclaimed_reads=counters.unclaimed_reads, unclaimed_writes=counters.unclaimed_writes,
-            crossing=counters.crossing, lost_wakeups=counters.lost_wakeups, hostile=counters.hostile,
+            state=self.state,
+            exits=exits,
+            string_exits=view.string_exits,
+            interrupted=view.interrupted,
+            running_ns=max(0, elapsed_ns - waiting),
+            waiting_ns=waiting,
+            spawns=view.spawns,
+            unclaimed_reads=counters.unclaimed_reads,
+            unclaimed_writes=counters.unclaimed_writes,
+            crossing=counters.crossing,
+            lost_wakeups=counters.lost_wakeups,
+            hostile=counters.hostile,
         )

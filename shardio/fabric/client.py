@@ -25,7 +25,9 @@ class Outcome(IntEnum):
 
 
 def set_up(client: Any, fabric: Fabric, vcpu: int, doorbells: Mapping[int, int], sample_every: int) -> None:
-    """Initialise a `struct sio_client`: doorbell eventfds by shard, one access in `sample_every` (a power of two) timed."""
+    """Initialise a `struct sio_client`: doorbell eventfds by shard, one access in `sample_every` (a power of
+    two) timed.
+    """
     if not 0 <= vcpu < fabric.vcpus:
         raise FabricError(f"no vCPU {vcpu} in a fabric of {fabric.vcpus}", f"use 0 to {fabric.vcpus - 1}")
     lib.sio_client_init(client, fabric.view, vcpu)
@@ -38,12 +40,18 @@ def set_up(client: Any, fabric: Fabric, vcpu: int, doorbells: Mapping[int, int],
 class Client:
     """One vCPU's accesses. Not thread-safe: one user at a time.
 
-    `doorbells`: the eventfd of each shard, rung when that shard sleeps; without one a sleeping shard finds the request
-    at its next periodic look.
+    `doorbells`: the eventfd of each shard, rung when that shard sleeps; without one a sleeping shard finds
+    the request at its next periodic look.
     """
 
-    def __init__(self, fabric: Fabric, vcpu: int, doorbells: Mapping[int, int] | None = None, *,
-                 sample_every: int = SAMPLE_EVERY) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        vcpu: int,
+        doorbells: Mapping[int, int] | None = None,
+        *,
+        sample_every: int = SAMPLE_EVERY,
+    ) -> None:
         self.fabric = fabric
         self.vcpu = vcpu
         self.view = ffi.new("struct sio_client *")
@@ -68,7 +76,9 @@ class Client:
         return self._string(space, address, size, 0, count, buffer), bytes(buffer)
 
     def write_string(self, space: int, address: int, size: int, data: bytes) -> Outcome:
-        """`rep outs`: `data` written `size` bytes at a time to one address, in order; at most 4096 bytes in all."""
+        """`rep outs`: `data` written `size` bytes at a time to one address, in order; at most 4096 bytes in
+        all.
+        """
         buffer = ffi.new("uint8_t[]", data)
         return self._string(space, address, size, 1, len(data) // size, buffer)
 
@@ -78,7 +88,10 @@ class Client:
 
     def _string(self, space: int, address: int, size: int, write: int, count: int, buffer: Any) -> Outcome:
         if size not in (1, 2, 4, 8) or not 1 <= count * size <= lib.SIO_SIDE_BYTES:
-            raise FabricError(f"no string of {count} x {size} bytes", f"at most {lib.SIO_SIDE_BYTES} bytes, widths 1, 2, 4, 8")
+            raise FabricError(
+                f"no string of {count} x {size} bytes",
+                f"at most {lib.SIO_SIDE_BYTES} bytes, widths 1, 2, 4, 8",
+            )
         outcome = lib.sio_client_string(self.view, space, address, size, write, count, buffer)
         lib.sio_client_complete(self.view)
         return Outcome(outcome)
@@ -86,5 +99,7 @@ class Client:
     @staticmethod
     def _checked(outcome: int, size: int) -> Outcome:
         if outcome < 0:
-            raise FabricError(f"no access of {size} bytes", "widths are 1, 2, 4 and 8 bytes; space is 0 (PIO) or 1 (MMIO)")
+            raise FabricError(
+                f"no access of {size} bytes", "widths are 1, 2, 4 and 8 bytes; space is 0 (PIO) or 1 (MMIO)"
+            )
         return Outcome(outcome)

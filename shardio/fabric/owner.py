@@ -31,7 +31,9 @@ class Owner:
     `doorbell`: a non-blocking eventfd that clients ring while `turn` has announced sleep; -1 for none.
     """
 
-    def __init__(self, fabric: Fabric, shard: int, doorbell: int = -1, on_error: ErrorHook | None = None) -> None:
+    def __init__(
+        self, fabric: Fabric, shard: int, doorbell: int = -1, on_error: ErrorHook | None = None
+    ) -> None:
         self.fabric = fabric
         self.shard = shard
         self.view = ffi.new("struct sio_owner *")
@@ -39,7 +41,9 @@ class Owner:
         self._posted: set[int] = set()
         self._on_error = on_error or _ignore
         if status := lib.sio_owner_init(self.view, fabric.view, shard, doorbell):
-            raise FabricError(f"cannot own shard {shard} of {fabric.shards}: error {-status}", "use a shard of this fabric")
+            raise FabricError(
+                f"cannot own shard {shard} of {fabric.shards}: error {-status}", "use a shard of this fabric"
+            )
         lib.sio_py_attach(self.view, id(self._on_error))
 
     def close(self) -> None:
@@ -50,10 +54,13 @@ class Owner:
             self.view = None
             self._kept.clear()
 
-    def set_handler(self, index: int, span: PioRange | MmioRange, device: object, *, posted: bool = False) -> None:
+    def set_handler(
+        self, index: int, span: PioRange | MmioRange, device: object, *, posted: bool = False
+    ) -> None:
         """Let `device` answer range `index`, in the quickest form that it offers for each direction.
 
-        Raises `InvalidDevice` where it has no handler in that space, `FabricError` for an index out of bounds.
+        Raises `InvalidDevice` where it has no handler in that space, `FabricError` for an index out of
+        bounds.
         """
         space = Space.PIO if isinstance(span, PioRange) else Space.MMIO
         kind, forms, read, write = lib.SIO_PYTHON, 0, None, None
@@ -65,11 +72,23 @@ class Owner:
             write, view_write = _callable(device, view, space, write=True)
             forms = (lib.SIO_READ_VIEW if view_read else 0) | (lib.SIO_WRITE_VIEW if view_write else 0)
         status = lib.sio_owner_set_handler(
-            self.view, index, kind, int(space is Space.MMIO), forms, int(span.base), int(span.last), id(read), id(write),
-            id(span.base), getattr(device, "native_handler", 0), getattr(device, "native_context", 0),
+            self.view,
+            index,
+            kind,
+            int(space is Space.MMIO),
+            forms,
+            int(span.base),
+            int(span.last),
+            id(read),
+            id(write),
+            id(span.base),
+            getattr(device, "native_handler", 0),
+            getattr(device, "native_context", 0),
         )
         if status:
-            raise FabricError(f"no range {index} in a fabric of {self.fabric.ranges}", "make the fabric with more ranges")
+            raise FabricError(
+                f"no range {index} in a fabric of {self.fabric.ranges}", "make the fabric with more ranges"
+            )
         self._kept[index] = (device, read, write, span.base)
         if posted:
             self._posted.add(index)
@@ -84,7 +103,9 @@ class Owner:
         self.view.posted_ranges = len(self._posted)
 
     def turn(self, turn_ns: int, epoll_fd: int = -1) -> Turn:
-        """Serve for at most `turn_ns` nanoseconds: see `Turn`. `epoll_fd`: return early when host I/O is ready on it."""
+        """Serve for at most `turn_ns` nanoseconds: see `Turn`. `epoll_fd`: return early when host I/O is
+        ready on it.
+        """
         return Turn(lib.sio_py_turn(self.view, turn_ns, epoll_fd))
 
     def scan(self) -> int:

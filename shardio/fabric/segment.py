@@ -1,8 +1,8 @@
 """A fabric segment: made by one process, attached by the others through its descriptor.
 
-The segment is POSIX shared memory, created exclusively with mode 0600, filled with `posix_fallocate` so that a full
-/dev/shm is an error here rather than SIGBUS later, and unlinked before the constructor returns: processes get the
-descriptor, never a name, so no death of any of them leaves one behind.
+The segment is POSIX shared memory, created exclusively with mode 0600, filled with `posix_fallocate` so that
+a full /dev/shm is an error here rather than SIGBUS later, and unlinked before the constructor returns:
+processes get the descriptor, never a name, so no death of any of them leaves one behind.
 """
 
 from __future__ import annotations
@@ -49,14 +49,15 @@ class Fabric:
         """A new segment for `vcpus` x `shards`, with room for `ranges` address ranges and posted rings of
         `posted_slots` slots (a power of two).
 
-        Raises `FabricError`: a count out of its limits, or /dev/shm too small (the cure says how much it needs).
+        Raises `FabricError`: a count out of its limits, or /dev/shm too small (the cure says how much it
+        needs).
         """
         size = lib.sio_fabric_size(vcpus, shards, ranges, posted_slots)
         if size == 0:
             raise FabricError(
                 f"no fabric of {vcpus} vCPUs x {shards} shards, {ranges} ranges, {posted_slots} posted slots",
-                f"1 to {lib.SIO_MAX_VCPUS} vCPUs, {lib.SIO_MAX_SHARDS} shards, {lib.SIO_MAX_RANGES} ranges; slots a "
-                f"power of two from 2 to {lib.SIO_MAX_POSTED}",
+                f"1 to {lib.SIO_MAX_VCPUS} vCPUs, {lib.SIO_MAX_SHARDS} shards, {lib.SIO_MAX_RANGES} ranges; "
+                f"slots a power of two from 2 to {lib.SIO_MAX_POSTED}",
             )
         fd = _allocate(size)
         try:
@@ -84,7 +85,9 @@ class Fabric:
                 raise LayoutMismatch("layout version", lib.sio_fabric_version(base), lib.SIO_LAYOUT_VERSION)
             if status:
                 raise FabricError(
-                    "the descriptor is no fabric segment" if status == -errno.EPROTO else "the fabric's header is damaged",
+                    "the descriptor is no fabric segment"
+                    if status == -errno.EPROTO
+                    else "the fabric's header is damaged",
                     "pass the descriptor of a Fabric made by the VMM",
                 )
         except BaseException:
@@ -105,8 +108,9 @@ class Fabric:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.close()
 
     def waits(self, vcpu: int, range_index: int) -> AccessStatistics:
@@ -136,7 +140,9 @@ def _allocate(size: int) -> int:
     try:
         memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600)
     except (OSError, posix_ipc.Error) as error:
-        raise FabricError(f"cannot create shared memory: {error}", "mount /dev/shm (tmpfs) writable for this user") from None
+        raise FabricError(
+            f"cannot create shared memory: {error}", "mount /dev/shm (tmpfs) writable for this user"
+        ) from None
     posix_ipc.unlink_shared_memory(name)
     try:
         os.ftruncate(memory.fd, size)
@@ -145,6 +151,6 @@ def _allocate(size: int) -> int:
         os.close(memory.fd)
         raise FabricError(
             f"cannot allocate {size / 2**20:.1f} MiB of shared memory: {error.strerror}",
-            "free or enlarge /dev/shm (mount -o remount,size=... /dev/shm), or use fewer vCPUs, shards or ranges",
+            "free or enlarge /dev/shm (mount -o remount,size=... /dev/shm), or use fewer vCPUs or shards",
         ) from None
     return int(memory.fd)

@@ -1,6 +1,7 @@
 """Counters and latency histograms, as frozen values. Reading them never disturbs their writers.
 
-Histograms are log-scale: exact below 4 ns, then four buckets to an octave, so a percentile is good to about 12 %.
+Histograms are log-scale: exact below 4 ns, then four buckets to an octave, so a percentile is good to about
+12 %.
 """
 
 from __future__ import annotations
@@ -39,10 +40,11 @@ def percentile(histogram: Iterable[int], share: float) -> float:
 
 
 class AccessStatistics(msgspec.Struct, frozen=True):
-    """Accesses of one range: from a vCPU's side the times are waits, from a shard's side service, in nanoseconds.
+    """Accesses of one range: from a vCPU's side the times are waits, from a shard's side service, in
+    nanoseconds.
 
-    `samples` of the accesses were timed: every one of a KVM worker's; the first 64 and then one in 16 of a bare client's;
-    one in 64 posted writes.
+    `samples` of the accesses were timed: every one of a KVM worker's; the first 64 and then one in 16 of a
+    bare client's; one in 64 posted writes.
     """
 
     reads: int = 0
@@ -57,14 +59,27 @@ class AccessStatistics(msgspec.Struct, frozen=True):
     @classmethod
     def read(cls, stat: Any) -> Self:
         """A copy of a `struct sio_stat *`."""
-        return cls(stat.reads, stat.writes, stat.posted, stat.refused, stat.strings, stat.samples, stat.total_ns,
-                   tuple(stat.hist))
+        return cls(
+            stat.reads,
+            stat.writes,
+            stat.posted,
+            stat.refused,
+            stat.strings,
+            stat.samples,
+            stat.total_ns,
+            tuple(stat.hist),
+        )
 
     def __add__(self, other: AccessStatistics) -> AccessStatistics:
         return AccessStatistics(
-            self.reads + other.reads, self.writes + other.writes, self.posted + other.posted,
-            self.refused + other.refused, self.strings + other.strings, self.samples + other.samples,
-            self.total_ns + other.total_ns, tuple(a + b for a, b in zip(self.histogram, other.histogram, strict=True)),
+            self.reads + other.reads,
+            self.writes + other.writes,
+            self.posted + other.posted,
+            self.refused + other.refused,
+            self.strings + other.strings,
+            self.samples + other.samples,
+            self.total_ns + other.total_ns,
+            tuple(a + b for a, b in zip(self.histogram, other.histogram, strict=True)),
         )
 
     def percentile_ns(self, share: float) -> float:

@@ -1,4 +1,6 @@
-"""What a machine knows of each device: the request that `add` made of its arguments, and the handle that it gives back."""
+"""What a machine knows of each device: the request that `add` made of its arguments, and the handle that it
+gives back.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,15 @@ class DeviceRequest(msgspec.Struct):
 
 
 class DeviceHandle:
-    """A device of a machine. `name`, `spans`; `shards`: the names of the shards that hold it, once the machine has started."""
+    """A device of a machine. `name`, `spans`; `shards`: the names of the shards that hold it, once the
+    machine has started.
+    """
 
-    def __init__(self, request: DeviceRequest, call: Callable[[DeviceHandle, str, tuple[Any, ...], Mapping[str, Any]], Any]) -> None:
+    def __init__(
+        self,
+        request: DeviceRequest,
+        call: Callable[[DeviceHandle, str, tuple[Any, ...], Mapping[str, Any]], Any],
+    ) -> None:
         self.request = request
         self.name = request.name
         self.spans = request.spans
@@ -44,8 +52,8 @@ class DeviceHandle:
         self._call = call
 
     def call(self, method: str, *arguments: Any, **options: Any) -> Any:
-        """Call a method of the device in its shard, between two accesses; the first replica's. The result must be plain
-        values (None, bool, int, float, str, bytes, list, dict).
+        """Call a method of the device in its shard, between two accesses; the first replica's. The result
+        must be plain values (None, bool, int, float, str, bytes, list, dict).
 
         Raises `MachineError` with the text of what the method raised, `ShardError` when the shard dies.
         """
@@ -55,33 +63,63 @@ class DeviceHandle:
         return f"<DeviceHandle {self.name} {', '.join(map(str, self.spans))}>"
 
 
-def device_request(device: Factory, name: str | None, pio: int | None, mmio: int | None, size: int | None, *,
-                   shard: str | None, irq: int | None, posted: bool, policy: str | None, replicas: int,
-                   options: Mapping[str, Any]) -> DeviceRequest:
+def device_request(
+    device: Factory,
+    name: str | None,
+    pio: int | None,
+    mmio: int | None,
+    size: int | None,
+    *,
+    shard: str | None,
+    irq: int | None,
+    posted: bool,
+    policy: str | None,
+    replicas: int,
+    options: Mapping[str, Any],
+) -> DeviceRequest:
     """Check what `Machine.add` was given. Raises `MachineError`, `InvalidRange`, `InvalidAddress`."""
     factory = resolve(device) if isinstance(device, str) else device
     if not callable(factory):
-        raise MachineError(f"{device!r} is no class or factory of devices",
-                           "add the class, a function that makes the device, or its dotted path")
-    label = name or getattr(factory, "__name__", type(factory).__name__)
+        raise MachineError(
+            f"{device!r} is no class or factory of devices",
+            "add the class, a function that makes the device, or its dotted path",
+        )
+    label: str = name or getattr(factory, "__name__", None) or type(factory).__name__
     if pio is None and mmio is None:
         raise MachineError(f"device {label} has no range", "give it pio=... or mmio=...")
-    spans = tuple(_span(factory, label, base, size, kind) for base, kind in ((pio, PioRange), (mmio, MmioRange)) if base is not None)
+    spans = tuple(
+        _span(factory, label, base, size, kind)
+        for base, kind in ((pio, PioRange), (mmio, MmioRange))
+        if base is not None
+    )
     if isinstance(factory, type):
         for span in spans:
             _check_space(factory, label, span, replicas)
     elif replicas > 1:
-        raise MachineError(f"device {label} comes from a function, so nothing says that it is immutable",
-                           "add a class that derives from DevicePio or DeviceMmio to replicate it")
+        raise MachineError(
+            f"device {label} comes from a function, so nothing says that it is immutable",
+            "add a class that derives from DevicePio or DeviceMmio to replicate it",
+        )
     try:
         chosen = None if policy is None else Policy(policy)
     except ValueError:
         raise MachineError(f"no policy {policy!r}", f"use one of {', '.join(Policy)}") from None
-    return DeviceRequest(label, spans, pack(device, options), shard, irq, posted, chosen, replicas,
-                         bool(getattr(factory, "dma", False)))
+    return DeviceRequest(
+        label,
+        spans,
+        pack(device, options),
+        shard,
+        irq,
+        posted,
+        chosen,
+        replicas,
+        bool(getattr(factory, "dma", False)),
+    )
 
 
-def _span(factory: Any, label: str, base: int, size: int | None, kind: type[PioRange] | type[MmioRange]) -> PioRange | MmioRange:
+def _span(
+    factory: Any, label: str, base: int, size: int | None, kind: type[PioRange] | type[MmioRange]
+) -> PioRange | MmioRange:
     space = "pio" if kind is PioRange else "mmio"
     length = size if size is not None else getattr(factory, f"{space}_size", None)
     if length is None:
@@ -92,8 +130,12 @@ def _span(factory: Any, label: str, base: int, size: int | None, kind: type[PioR
 def _check_space(factory: type, label: str, span: PioRange | MmioRange, replicas: int) -> None:
     space = "pio" if isinstance(span, PioRange) else "mmio"
     if not answers(factory, space) and not getattr(factory, "native_handler", None):
-        raise MachineError(f"device {label} has no handlers for {space}",
-                           f"give it read/write or {space}_read/{space}_write, or place it in the other space")
+        raise MachineError(
+            f"device {label} has no handlers for {space}",
+            f"give it read/write or {space}_read/{space}_write, or place it in the other space",
+        )
     if replicas > 1 and is_mutable(factory, space):
-        raise MachineError(f"device {label} is mutable: it has exactly one owner, not {replicas}",
-                           "derive it from DevicePio or DeviceMmio if no access changes its state")
+        raise MachineError(
+            f"device {label} is mutable: it has exactly one owner, not {replicas}",
+            "derive it from DevicePio or DeviceMmio if no access changes its state",
+        )

@@ -5,59 +5,90 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from shardio.errors import MachineError
 
 DEFAULT_SHARDS = 2
-"""Shards for devices that name none, where the machine has that many CPUs."""
+"""Shards for devices that name none, where the host has that many CPUs."""
+
+
+class Shard(msgspec.Struct, frozen=True):
+    """A device-owner process of a machine: `name`, and the CPU that it is pinned to (None: see `Machine`'s
+    `pin`).
+    """
+
+    name: str
+    cpu: int | None = None
 
 
 class Placement:
-    """Shards by name, in the order of their numbers; devices that name none are spread over the unnamed ones."""
+    """Shards by name, in the order of their numbers; devices that name none go where the fewest are."""
 
-    def __init__(self, shards: int | None, explicit: Iterable[str]) -> None:
-        """`shards`: how many in all, at least (None: chosen); `explicit`: the names that devices ask for."""
-        self.names: list[str] = list(dict.fromkeys(explicit))
-        wanted = min(DEFAULT_SHARDS, os.cpu_count() or 1) if shards is None else shards
-        number = 0
-        while len(self.names) < wanted:
-            name = f"shard{number}"
+    def __init__(self, shards: int | Sequence[Shard | str] | None, named: Iterable[str]) -> None:
+        """`shards`: `Machine`'s argument; `named`: what devices ask for.
+
+        Raises `MachineError` for more shards than a fabric holds, or two of one name.
+        """
+        given = [] if shards is None or isinstance(shards, int) else list(shards)
+        declared = [Shard(shard) if isinstance(shard, str) else shard for shard in given]
+        self.names: list[str] = [shard.name for shard in declared]
+        if len(set(self.names)) < len(self.names):
+            raise MachineError("two shards have one name", "give each Shard its own")
+        self.cpus: list[int | None] = [shard.cpu for shard in declared]
+        self._devices: list[int] = [0] * len(declared)
+        for name in dict.fromkeys(named):
             if name not in self.names:
-                self.names.append(name)
+                self.add_shard(name)
+        default = min(DEFAULT_SHARDS, os.cpu_count() or 1) if shards is None else 1
+        number = 0
+        while len(self.names) < (shards if isinstance(shards, int) else default):
+            if f"shard{number}" not in self.names:
+                self.add_shard(f"shard{number}")
             number += 1
-        self._devices = dict.fromkeys(self.names, 0)
 
     def place(self, shard: str | None, replicas: int = 1) -> tuple[int, ...]:
-        """The numbers of the shards for a device: the one that it names (and the next ones for its replicas), or those with
-        the fewest devices. Raises `MachineError` for more replicas than shards, or a name that nobody knows.
+        """The numbers of the shards for a device: the one that it names and, for replicas, the next ones.
+
+        Without a name: those with the fewest devices. Raises `MachineError` for more replicas than shards, or
+        a name that nobody knows.
         """
-        if replicas < 1 or replicas > len(self.names):
-            raise MachineError(f"{replicas} replicas on {len(self.names)} shards", "ask for as many replicas as there are shards")
+        if not 1 <= replicas <= len(self.names):
+            cure = "ask for as many replicas as there are shards"
+            raise MachineError(f"{replicas} replicas on {len(self.names)} shards", cure)
         if shard is None:
-            by_load = sorted(range(len(self.names)), key=lambda i: (self._devices[self.names[i]], i))
-            chosen = tuple(by_load[:replicas])
-        else:
-            if shard not in self._devices:
-                raise MachineError(f"no shard named {shard!r}", f"use one of {', '.join(self.names)}")
+            chosen = tuple(sorted(range(len(self.names)), key=lambda i: (self._devices[i], i))[:replicas])
+        elif shard in self.names:
             first = self.names.index(shard)
             chosen = tuple((first + i) % len(self.names) for i in range(replicas))
+        else:
+            raise MachineError(f"no shard named {shard!r}", f"use one of {', '.join(self.names)}")
         for number in chosen:
-            self._devices[self.names[number]] += 1
+            self._devices[number] += 1
         return chosen
 
-    def add_shard(self, name: str) -> int:
-        """One more shard; its number."""
+    def release(self, chosen: Iterable[int]) -> None:
+        """A device that was placed there is gone."""
+        for number in chosen:
+            self._devices[number] -= 1
+
+    def add_shard(self, name: str) -> None:
+        """One more shard, with the next number."""
         self.names.append(name)
-        self._devices[name] = 0
-        return len(self.names) - 1
+        self.cpus.append(None)
+        self._devices.append(0)
 
 
-def pins(pin: bool | None, vcpus: int, shards: int) -> tuple[Sequence[int | None], Sequence[int | None]]:
+def pins(
+    pin: bool | None, vcpus: int, shard_cpus: Sequence[int | None]
+) -> tuple[Sequence[int | None], Sequence[int | None]]:
     """The CPU of each vCPU worker and of each shard, None where it may run anywhere.
 
-    Pinned by default only where everyone has a CPU of its own; with `pin=True` CPUs are shared, vCPUs and shards apart
-    where that can be.
+    Pinned by default only where everyone has a CPU of its own; with `pin=True` CPUs are shared, vCPUs and
+    shards apart where that can be. A shard's own choice (`shard_cpus`) stands in any case.
     """
-    cpus = sorted(os.sched_getaffinity(0))
+    cpus, shards = sorted(os.sched_getaffinity(0)), len(shard_cpus)
     if pin is False or (pin is None and len(cpus) < vcpus + shards):
-        return [None] * vcpus, [None] * shards
-    return [cpus[i % len(cpus)] for i in range(vcpus)], [cpus[(vcpus + i) % len(cpus)] for i in range(shards)]
+        return [None] * vcpus, shard_cpus
+    chosen = [cpus[(vcpus + i) % len(cpus)] if own is None else own for i, own in enumerate(shard_cpus)]
+    return [cpus[i % len(cpus)] for i in range(vcpus)], chosen

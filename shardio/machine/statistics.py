@@ -5,19 +5,22 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Iterable
+from typing import Self
 
 import msgspec
 
-from shardio.fabric import AccessStatistics, Fabric
+from shardio.fabric import AccessStatistics, Fabric, ShardCounters
+from shardio.supervisor import ShardProcess
 from shardio.vcpu import VcpuStatistics
 
 
 class ExitInfo(msgspec.Struct, frozen=True):
     """How a machine ended.
 
-    `reason`: "exit" (a device asked; `status` is its exit status), "reset" (a device asked), "halted" (every vCPU, without
-    an in-kernel irqchip), "shutdown" (triple fault), "system event", "failed" (an exit that cannot be served: `detail` has
-    its name and the registers), "stopped" (`stop`), "error" (a process could not be started). `vcpu`: whose exit it was.
+    `reason`: "exit" (a device asked; `status` is its exit status), "reset" (a device asked), "halted" (every
+    vCPU, without an in-kernel irqchip), "shutdown" (triple fault), "system event", "failed" (an exit that
+    cannot be served: `detail` has its name and the registers), "stopped" (`stop`), "error" (a process could
+    not be started). `vcpu`: whose exit it was.
     """
 
     reason: str
@@ -29,8 +32,8 @@ class ExitInfo(msgspec.Struct, frozen=True):
 class DeviceStatistics(msgspec.Struct, frozen=True):
     """One device: its accesses over all vCPUs, how long vCPUs waited for it, and how long its handlers ran.
 
-    `writes` includes the posted ones, for which no vCPU waits; `refused` ones gave all-ones or were dropped. A string access
-    counts once.
+    `writes` includes the posted ones, for which no vCPU waits; `refused` ones gave all-ones or were dropped.
+    A string access counts once.
     """
 
     name: str
@@ -62,6 +65,21 @@ class ShardStatistics(msgspec.Struct, frozen=True):
     hostile: int
     quarantined: bool
 
+    @classmethod
+    def read(cls, name: str, shard: ShardProcess, counters: ShardCounters) -> Self:
+        """Of a shard's process and its counters in the fabric."""
+        return cls(
+            name=name,
+            pid=shard.pid,
+            spawns=shard.spawns,
+            served=counters.progress,
+            sleeps=counters.sleeps,
+            yields=counters.yields,
+            lost_wakeups=counters.lost_wakeups,
+            hostile=counters.hostile,
+            quarantined=shard.quarantined,
+        )
+
 
 class MachineStatistics(msgspec.Struct, frozen=True):
     """All of a machine, at one time."""
@@ -71,18 +89,33 @@ class MachineStatistics(msgspec.Struct, frozen=True):
     shards: tuple[ShardStatistics, ...]
 
 
-def device_statistics(fabric: Fabric, name: str, shards: Iterable[tuple[int, str]], indices: Iterable[int]) -> DeviceStatistics:
+def device_statistics(
+    fabric: Fabric, name: str, shards: Iterable[tuple[int, str]], indices: Iterable[int]
+) -> DeviceStatistics:
     """Sum what every vCPU and every shard counted for a device's ranges."""
     indices, shards = tuple(indices), tuple(shards)
     nothing = AccessStatistics()
     waits = functools.reduce(
-        operator.add, (fabric.waits(vcpu, index) for vcpu in range(fabric.vcpus) for index in indices), nothing)
+        operator.add,
+        (fabric.waits(vcpu, index) for vcpu in range(fabric.vcpus) for index in indices),
+        nothing,
+    )
     service = functools.reduce(
-        operator.add, (fabric.service(shard, index) for shard, _ in shards for index in indices), nothing)
+        operator.add, (fabric.service(shard, index) for shard, _ in shards for index in indices), nothing
+    )
     return DeviceStatistics(
-        name=name, shard="+".join(label for _, label in shards), reads=waits.reads, writes=waits.writes + waits.posted,
-        posted=waits.posted, refused=max(waits.refused, service.refused), strings=waits.strings, wait_ns=waits.total_ns,
-        wait_p50_ns=waits.percentile_ns(0.5), wait_p99_ns=waits.percentile_ns(0.99),
-        wait_p999_ns=waits.percentile_ns(0.999), service_ns=service.total_ns,
-        service_p50_ns=service.percentile_ns(0.5), service_p99_ns=service.percentile_ns(0.99),
+        name=name,
+        shard="+".join(label for _, label in shards),
+        reads=waits.reads,
+        writes=waits.writes + waits.posted,
+        posted=waits.posted,
+        refused=max(waits.refused, service.refused),
+        strings=waits.strings,
+        wait_ns=waits.total_ns,
+        wait_p50_ns=waits.percentile_ns(0.5),
+        wait_p99_ns=waits.percentile_ns(0.99),
+        wait_p999_ns=waits.percentile_ns(0.999),
+        service_ns=service.total_ns,
+        service_p50_ns=service.percentile_ns(0.5),
+        service_p99_ns=service.percentile_ns(0.99),
     )

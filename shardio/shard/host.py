@@ -14,8 +14,15 @@ from shardio.shard.protocol import ExitRequest, ResetRequest, send
 class Host:
     """A device's host. The requests to the VMM are one message each; nothing waits for an answer."""
 
-    def __init__(self, name: str, loop: asyncio.AbstractEventLoop, control: socket.socket,
-                 interrupts: InterruptManager, trigger: EventFdTrigger | None, memory: GuestMemory | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        loop: asyncio.AbstractEventLoop,
+        control: socket.socket,
+        interrupts: InterruptManager,
+        trigger: EventFdTrigger | None,
+        memory: GuestMemory | None,
+    ) -> None:
         self.name = name
         self.loop = loop
         self.trigger = trigger

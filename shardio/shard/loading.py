@@ -23,13 +23,17 @@ def resolve(path: str) -> Callable[..., Any]:
     try:
         found: Any = importlib.import_module(module_name)
     except ImportError as error:
-        raise MachineError(f"cannot import {module_name!r} of device {path!r}: {error}",
-                           "install the package, or correct the name") from error
+        raise MachineError(
+            f"cannot import {module_name!r} of device {path!r}: {error}",
+            "install the package, or correct the name",
+        ) from error
     for part in name.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
-            raise MachineError(f"module {module_name!r} has no {name!r}", "correct the device's class name") from None
+            raise MachineError(
+                f"module {module_name!r} has no {name!r}", "correct the device's class name"
+            ) from None
     if not callable(found):
         raise MachineError(f"{path!r} is not callable", "name a class or a factory function")
     result: Callable[..., Any] = found
@@ -37,7 +41,8 @@ def resolve(path: str) -> Callable[..., Any]:
 
 
 def pack(factory: Factory, options: Mapping[str, Any]) -> bytes:
-    """A factory and its options for `make` in a shard. A class of the program's main file, or a local one, goes by value.
+    """A factory and its options for `make` in a shard. A class of the program's main file, or a local one,
+    goes by value.
 
     Raises `MachineError` for what cannot leave this process: an open file or socket, a lock.
     """

@@ -1,8 +1,9 @@
-"""The main of a shard process: attaches the fabric, takes orders from the VMM, runs the event loop until told to quit.
+"""The main of a shard process: attaches the fabric, takes orders from the VMM, runs the event loop until told
+to quit.
 
-Started by `shardio.supervisor` as `python -c ... process.main()` with two sockets inherited; `Setup` says which shard it is
-and brings the fabric, so a warm spare can wait for that. Ends when the control socket closes; dies with the VMM's
-supervisor thread (PR_SET_PDEATHSIG).
+Started by `shardio.supervisor` as `python -c ... process.main()` with two sockets inherited; `Setup` says
+which shard it is and brings the fabric, so a warm spare can wait for that. Ends when the control socket
+closes; dies with the VMM's supervisor thread (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ from shardio.shard.runtime import Runtime, new_event_loop
 class Shard:
     """A shard process's state: its devices by name, and the handlers of the VMM's requests."""
 
-    def __init__(self, fabric: Fabric, shard: int, doorbell: int, control: socket.socket, interrupts: socket.socket) -> None:
+    def __init__(
+        self, fabric: Fabric, shard: int, doorbell: int, control: socket.socket, interrupts: socket.socket
+    ) -> None:
         self.loop, epoll_fd = new_event_loop()
         asyncio.set_event_loop(self.loop)
         self.control = control
@@ -109,8 +112,14 @@ class Shard:
         if spec.memory >= 0 and self.memory is None:
             self.memory = GuestMemory.from_fd(fds[spec.memory], spec.memory_size)
         trigger = EventFdTrigger(fds[spec.trigger]) if spec.trigger >= 0 else None
-        host = Host(spec.name, self.loop, self.control, InterruptManager(self._interrupt_backend, self.loop), trigger,
-                    self.memory if spec.memory >= 0 else None)
+        host = Host(
+            spec.name,
+            self.loop,
+            self.control,
+            InterruptManager(self._interrupt_backend, self.loop),
+            trigger,
+            self.memory if spec.memory >= 0 else None,
+        )
         attach = getattr(device, "attach", None)
         if attach is not None:
             attach(host)

@@ -1,7 +1,8 @@
-"""What the VMM and a shard say to each other: MessagePack over a Unix SOCK_SEQPACKET socket, descriptors by SCM_RIGHTS.
+"""What the VMM and a shard say to each other: MessagePack over a Unix SOCK_SEQPACKET socket, descriptors by
+SCM_RIGHTS.
 
-Requests carry a serial number and are answered by `Done`. Pickles travel only from the VMM to a shard (they carry the
-device factories and options that the VMM's program named), never back: a shard is not trusted.
+Requests carry a serial number and are answered by `Done`. Pickles travel only from the VMM to a shard (they
+carry the device factories and options that the VMM's program named), never back: a shard is not trusted.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ class RangeSpec(msgspec.Struct, frozen=True, array_like=True):
 
 
 class DeviceSpec(msgspec.Struct, frozen=True):
-    """A device to make: a pickle of (factory or dotted path, options), its ranges, and where among the message's
-    descriptors its interrupt and guest RAM are (-1: it has none)."""
+    """A device to make: a pickle of (factory or dotted path, options), its ranges, and where among the
+    message's descriptors its interrupt and guest RAM are (-1: it has none).
+    """
 
     name: str
     factory: bytes
@@ -44,8 +46,9 @@ class DeviceSpec(msgspec.Struct, frozen=True):
 
 
 class Setup(msgspec.Struct, frozen=True, tag="setup"):
-    """The first message: which shard this process is from now on, and how the VMM's program finds its modules. Beside it:
-    the descriptors of the fabric and of the shard's doorbell."""
+    """The first message: which shard this process is from now on, and how the VMM's program finds its
+    modules. Beside it: the descriptors of the fabric and of the shard's doorbell.
+    """
 
     shard: int
     name: str
@@ -125,7 +128,9 @@ _decode_from_shard = msgspec.msgpack.Decoder(FromShard).decode
 
 
 def send(sock: socket.socket, message: ToShard | FromShard, fds: Sequence[int] = ()) -> None:
-    """Send one message with descriptors beside it (the sender keeps its own). Raises OSError when the peer is gone."""
+    """Send one message with descriptors beside it (the sender keeps its own). Raises OSError when the peer is
+    gone.
+    """
     data = _encode(message)
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     sock.sendmsg([data], ancillary)
@@ -145,9 +150,12 @@ def receive_in_vmm(sock: socket.socket, shard: str) -> FromShard | None:
     if not data:
         return None
     try:
-        return _decode_from_shard(data)
+        message: FromShard = _decode_from_shard(data)
+        return message
     except msgspec.DecodeError as error:
-        raise ShardError(shard, f"sent a message that makes no sense: {error}", "run one version of shardio") from None
+        raise ShardError(
+            shard, f"sent a message that makes no sense: {error}", "run one version of shardio"
+        ) from None
 
 
 def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:

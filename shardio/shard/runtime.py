@@ -1,12 +1,14 @@
-"""Drives the C drain loop from asyncio, so that rings and host I/O share a thread and neither starves the other.
+"""Drives the C drain loop from asyncio, so that rings and host I/O share a thread and neither starves the
+other.
 
-Facts. The loop in C polls, yields and finally announces sleep; then a doorbell (an eventfd) tells of the next request.
-asyncio costs some 10 us an iteration, which no access should pay. The selector's epoll descriptor is itself pollable.
+Facts. The loop in C polls, yields and finally announces sleep; then a doorbell (an eventfd) tells of the next
+request. asyncio costs some 10 us an iteration, which no access should pay. The selector's epoll descriptor is
+itself pollable.
 
-Consequences. A turn of the C loop lasts while requests keep coming, at most `TURN_NS`; it looks at the epoll descriptor
-every 50 us and returns early when host I/O is ready. After a turn that ended hot, the next one is scheduled behind what
-asyncio has to run. After one that ended asleep, the doorbell's reader starts the next; so does a slow timer, in case a wake-up
-was lost, which is then counted.
+Consequences. A turn of the C loop lasts while requests keep coming, at most `TURN_NS`; it looks at the epoll
+descriptor every 50 us and returns early when host I/O is ready. After a turn that ended hot, the next one is
+scheduled behind what asyncio has to run. After one that ended asleep, the doorbell's reader starts the next;
+so does a slow timer, in case a wake-up was lost, which is then counted.
 """
 
 from __future__ import annotations
@@ -38,8 +40,15 @@ def new_event_loop() -> tuple[asyncio.AbstractEventLoop, int]:
 class Runtime:
     """The owner of one shard, driven by an event loop. `names`: range index to device name, for messages."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, epoll_fd: int, fabric: Fabric, shard: int, doorbell: int,
-                 report: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        epoll_fd: int,
+        fabric: Fabric,
+        shard: int,
+        doorbell: int,
+        report: Callable[[str, str], None],
+    ) -> None:
         self.loop = loop
         self.names: dict[int, str] = {}
         self.owner = Owner(fabric, shard, doorbell, self._failed)
@@ -95,6 +104,11 @@ class Runtime:
             return
         self._sites.add(site)
         access = "write" if write else "read"
-        log.error("device %s failed a %s (the guest sees %s; logged once for this place)", name, access,
-                  "it dropped" if write else "all-ones", exc_info=error)
+        log.error(
+            "device %s failed a %s (the guest sees %s; logged once for this place)",
+            name,
+            access,
+            "it dropped" if write else "all-ones",
+            exc_info=error,
+        )
         self._report(name, f"{access}: {type(error).__name__}: {error} ({where})"[:1000])

@@ -1,6 +1,7 @@
 """The supervisor: one thread of the VMM that starts workers and shards, watches them, and mends what dies.
 
-`loop` is the thread; `shard_process` the VMM's side of one shard; `recovery` settles what a dead shard left in flight.
+`loop` is the thread; `shard_process` the VMM's side of one shard; `recovery` settles what a dead shard left
+in flight.
 """
 
 from shardio.supervisor.loop import Supervisor

@@ -1,7 +1,7 @@
 """A warm Python interpreter that waits to be told which shard it is.
 
-Starting Python and importing what a shard needs takes over 100 ms; a machine keeps one interpreter that has done so, so that a
-dead shard's successor serves within a few milliseconds.
+Starting Python and importing what a shard needs takes over 100 ms; a machine keeps one interpreter that has
+done so, so that a dead shard's successor serves within a few milliseconds.
 """
 
 from __future__ import annotations
@@ -32,13 +32,16 @@ class Interpreter:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _MAIN.format(path=sys.path, arguments=arguments)],
-                stdin=subprocess.DEVNULL if stdin is None else stdin, pass_fds=(theirs.fileno(), their_lines.fileno()),
+                stdin=subprocess.DEVNULL if stdin is None else stdin,
+                pass_fds=(theirs.fileno(), their_lines.fileno()),
             )
             self.pidfd = os.pidfd_open(self._process.pid)
         except OSError as error:
             ours.close()
             lines.close()
-            raise ShardError("interpreter", f"cannot be started: {error}", "raise the limits on processes and files") from None
+            raise ShardError(
+                "interpreter", f"cannot be started: {error}", "raise the limits on processes and files"
+            ) from None
         finally:
             theirs.close()
             their_lines.close()
@@ -55,7 +58,8 @@ class Interpreter:
         signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def reap(self) -> int | None:
-        """Collect it if it is dead: its return code (negative: a signal), else None. Closes its descriptors."""
+        """Collect it if it is dead: its return code (negative: a signal), else None. Closes its descriptors.
+        """
         code = self._process.poll()
         if code is not None:
             os.close(self.pidfd)

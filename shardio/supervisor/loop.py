@@ -1,12 +1,13 @@
 """The supervisor's thread: starts workers and shards, watches them, respawns what dies, kills what hangs.
 
-Facts. A worker or shard dies with the thread that spawned it (PR_SET_PDEATHSIG), so that a killed VMM leaves nothing; hence
-every spawn is made here, by a thread that lives as long as the machine. A process's death is a readable pidfd.
+Facts. A worker or shard dies with the thread that spawned it (PR_SET_PDEATHSIG), so that a killed VMM leaves
+nothing; hence every spawn is made here, by a thread that lives as long as the machine. A process's death is a
+readable pidfd.
 
-Consequences. All state is this thread's: other threads hand it functions (`call`) and wait. A worker that died is started
-again at once and takes up its access. A shard that died is reaped first, then what it had in flight is settled
-(`recovery`), then a successor gets its devices and serves. A shard that answers nothing for `hang_deadline` seconds while a
-vCPU waits for it is killed, which is the same as dying.
+Consequences. All state is this thread's: other threads hand it functions (`call`) and wait. A worker that
+died is started again at once and takes up its access. A shard that died is reaped first, then what it had in
+flight is settled (`recovery`), then a successor gets its devices and serves. A shard that answers nothing for
+`hang_deadline` seconds while a vCPU waits for it is killed, which is the same as dying.
 """
 
 from __future__ import annotations
@@ -49,8 +50,17 @@ Event = Callable[[str, Any], None]
 class Supervisor:
     """One machine's supervisor. `shards` and `workers` may be used by other threads only through `call`."""
 
-    def __init__(self, fabric: Fabric, routes: AddressMap, policy: Callable[[int, bool], Policy], on_event: Event, *,
-                 hang_deadline: float = 1.0, backend: InterruptBackend | None = None, stdin: int | None = None) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        routes: AddressMap,
+        policy: Callable[[int, bool], Policy],
+        on_event: Event,
+        *,
+        hang_deadline: float = 1.0,
+        backend: InterruptBackend | None = None,
+        stdin: int | None = None,
+    ) -> None:
         """`stdin`: the descriptor that becomes every shard's standard input (None: /dev/null)."""
         self.fabric = fabric
         self.routes = routes
@@ -120,11 +130,17 @@ class Supervisor:
         interpreter, self._spare = self._spare or Interpreter(self._stdin), None
         shard.start(interpreter, self._backend)
         self._selector.register(interpreter.pidfd, selectors.EVENT_READ, lambda: self._on_shard_death(shard))
-        self._selector.register(interpreter.control, selectors.EVENT_READ, lambda: self._on_shard_message(shard))
-        self._selector.register(interpreter.interrupts, selectors.EVENT_READ, lambda: self._on_interrupt_request(shard))
+        self._selector.register(
+            interpreter.control, selectors.EVENT_READ, lambda: self._on_shard_message(shard)
+        )
+        self._selector.register(
+            interpreter.interrupts, selectors.EVENT_READ, lambda: self._on_interrupt_request(shard)
+        )
         shard.restored = not shard.records
         if shard.records:
-            shard.add(list(shard.records.values())).add_done_callback(lambda done: self._restored(shard, done))
+            shard.add(list(shard.records.values())).add_done_callback(
+                lambda done: self._restored(shard, done)
+            )
         shard.serve()
 
     def keep_spare(self) -> None:
@@ -138,7 +154,11 @@ class Supervisor:
         self._workers_stopping = True
         for worker in self.workers:
             worker.command(lib.SIO_STOP)
-        self._drain(lambda: [worker for worker in self.workers if worker.pidfd >= 0], VcpuWorker.kick_again, VcpuWorker.kill)
+        self._drain(
+            lambda: [worker for worker in self.workers if worker.pidfd >= 0],
+            VcpuWorker.kick_again,
+            VcpuWorker.kill,
+        )
 
     def stop_shards(self) -> None:
         """Ask every shard to quit and reap it; kill one that does not within 2 s."""
@@ -146,12 +166,16 @@ class Supervisor:
             shard.quit()
         if self._spare is not None:
             self._spare.kill()
-        self._drain(lambda: [shard for shard in self.shards if shard.alive], lambda _shard: None, ShardProcess.kill)
+        self._drain(
+            lambda: [shard for shard in self.shards if shard.alive], lambda _shard: None, ShardProcess.kill
+        )
         while self._spare is not None and self._spare.reap() is None:
             self._poll(0.001)
         self._spare = None
 
-    def _drain(self, alive: Callable[[], Sequence[Any]], remind: Callable[[Any], None], kill: Callable[[Any], None]) -> None:
+    def _drain(
+        self, alive: Callable[[], Sequence[Any]], remind: Callable[[Any], None], kill: Callable[[Any], None]
+    ) -> None:
         deadline = time.monotonic() + QUIT_S
         while left := alive():
             late = time.monotonic() > deadline
@@ -303,7 +327,8 @@ class Supervisor:
         self._on_state()
 
     def _watch_wait(self, worker: VcpuWorker, now: float) -> None:
-        """Kill the shard that a vCPU has waited for longer than the deadline, and that has not moved since."""
+        """Kill the shard that a vCPU has waited for longer than the deadline, and that has not moved since.
+        """
         busy, target = int(lib.sio_client_busy(worker.client)), int(worker.client.target)
         if not busy & 1 or worker.ended or target >= len(self.shards):
             self._stalled.pop(worker.index, None)
@@ -318,6 +343,11 @@ class Supervisor:
         self._stalled[worker.index] = ((busy, target), progress, moved, began)
         patience = self._hang_deadline * (len(self.workers) + 1)
         if shard.alive and (now - moved > self._hang_deadline or now - began > patience):
-            log.error("shard %s has not answered vCPU %d for %.1f s; killing it", shard.name, worker.index, now - began)
+            log.error(
+                "shard %s has not answered vCPU %d for %.1f s; killing it",
+                shard.name,
+                worker.index,
+                now - began,
+            )
             del self._stalled[worker.index]
             shard.kill()

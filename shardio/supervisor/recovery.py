@@ -1,8 +1,9 @@
 """What happens to the requests that were in flight when a shard died, by the policy of their range.
 
-A request that the owner had not taken waits for the successor. One that it had taken is replayed or failed: `replay` (the
-default for reads) lets the successor serve it again, twice at most; `fail` (the default for writes) gives all-ones or drops
-the write, so that it happens zero or one time, never later. A request that kills two owners quarantines its range.
+A request that the owner had not taken waits for the successor. One that it had taken is replayed or failed:
+`replay` (the default for reads) lets the successor serve it again, twice at most; `fail` (the default for
+writes) gives all-ones or drops the write, so that it happens zero or one time, never later. A request that
+kills two owners quarantines its range.
 """
 
 from __future__ import annotations
@@ -44,12 +45,17 @@ class Recovery:
             self._attempts[vcpu] = (request.state, tries)
             if tries >= ATTEMPTS:
                 deadly.add(request.range)
-            if tries >= ATTEMPTS or self._policy(request.range, bool(request.op & lib.SIO_WRITE)) is Policy.FAIL:
+            if (
+                tries >= ATTEMPTS
+                or self._policy(request.range, bool(request.op & lib.SIO_WRITE)) is Policy.FAIL
+            ):
                 lib.sio_recover_refuse(self._fabric.view, shard, vcpu, request.state)
         return deadly
 
     def refuse_all(self, shard: int, posted: Callable[[int], int]) -> None:
-        """Nobody will own the shard again: refuse every request, discard what was posted (up to `posted(vcpu)`)."""
+        """Nobody will own the shard again: refuse every request, discard what was posted (up to
+        `posted(vcpu)`).
+        """
         request, taken = ffi.new("struct sio_request *"), ffi.new("int *")
         for vcpu in range(self._fabric.vcpus):
             lib.sio_recover_discard_posted(self._fabric.view, shard, vcpu, posted(vcpu))

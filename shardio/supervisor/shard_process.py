@@ -95,7 +95,9 @@ class ShardProcess:
         return last
 
     def request(self, make: Callable[[int], Any], fds: Sequence[int] = ()) -> Future[Any]:
-        """Send what `make(serial)` gives; the future ends with the shard's answer, or a `ShardError` when it dies."""
+        """Send what `make(serial)` gives; the future ends with the shard's answer, or a `ShardError` when it
+        dies.
+        """
         future: Future[Any] = Future()
         self._serial += 1
         self._waiting[self._serial] = future
@@ -103,7 +105,9 @@ class ShardProcess:
             self._send(make(self._serial), fds)
         except OSError as error:
             del self._waiting[self._serial]
-            future.set_exception(ShardError(self.name, f"cannot be reached: {error}", "see why it died in its log"))
+            future.set_exception(
+                ShardError(self.name, f"cannot be reached: {error}", "see why it died in its log")
+            )
         return future
 
     def serve(self) -> None:
@@ -133,7 +137,8 @@ class ShardProcess:
             self.interpreter.kill()
 
     def reap(self) -> int | None:
-        """Collect a dead process: its return code (negative: a signal); None when it lives, or there is none."""
+        """Collect a dead process: its return code (negative: a signal); None when it lives, or there is none.
+        """
         if self.interpreter is None or (code := self.interpreter.reap()) is None:
             return None
         self.interpreter = None
@@ -143,7 +148,9 @@ class ShardProcess:
             self.interrupt_server.close()
             self.interrupt_server = None
         for future in self._waiting.values():
-            future.set_exception(ShardError(self.name, f"died ({_cause(code)}) before it answered", "see its log"))
+            future.set_exception(
+                ShardError(self.name, f"died ({_cause(code)}) before it answered", "see its log")
+            )
         self._waiting.clear()
         return code
 
@@ -189,9 +196,15 @@ def _message(batch: Sequence[DeviceRecord]) -> tuple[Callable[[int], protocol.Ad
     for record in batch:
         base = len(fds)
         spec = record.spec
-        specs.append(protocol.DeviceSpec(
-            spec.name, spec.factory, spec.ranges, spec.trigger + base if spec.trigger >= 0 else -1,
-            spec.memory + base if spec.memory >= 0 else -1, spec.memory_size,
-        ))
+        specs.append(
+            protocol.DeviceSpec(
+                spec.name,
+                spec.factory,
+                spec.ranges,
+                spec.trigger + base if spec.trigger >= 0 else -1,
+                spec.memory + base if spec.memory >= 0 else -1,
+                spec.memory_size,
+            )
+        )
         fds.extend(record.fds)
     return (lambda serial: protocol.AddDevices(serial, specs)), fds
