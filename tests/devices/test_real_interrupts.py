@@ -1,4 +1,6 @@
-"""A guest asleep in HLT, woken only by the UART's and the RTC's interrupts, each device in a shard of its own."""
+"""A guest asleep in HLT, woken only by the UART's and the RTC's interrupts, each device in a shard of its
+own.
+"""
 
 from __future__ import annotations
 
