@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from shardio.device import MutDeviceMmio
 from shardio.devices.virtio.device import VirtioDevice
-from shardio.devices.virtio.transport import QueueSetup, TransportCore, replace_half
+from shardio.devices.virtio.state import CoreState, QueueSetup, replace_half
+from shardio.devices.virtio.transport import TransportCore
 from shardio.interrupt import Doorbell
 
 if TYPE_CHECKING:
@@ -50,6 +53,13 @@ INTERRUPT_USED: Final = 1
 INTERRUPT_CONFIG: Final = 2
 
 _ADDRESSES: Final = {QUEUE_DESC: "desc", QUEUE_DRIVER: "driver", QUEUE_DEVICE: "device"}
+
+
+class MmioState(msgspec.Struct, frozen=True):
+    """The device's state: what every transport keeps, and the interrupt status register."""
+
+    core: CoreState
+    interrupt_status: int
 
 
 class VirtioMmio(MutDeviceMmio):
@@ -130,6 +140,15 @@ class VirtioMmio(MutDeviceMmio):
         write = self._writes.get(offset) if size == 4 else None
         if write is not None:
             write(value)
+
+    def snapshot(self) -> MmioState:
+        """The state that `restore` takes; guest RAM and the host's side (image, link) are not part of it."""
+        return MmioState(self.core.snapshot(), self.interrupt_status)
+
+    def restore(self, state: MmioState) -> None:
+        """Continue from `state`, before or after `attach`."""
+        self.interrupt_status = state.interrupt_status
+        self.core.restore(state.core)
 
     # -- registers --------------------------------------------------------------------------------------
 

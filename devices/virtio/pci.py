@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from shardio.device import MutDeviceMmio
 from shardio.devices.virtio.device import VirtioDevice
 from shardio.devices.virtio.errors import VirtioError
@@ -27,8 +29,10 @@ from shardio.devices.virtio.pci_function import (
     NOTIFY_OFFSET,
     VirtioFunction,
 )
-from shardio.devices.virtio.transport import NO_VECTOR, QueueSetup, TransportCore, replace_half
+from shardio.devices.virtio.state import NO_VECTOR, CoreState, QueueSetup, replace_half
+from shardio.devices.virtio.transport import TransportCore
 from shardio.interrupt import Doorbell, InterruptGroup, InterruptMode, LegacyConfig, MsixTable
+from shardio.interrupt.msix import MsixState
 
 if TYPE_CHECKING:
     from shardio.device import DeviceHost
@@ -57,6 +61,18 @@ QUEUE_DEVICE: Final = 0x30
 _ADDRESSES: Final = {QUEUE_DESC: "desc", QUEUE_DRIVER: "driver", QUEUE_DEVICE: "device"}
 
 
+class PciState(msgspec.Struct, frozen=True):
+    """The device's state: what every transport keeps, the ISR, and configuration space with its MSI-X
+    table.
+    """
+
+    core: CoreState
+    isr: int
+    config_vector: int
+    config: bytes
+    msix: MsixState | None
+
+
 class VirtioPci(MutDeviceMmio):
     """A virtio device on PCI: one MSI-X vector a queue and one for the configuration, or INTx on `line`."""
 
@@ -75,6 +91,7 @@ class VirtioPci(MutDeviceMmio):
         self._legacy = LegacyConfig(line, pin) if pin else None
         self._group: InterruptGroup | None = None
         self._msix: MsixTable | None = None
+        self._pending: PciState | None = None
         self.isr = 0
         self.config_vector = NO_VECTOR
         self.doorbells = [Doorbell(NOTIFY_OFFSET + NOTIFY_MULTIPLIER * index, 2) for index in range(queues)]
@@ -133,6 +150,8 @@ class VirtioPci(MutDeviceMmio):
         self._group = interrupts.group(self._vectors, self._legacy)
         self._msix = MsixTable(self._group)
         self._use_intx()
+        if self._pending is not None:
+            self.restore(self._pending)
 
     def detach(self) -> None:
         """Stop the device; let go of guest RAM and interrupts."""
@@ -153,6 +172,26 @@ class VirtioPci(MutDeviceMmio):
         """The BAR; dropped while the guest has memory decoding off."""
         if self.function.decodes_memory:
             self.write_bar(offset, size, value)
+
+    def snapshot(self) -> PciState:
+        """The state that `restore` takes; guest RAM and the host's side (image, link) are not part of it."""
+        msix = None if self._msix is None else self._msix.snapshot()
+        return PciState(self.core.snapshot(), self.isr, self.config_vector, bytes(self.function.data), msix)
+
+    def restore(self, state: PciState) -> None:
+        """Continue from `state`; before `attach`, that is when it happens."""
+        if self._msix is None:
+            self._pending = state
+            return
+        self._pending = None
+        self.function.data[:] = state.config
+        self.isr, self.config_vector = state.isr, state.config_vector
+        if state.msix is not None:
+            self._msix.restore(state.msix)
+        if not self._msix.enabled:
+            self._use_intx()
+        self.core.restore(state.core)
+        self.command_changed()
 
     # -- BAR 0 ------------------------------------------------------------------------------------------
 

@@ -19,8 +19,11 @@ partner in the driver, which has the same shape: publish, fence, look.
 from __future__ import annotations
 
 import struct
+from collections import deque
 from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from shardio.device import HostMemory
 from shardio.devices.virtio.errors import QueueError
@@ -65,6 +68,14 @@ class Chain:
         return sum(map(len, self.writable))
 
 
+class QueueState(msgspec.Struct, frozen=True):
+    """What a queue's next owner needs: both cursors (16 bits), and the heads in flight, oldest first."""
+
+    next_avail: int
+    next_used: int
+    in_flight: tuple[int, ...] = ()
+
+
 class VirtQueue:
     """One enabled split virtqueue. Single owner: all calls come from the device's shard."""
 
@@ -106,7 +117,8 @@ class VirtQueue:
         self._next_avail = 0
         self._next_used = 0
         self._signalled = 0
-        self._in_flight: set[int] = set()
+        self._in_flight: dict[int, None] = {}  # in the order in which they were taken
+        self._again: deque[int] = deque()
 
     def _table(self, name: str, address: int, length: int, alignment: int) -> memoryview:
         if address % alignment:
@@ -126,22 +138,31 @@ class VirtQueue:
 
         Raises QueueError when the driver broke a rule.
         """
-        offered = (self._avail16[1] - self._next_avail) & 0xFFFF
-        if not offered:
+        if self._again:
+            return self._take(self._again.popleft())
+        if not self._offered(self._next_avail):
             return None
+        light_fence()  # the index is loaded before the head; pairs with the driver's store of avail.idx
+        chain = self._take(self._avail16[2 + (self._next_avail & self._mask)])
+        self._next_avail = (self._next_avail + 1) & 0xFFFF
+        return chain
+
+    def _offered(self, since: int) -> int:
+        """How many chains the driver made available since the index `since`."""
+        offered = (self._avail16[1] - since) & 0xFFFF
         if offered > self.size:
             raise QueueError(
                 "more chains are available than the queue holds", offered=offered, size=self.size
             )
-        light_fence()  # the index is loaded before the head; pairs with the driver's store of avail.idx
-        head = self._avail16[2 + (self._next_avail & self._mask)]
+        return offered
+
+    def _take(self, head: int) -> Chain:
         if head >= self.size:
             raise QueueError("head is outside the descriptor table", head=head, size=self.size)
         if head in self._in_flight:
             raise QueueError("head is in flight already", head=head)
         chain = self._walk(head)
-        self._next_avail = (self._next_avail + 1) & 0xFFFF
-        self._in_flight.add(head)
+        self._in_flight[head] = None
         return chain
 
     def _walk(self, head: int) -> Chain:
@@ -204,7 +225,7 @@ class VirtQueue:
         """
         if chain.head not in self._in_flight:
             raise ValueError(f"chain {chain.head} is not in flight; each popped chain is pushed once")
-        self._in_flight.remove(chain.head)
+        del self._in_flight[chain.head]
         _USED.pack_into(self._used, 4 + 8 * (self._next_used & self._mask), chain.head, written)
         self._next_used = (self._next_used + 1) & 0xFFFF
         light_fence()  # the element is visible before the index; pairs with the driver's load of used.idx
@@ -240,14 +261,38 @@ class VirtQueue:
             self._used16[0] = 0
         # Sync point B: the wish is visible before we look; the driver writes avail.idx, fences, then looks.
         full_fence()
-        return bool(self._avail16[1] != self._next_avail)
+        return bool(self._again) or bool(self._avail16[1] != self._next_avail)
 
     @property
     def in_flight(self) -> int:
         """How many chains were popped and not yet pushed."""
         return len(self._in_flight)
 
-    @property
-    def cursors(self) -> tuple[int, int]:
-        """(next available, next used) index, 16 bits each: what a snapshot keeps."""
-        return self._next_avail, self._next_used
+    # -- changing owners --------------------------------------------------------------------------------
+
+    def snapshot(self) -> QueueState:
+        """What `resume` continues from, in another process if need be."""
+        return QueueState(self._next_avail, self._next_used, (*self._in_flight, *self._again))
+
+    def resume(self, state: QueueState) -> None:
+        """Continue where another owner of the same rings stopped, or died some time after `state` was taken.
+
+        The rings tell what happened since: what was offered and has not come back is served again, in order.
+        Raises QueueError when more went round since than the rings remember.
+        """
+        returned = (self._used16[1] - state.next_used) & 0xFFFF
+        if returned > self.size:
+            raise QueueError("the snapshot is older than the used ring", returned=returned, size=self.size)
+        offered = self._offered(state.next_avail)
+        waiting = [*state.in_flight, *self._heads(state.next_avail, offered)]
+        for index in range(state.next_used, state.next_used + returned):
+            head, _ = _USED.unpack_from(self._used, 4 + 8 * (index & self._mask))
+            if head not in waiting:
+                raise QueueError("a chain came back that was never offered", head=head)
+            waiting.remove(head)
+        self._again = deque(waiting)
+        self._next_avail = (state.next_avail + offered) & 0xFFFF
+        self._next_used = self._signalled = (state.next_used + returned) & 0xFFFF
+
+    def _heads(self, since: int, count: int) -> list[int]:
+        return [self._avail16[2 + (index & self._mask)] for index in range(since, since + count)]

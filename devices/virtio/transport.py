@@ -9,65 +9,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import IntFlag
 from typing import TYPE_CHECKING, Final
 
 from shardio.devices.virtio.device import VirtioDevice
 from shardio.devices.virtio.errors import QueueError, VirtioError
 from shardio.devices.virtio.queue import VirtQueue
+from shardio.devices.virtio.state import (
+    F_EVENT_IDX,
+    F_INDIRECT_DESC,
+    F_VERSION_1,
+    TRANSPORT_FEATURES,
+    CoreState,
+    QueueSetup,
+    SetupState,
+    Status,
+)
 
 if TYPE_CHECKING:
     from shardio.device import DeviceHost, HostMemory
 
 log = logging.getLogger("shardio.devices.virtio")
 
-F_INDIRECT_DESC: Final = 1 << 28
-F_EVENT_IDX: Final = 1 << 29
-F_VERSION_1: Final = 1 << 32
-TRANSPORT_FEATURES: Final = F_INDIRECT_DESC | F_EVENT_IDX | F_VERSION_1
-
-NO_VECTOR: Final = 0xFFFF
-"""VIRTIO_MSI_NO_VECTOR: no MSI-X vector is assigned."""
-
-
-def replace_half(address: int, high: bool, word: int) -> int:
-    """`address` (64 bits) with one 32-bit half replaced.
-
-    >>> hex(replace_half(0x1_0000_2000, False, 0x3000))
-    '0x100003000'
-    """
-    return (address & 0xFFFFFFFF) | word << 32 if high else (address & ~0xFFFFFFFF) | word
-
-
-class Status(IntFlag):
-    """Device status bits (virtio 1.2 section 2.1)."""
-
-    ACKNOWLEDGE = 1
-    DRIVER = 2
-    DRIVER_OK = 4
-    FEATURES_OK = 8
-    NEEDS_RESET = 64
-    FAILED = 128
-
-
 # Everything that the driver may set; NEEDS_RESET is the device's to set.
 _DRIVER_BITS: Final = (
     Status.ACKNOWLEDGE | Status.DRIVER | Status.DRIVER_OK | Status.FEATURES_OK | Status.FAILED
 )
-
-
-@dataclass(slots=True)
-class QueueSetup:
-    """What the driver wrote about one queue: its size in entries and guest physical addresses."""
-
-    max_size: int
-    size: int
-    desc: int = 0
-    driver: int = 0
-    device: int = 0
-    vector: int = NO_VECTOR
-    live: VirtQueue | None = None
 
 
 class TransportCore:
@@ -82,6 +48,7 @@ class TransportCore:
         self._memory: HostMemory | None = None
         self.offered = device.features | TRANSPORT_FEATURES
         self.generation = 0
+        self._pending: CoreState | None = None
         self._clear()
 
     def _clear(self) -> None:
@@ -103,6 +70,8 @@ class TransportCore:
             )
         self._memory = host.memory
         self.device.attach(host)
+        if self._pending is not None:
+            self.restore(self._pending)
 
     def detach(self) -> None:
         """Stop, let go of guest RAM, close the device's files."""
@@ -169,17 +138,20 @@ class TransportCore:
         try:
             if queue.size > queue.max_size:
                 raise QueueError("size is larger than the device offers", size=queue.size, max=queue.max_size)
-            queue.live = VirtQueue(
-                self._memory,
-                queue.size,
-                queue.desc,
-                queue.driver,
-                queue.device,
-                indirect=bool(self.accepted & F_INDIRECT_DESC),
-                event_idx=bool(self.accepted & F_EVENT_IDX),
-            )
+            queue.live = self._make(queue, self._memory)
         except QueueError as error:
             self.fail(error)
+
+    def _make(self, queue: QueueSetup, memory: HostMemory) -> VirtQueue:
+        return VirtQueue(
+            memory,
+            queue.size,
+            queue.desc,
+            queue.driver,
+            queue.device,
+            indirect=bool(self.accepted & F_INDIRECT_DESC),
+            event_idx=bool(self.accepted & F_EVENT_IDX),
+        )
 
     def notify(self, index: int) -> None:
         """The driver rang queue `index`. Ignored before DRIVER_OK, after a failure, and for no such queue."""
@@ -230,3 +202,63 @@ class TransportCore:
         """Everything that the driver set goes; no guest RAM is in use afterwards."""
         self.device.reset()
         self._clear()
+
+    # -- changing owners --------------------------------------------------------------------------------
+
+    def snapshot(self) -> CoreState:
+        """What `restore` continues from, in another process if need be."""
+        queues = tuple(
+            SetupState(
+                queue.size,
+                queue.desc,
+                queue.driver,
+                queue.device,
+                queue.vector,
+                None if queue.live is None else queue.live.snapshot(),
+            )
+            for queue in self.queues
+        )
+        return CoreState(
+            int(self.status),
+            self.accepted,
+            self.generation,
+            self.features_page,
+            self.driver_features_page,
+            self.queue_select,
+            queues,
+        )
+
+    def restore(self, state: CoreState) -> None:
+        """Become what `state` says; before `attach`, that is when it happens. Chains in flight are served
+        again.
+
+        A queue whose rings no longer fit the state fails the device, as a lying driver does.
+        """
+        if self._memory is None:
+            self._pending = state
+            return
+        self._pending = None
+        self.reset()
+        self.status, self.accepted = Status(state.status), state.accepted
+        self.generation = state.generation
+        self.features_page, self.driver_features_page = state.features_page, state.driver_features_page
+        self.queue_select = state.queue_select
+        try:
+            for queue, saved in zip(self.queues, state.queues, strict=True):
+                queue.size, queue.desc, queue.driver = saved.size, saved.desc, saved.driver
+                queue.device, queue.vector = saved.device, saved.vector
+                if saved.live is not None:
+                    queue.live = self._make(queue, self._memory)
+                    queue.live.resume(saved.live)
+        except QueueError as error:
+            self.fail(error)
+        if self.running:
+            self.device.activate(self, [queue.live for queue in self.queues], self.accepted)
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """A notification or an interrupt may have died with the last owner: one too many does no harm."""
+        for index, queue in enumerate(self.queues):
+            if queue.live is not None:
+                self.device.notify(index)
+                self._interrupt(index)

@@ -12,6 +12,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+import msgspec
+
 from shardio.interrupt.config import InterruptMode, MsiConfig
 from shardio.interrupt.group import InterruptGroup
 
@@ -21,6 +23,13 @@ CONTROL_FUNCTION_MASK: Final = 0x4000
 VECTOR_MASKED: Final = 1
 
 _CONTROL_OFFSET: Final = 12
+
+
+class MsixState(msgspec.Struct, frozen=True):
+    """Table and message control as bytes and word; pending bits are delivered, not kept."""
+
+    entries: bytes
+    control: int
 
 
 class MsixTable:
@@ -77,6 +86,18 @@ class MsixTable:
         if self.enabled:
             self._group.switch(None)
         self._clear()
+
+    def snapshot(self) -> MsixState:
+        """What `restore` takes."""
+        return MsixState(bytes(self._entries), self._control)
+
+    def restore(self, state: MsixState) -> None:
+        """Become what `state` says, in front of this group. Raises InterruptError when no vectors are
+        left.
+        """
+        self.reset()
+        self._entries[:] = state.entries[: self.size].ljust(self.size, b"\0")
+        self.write_control(state.control)
 
     # -- the table --------------------------------------------------------------------------------------
 

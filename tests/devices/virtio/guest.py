@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from shardio.device import HostMemory, HostTrigger
 from shardio.devices.virtio import mmio
 from shardio.devices.virtio.mmio import VirtioMmio
-from shardio.devices.virtio.transport import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1
+from shardio.devices.virtio.state import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1
 from shardio.interrupt import RecordingTrigger
 from tests.devices.virtio.driver import ModelDriver
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,6 +36,7 @@ from shardio.devices.virtio.pci import (
     QUEUE_SIZE,
     QUEUE_VECTOR,
     STATUS,
+    PciState,
 )
 from shardio.interrupt import Doorbell, InterruptManager, InterruptMode, MsiConfig, RecordingBackend
 from shardio.interrupt.msix import CONTROL_ENABLE
@@ -401,6 +403,34 @@ def test_the_doorbells_are_the_notification_addresses(guest: PciGuest) -> None:
 
     assert guest.device.doorbells == [Doorbell(guest.virtio[NOTIFY].offset, 2)]
     assert len(driver.collect()) == 1
+
+
+@pytest.mark.parametrize("msix", [False, True])
+def test_a_device_goes_on_in_another_owner(guest: PciGuest, backend: RecordingBackend, msix: bool) -> None:
+    """The successor has the BAR, the vectors and the queue of its predecessor, and serves what it left."""
+    if_msix = [MsiConfig(0xFEE0_0000, 0x40), MsiConfig(0xFEE0_0000, 0x41)] * msix
+    guest.config.config_write(guest.msix + 2, 2, 0)
+    driver = guest.start(vector=1, config_vector=0)
+    for _ in if_msix[:1]:
+        guest.enable_msix(if_msix)
+    driver.add(writable=[8])
+    state = msgspec.msgpack.decode(msgspec.msgpack.encode(guest.device.snapshot()), type=PciState)
+    loop = asyncio.new_event_loop()
+    with InterruptManager(backend) as interrupts:
+        guest.device.detach()
+        successor = VirtioPciRng(line=LINE)
+        successor.restore(state)
+        successor.attach(PciTestHost(guest.memory, loop, None, interrupts=interrupts))
+        delivered = {
+            backend.routes.get(each.gsi): backend.delivered(each.gsi) > 0 for each in backend.irqfds.values()
+        }
+        bar = successor.function.bar(0)
+        successor.detach()
+    loop.close()
+
+    assert len(driver.collect()) == 1
+    assert bar == BASE
+    assert delivered == ({if_msix[0]: False, if_msix[1]: True} if msix else {None: True})
 
 
 def test_a_host_without_interrupts_is_refused() -> None:
