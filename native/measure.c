@@ -1,0 +1,111 @@
+/* The loops of the benchmark harness. */
+#include "measure.h"
+
+#define POLLS_PER_LOOK 65536u
+
+/* Polls until *line is `wanted`, one pause a poll. Zero: it never came. */
+static inline int await(const uint64_t *line, uint64_t wanted, uint64_t patience)
+{
+    uint64_t start = 0;
+    for (uint32_t polls = 1; sio_load_acquire(line) != wanted; polls++) {
+        sio_relax();
+        if (__builtin_expect(polls % POLLS_PER_LOOK == 0, 0)) {
+            if (start == 0)
+                start = sio_ticks();
+            else if (sio_ticks() - start > patience)
+                return 0;
+        }
+    }
+    return 1;
+}
+
+/* One in `every` operations: notes how long it is since the last such one. */
+static inline uint64_t sample_start(struct sio_measure_block *b, uint64_t *last)
+{
+    uint64_t now = sio_ticks();
+    if (now - *last > b->gap)
+        b->gap = now - *last;
+    *last = now;
+    return now;
+}
+
+/* Even: the far side's answer; odd: the near side's call. */
+uint64_t sio_measure_ping(uint64_t *line, struct sio_measure_block *b, uint64_t patience)
+{
+    uint64_t turn = sio_load_relaxed(line), begin = sio_ticks(), last = begin;
+    uint32_t i;
+    b->sampled = 0;
+    b->gap = 0;
+    for (i = 0; i < b->n; i++) {
+        int sample = (i & (b->every - 1)) == 0;
+        uint64_t start = sample ? sample_start(b, &last) : 0;
+        sio_store_release(line, turn + 1);
+        if (!await(line, turn + 2, patience))
+            break;
+        turn += 2;
+        if (sample)
+            b->samples[b->sampled++] = sio_ticks() - start;
+    }
+    b->done = i;
+    sample_start(b, &last);
+    return last - begin;
+}
+
+uint32_t sio_measure_echo(uint64_t *line, uint32_t n, uint64_t patience)
+{
+    /* An odd line is a call that came before this loop. */
+    uint64_t turn = sio_load_relaxed(line) & ~1ull;
+    for (uint32_t i = 0; i < n; i++, turn += 2) {
+        if (!await(line, turn + 1, patience))
+            return i;
+        sio_store_release(line, turn + 2);
+    }
+    return n;
+}
+
+uint64_t sio_measure_access(struct sio_client *client, struct sio_measure_block *b)
+{
+    uint64_t data = 0, begin = sio_ticks(), last = begin;
+    uint32_t i;
+    b->sampled = 0;
+    b->gap = 0;
+    b->failed = 0;
+    for (i = 0; i < b->n; i++) {
+        uint64_t address = b->addresses[i & b->address_mask];
+        int sample = (i & (b->every - 1)) == 0;
+        uint64_t start = sample ? sample_start(b, &last) : 0;
+        if (sample && b->until && start > b->until)
+            break;
+        int outcome = b->write ? sio_client_write(client, b->space, address, b->size, i)
+                               : sio_client_read(client, b->space, address, b->size, &data);
+        b->failed += outcome != SIO_ANSWERED;
+        if (sample)
+            b->samples[b->sampled++] = sio_ticks() - start;
+    }
+    if (b->flush)
+        b->failed += sio_client_read(client, b->space, b->flush_address, b->size, &data) != SIO_ANSWERED;
+    b->done = i;
+    sample_start(b, &last);
+    return last - begin;
+}
+
+int sio_measure_device(void *context, uint64_t offset, uint32_t size, int write, uint64_t *value)
+{
+    uint64_t *held = context;
+    if (write)
+        *held = *value;
+    else
+        *value = *held;
+    return 0;
+}
+
+uintptr_t sio_measure_device_address(void) { return (uintptr_t)sio_measure_device; }
+
+uint64_t sio_measure_ticks(void) { return sio_ticks(); }
+
+void sio_measure_guest(uint64_t ticks)
+{
+    uint64_t start = sio_ticks();
+    while (sio_ticks() - start < ticks)
+        ;
+}

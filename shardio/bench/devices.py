@@ -1,0 +1,117 @@
+"""The devices that benchmarks measure: as little as a device can do, in each of the handler forms, and one that computes."""
+
+from __future__ import annotations
+
+import time
+
+from shardio._core import ffi, lib
+from shardio.address import MmioAddress, PioAddress
+from shardio.device import MutDeviceMmio, MutDevicePio
+from shardio.bench.errors import BenchError
+
+
+class Register(MutDevicePio, MutDeviceMmio):
+    """One register, in the register form: the shortest handler that keeps state."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def read(self, offset: int, size: int) -> int:
+        """The value."""
+        return self.value
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Keep `value`."""
+        self.value = value
+
+
+class View:
+    """One byte, in the memoryview form."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def pio_read(self, base: PioAddress, offset: int, data: memoryview) -> None:
+        """Fill the first byte."""
+        data[0] = self.value
+
+    def pio_write(self, base: PioAddress, offset: int, data: memoryview) -> None:
+        """Keep the first byte."""
+        self.value = data[0]
+
+    def mmio_read(self, base: MmioAddress, offset: int, data: memoryview) -> None:
+        """Fill the first byte."""
+        data[0] = self.value
+
+    def mmio_write(self, base: MmioAddress, offset: int, data: memoryview) -> None:
+        """Keep the first byte."""
+        self.value = data[0]
+
+
+class Native:
+    """One register in C (native/measure.c)."""
+
+    def __init__(self) -> None:
+        self._held = ffi.new("uint64_t *")
+        self.native_handler = lib.sio_measure_device_address()
+        self.native_context = int(ffi.cast("uintptr_t", self._held))
+
+    def pio_read(self, base: PioAddress, offset: int, data: memoryview) -> None:
+        """What a bare IoManager, which has no native form, gives."""
+        data[:] = (self._held[0] & ((1 << 8 * len(data)) - 1)).to_bytes(len(data), "little")
+
+    def pio_write(self, base: PioAddress, offset: int, data: memoryview) -> None:
+        """What a bare IoManager, which has no native form, does."""
+        self._held[0] = int.from_bytes(data, "little")
+
+    mmio_read, mmio_write = pio_read, pio_write
+
+
+class Compute(Register):
+    """A register whose every access computes: a fixed amount of work, whatever else the machine does meanwhile."""
+
+    def __init__(self, steps: int) -> None:
+        """`steps`: how much, see `calibrated_steps`."""
+        super().__init__()
+        self._work = range(steps)
+
+    def read(self, offset: int, size: int) -> int:
+        """The value, after the work."""
+        sum(self._work)
+        return self.value
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Keep `value`, after the work."""
+        sum(self._work)
+        self.value = value
+
+
+def make(name: str) -> object:
+    """The device of a name: "native", "register", "view" or "compute:STEPS". Raises `BenchError` for another."""
+    kind, _, argument = name.partition(":")
+    match kind:
+        case "native":
+            return Native()
+        case "register":
+            return Register()
+        case "view":
+            return View()
+        case "compute":
+            return Compute(int(argument))
+    raise BenchError(f"no benchmark device {name!r}", "use native, register, view or compute:STEPS")
+
+
+def calibrated_steps(ns: int, rounds: int = 21) -> int:
+    """How many steps of `Compute` take `ns` nanoseconds here and now, on an otherwise idle CPU: the best of `rounds`."""
+    if ns == 0:
+        return 0
+    steps = 2000
+    work = range(steps)
+    best = min(_timed(work) for _ in range(rounds))
+    return max(1, round(steps * ns / best))
+
+
+def _timed(work: range) -> int:
+    begin = time.perf_counter_ns()
+    sum(work)
+    return time.perf_counter_ns() - begin

@@ -1,0 +1,7 @@
+"""What can be wrong with a benchmark run."""
+
+from shardio.errors import ShardioError
+
+
+class BenchError(ShardioError):
+    """A benchmark cannot be run, read or compared: `message` says why, `cure` what to do."""

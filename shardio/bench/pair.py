@@ -1,0 +1,251 @@
+"""The near process of a pair: starts the far one, and times blocks of the floor and blocks of work against it.
+
+The near process stands for the vCPU workers (the same `struct sio_client`, driven from C), the far one is a shard. Both are
+pinned while the pair lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+from weakref import WeakKeyDictionary
+
+from shardio._core import ffi, lib
+from shardio.bench import messages
+from shardio.bench.errors import BenchError
+from shardio.bench.far import patience_ticks
+from shardio.fabric import Client, Fabric
+from shardio.range import MmioRange, PioRange
+from shardio.routing import AddressMap
+
+ANSWER_TIMEOUT_S = 30.0
+WARM_UP = 200
+"""Operations before a block that are not timed: after them both processes are in the loop that is measured."""
+POSTED_WARM_UP = 4096
+"""The same for posted writes: some laps of the ring."""
+SAMPLE_EVERY = 8
+"""One operation in this many is timed by itself, for the percentiles. A power of two."""
+
+
+# What a block points to lives as long as the block.
+_alive: WeakKeyDictionary[Any, tuple[Any, Any]] = WeakKeyDictionary()
+
+
+STOLEN_NS = 200_000
+"""A gap this long between samples is the scheduler's doing: no part of the path takes as long, a time slice does."""
+PATIENCE = 40
+"""How often a disturbed block is measured again before it counts as it is."""
+
+
+class Block(NamedTuple):
+    """A timed block: `ns` an operation on average over the whole of it, and single operations in `samples` (ns).
+    `stolen`: another program had a CPU for part of it."""
+
+    ns: float
+    samples: list[float]
+    stolen: bool
+
+
+class Setting:
+    """A fabric of the benchmark: its counts, what answers on it, and a client per vCPU as they are asked for."""
+
+    def __init__(self, handlers: Sequence[messages.Handlers], *, vcpus: int = 1, shards: int = 1,
+                 shard_of: Sequence[int] | None = None) -> None:
+        """`shard_of`: the shard of each of `handlers`; all on shard 0 by default."""
+        self.handlers = tuple(handlers)
+        self.shard_of = tuple(shard_of or [0] * len(handlers))
+        self.fabric = Fabric.create(vcpus=vcpus, shards=shards, ranges=sum(h.count for h in handlers))
+        self.doorbells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(shards)]
+        routes = AddressMap(self.fabric)
+        for group, shard in zip(self.handlers, self.shard_of, strict=True):
+            for i in range(group.count):
+                base = group.base + i * group.stride
+                span = MmioRange(base, group.size) if group.space else PioRange(base, group.size)
+                route = routes.add(span, (shard,), posted=group.posted)
+                assert route.index == group.first + i, "indices are given out in order"
+        routes.publish()
+
+    def client(self, vcpu: int = 0) -> Client:
+        """The client of a vCPU."""
+        return Client(self.fabric, vcpu, dict(enumerate(self.doorbells)))
+
+    def service(self, shard: int = 0) -> messages.Service:
+        """What the far process is told of one shard."""
+        mine = [group for group, owner in zip(self.handlers, self.shard_of, strict=True) if owner == shard]
+        return messages.Service(self.fabric.fd, shard, self.doorbells[shard], mine)
+
+    def close(self) -> None:
+        """Give the fabric back."""
+        for doorbell in self.doorbells:
+            os.close(doorbell)
+        self.doorbells = []
+        self.fabric.close()
+
+
+class FarProcess:
+    """A far process and the socket to it."""
+
+    def __init__(self, services: Sequence[messages.Service], line_fd: int, cpu: int | None) -> None:
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.settimeout(ANSWER_TIMEOUT_S)
+        fds = [theirs.fileno(), line_fd]
+        fds += [fd for service in services for fd in (service.fabric, service.doorbell)]
+        with theirs:
+            # From the folder that shardio was imported from, wherever the caller is.
+            code = f"import sys; sys.path[:] = {sys.path!r}; from shardio.bench.far import main; " \
+                   f"main({theirs.fileno()}, {os.getpid()})"
+            self.process = subprocess.Popen([sys.executable, "-c", code], pass_fds=fds, stdin=subprocess.DEVNULL)
+        messages.send(self.socket, messages.Setup(line_fd, cpu, list(services)))
+        self.answer()
+
+    def ask(self, message: messages.Message) -> int:
+        """Send a request and wait for what it took, in nanoseconds."""
+        messages.send(self.socket, message)
+        return self.answer()
+
+    def answer(self) -> int:
+        """Wait for `Took`. Raises `BenchError` when the process ended or does not answer."""
+        with contextlib.suppress(TimeoutError):
+            message = messages.receive(self.socket)
+            if isinstance(message, messages.Took):
+                return message.ns
+            raise BenchError("the far process of the benchmark ended", "see its traceback above")
+        raise BenchError(f"the far process has not answered for {ANSWER_TIMEOUT_S} s", "run on a quieter machine")
+
+    def close(self) -> None:
+        """End the process and collect it."""
+        self.socket.close()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class Pair:
+    """Two processes over some settings; `services` of several settings may be answered by the one far process.
+
+    `cpus`: (near, far). Raises `BenchError` where the far process cannot be started.
+    """
+
+    def __init__(self, settings: Sequence[Setting], cpus: tuple[int, int] | None) -> None:
+        self.settings = tuple(settings)
+        self._before = os.sched_getaffinity(0)
+        self._line_fd = os.memfd_create("shardio-bench", os.MFD_CLOEXEC)
+        os.ftruncate(self._line_fd, mmap.PAGESIZE)
+        self._page = mmap.mmap(self._line_fd, mmap.PAGESIZE)
+        self._line = ffi.cast("uint64_t *", ffi.from_buffer(self._page))
+        fabric = self.settings[0].fabric
+        self._patience = patience_ticks(fabric)
+        self.blocks = self.stolen = 0
+        self.set_aside = True
+        """Whether disturbed blocks are measured again."""
+        self._tick_ns = fabric.view.ticks_to_ns_32 / 2**32
+        if cpus is not None:
+            os.sched_setaffinity(0, {cpus[0]})
+        try:
+            self.far = FarProcess([setting.service() for setting in self.settings], self._line_fd,
+                                  cpus[1] if cpus is not None else None)
+        except BaseException:
+            self._release()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the far process, close the settings, and run where this process ran before."""
+        self.far.close()
+        self._release()
+
+    def _release(self) -> None:
+        os.sched_setaffinity(0, self._before)
+        os.close(self._line_fd)
+        for setting in self.settings:
+            setting.close()
+
+    def floor(self, n: int) -> Block:
+        """A block of `n` bare ping-pongs."""
+        return self._undisturbed(lambda: self._floor(n))
+
+    def work(self, client: Client, n: int, space: int, addresses: Any, *, write: bool = False, size: int = 4,
+             posted: int | None = None) -> Block:
+        """A block of `n` accesses at `addresses` (`address_array`), each taken in turn. `posted`: they are posted, and this
+        is an address to read after the block, by which all of them have been served.
+
+        Raises `BenchError` when an access was not answered.
+        """
+        return self._undisturbed(lambda: self._work(client, n, space, addresses, write, size, posted))
+
+    def _undisturbed(self, measure: Callable[[], Block]) -> Block:
+        for _ in range(PATIENCE):
+            self.blocks += 1
+            block = measure()
+            if not block.stolen or not self.set_aside:
+                return block
+            self.stolen += 1
+        return block
+
+    def _floor(self, n: int) -> Block:
+        messages.send(self.far.socket, messages.Echo(n + WARM_UP))
+        for count in (WARM_UP, n):
+            block, samples = new_block(count, [0])
+            ticks = lib.sio_measure_ping(self._line, block, self._patience)
+            if block.done != count:
+                raise BenchError("the far process answers no pings", "run on a machine that is not overloaded")
+        return self._timed(block, samples, ticks, n)
+
+    def _work(self, client: Client, n: int, space: int, addresses: Any, write: bool, size: int, posted: int | None) -> Block:
+        # Posted writes run at the owner's pace once the ring is full: the block begins there.
+        for count in (WARM_UP if posted is None else POSTED_WARM_UP, n):
+            block, samples = new_block(count, addresses)
+            block.space, block.size, block.write = space, size, write
+            ticks = lib.sio_measure_access(client.view, block)
+            if block.failed:
+                raise BenchError(f"{block.failed} of {count} accesses were not answered", "report this as a fault of shardio")
+        if posted is not None:
+            client.read(space, posted, size)
+        return self._timed(block, samples, ticks, n)
+
+    def local(self, n: int, *, service: int = 0, index: int = 0, write: bool = False) -> float:
+        """Nanoseconds that one call of the handler takes from Python, in the far process, over `n` calls."""
+        self.far.ask(messages.Local(service, index, write, WARM_UP))
+        return self.far.ask(messages.Local(service, index, write, n)) / n
+
+    def pin(self, near: int, far: int) -> None:
+        """Move both processes."""
+        os.sched_setaffinity(0, {near})
+        self.far.ask(messages.Pin(far))
+
+    def _timed(self, block: Any, samples: Any, ticks: int, n: int) -> Block:
+        return Block(ticks * self._tick_ns / n, [value * self._tick_ns for value in ffi.unpack(samples, block.sampled)],
+                     block.gap * self._tick_ns > STOLEN_NS)
+
+
+def new_block(n: int, addresses: Any) -> tuple[Any, Any]:
+    """A `struct sio_measure_block` for `n` operations, and its samples."""
+    samples = ffi.new("uint64_t[]", n // SAMPLE_EVERY + 1)
+    array = addresses if isinstance(addresses, ffi.CData) else address_array(addresses)
+    block = ffi.new("struct sio_measure_block *", {"n": n, "every": SAMPLE_EVERY, "samples": samples, "addresses": array,
+                                                    "address_mask": len(array) - 1})
+    _alive[block] = (samples, array)
+    return block, samples
+
+
+def address_array(addresses: Iterable[int]) -> Any:
+    """Addresses for `Pair.work`. Raises `BenchError` unless their number is a power of two."""
+    values = list(addresses)
+    if len(values) & (len(values) - 1) or not values:
+        raise BenchError(f"{len(values)} addresses", "give a power of two of them")
+    return ffi.new("uint64_t[]", values)
