@@ -1,0 +1,77 @@
+"""What the end-to-end tests share: results out of guest memory, bounded waits, the text of a console."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shardio import Machine
+from tests.guests.build import parameters, result_address
+
+PATIENCE_S = 60.0
+"""No wait of these tests is longer; none should come near, on however busy a machine."""
+MMIO = 0xD000_0000
+EXIT_PORT = 0xF4
+
+
+def result(vm: Machine, offset: int, vcpu: int = 0, size: int = 4) -> int:
+    """A little-endian result of `vcpu`."""
+    return int.from_bytes(vm.memory.read(result_address(vcpu, offset), size), "little")
+
+
+def set_parameter(vm: Machine, guest: str, name: str, value: int) -> None:
+    """Writes a 32-bit parameter of `guest` where it lies in memory."""
+    vm.memory.write(parameters(guest)[name], value.to_bytes(4, "little"))
+
+
+def add_exit_port(vm: Machine, shard: str | None = None) -> None:
+    """The port where the guests end; their status is what they write."""
+    vm.add("shardio.devices:ExitPort", pio=EXIT_PORT, raw=True, shard=shard)
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE_S) -> None:
+    """Looks again and again until `condition` holds; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        os.sched_yield()
+
+
+@contextmanager
+def console(path: Path) -> Iterator[int]:
+    """A FIFO at `path` for a device's output; gives the descriptor to read its text from."""
+    os.mkfifo(path)
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def read_until(fd: int, text: bytes, seconds: float = PATIENCE_S) -> bytes:
+    """What comes from `fd` up to and with `text`; fails after `seconds` without it."""
+    got, deadline = b"", time.monotonic() + seconds
+    while text not in got:
+        ready, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
+        assert ready, f"no {text!r} within {seconds} s, only {got!r}"
+        got += os.read(fd, 4096)
+    return got
+
+
+@contextmanager
+def command(*words: object) -> Iterator[subprocess.Popen[bytes]]:
+    """`shardio` with these words, its output in pipes; killed at the end, had it not ended before."""
+    line = [sys.executable, "-m", "shardio", *map(str, words)]
+    with subprocess.Popen(
+        line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
