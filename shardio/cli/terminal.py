@@ -8,6 +8,7 @@ of the VMM and of guests that send bare line feeds still begins its lines at the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import sys
@@ -98,7 +99,8 @@ class RawMode:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._saved is not None:
-            termios.tcsetattr(self.fd, termios.TCSADRAIN, self._saved)
+            with contextlib.suppress(termios.error):  # a terminal that hung up has no mode to give back
+                termios.tcsetattr(self.fd, termios.TCSADRAIN, self._saved)
             self._saved = None
 
 

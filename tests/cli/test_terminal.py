@@ -116,6 +116,17 @@ def test_raw_mode_is_undone_by_an_error(
     assert termios.tcgetattr(program) == before
 
 
+def test_terminal_that_hung_up_ends_the_line_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
+    user, program = pty.openpty()
+    monkeypatch.setattr(os, "tcgetpgrp", lambda fd: os.getpgrp())
+    with RawMode(program), SerialInput(program, lambda: None) as serial:
+        os.close(user)
+        carried = read_all(serial.reader)
+    os.close(program)
+
+    assert carried == b""
+
+
 def test_pipe_passes_unchanged_to_its_end(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     left: list[bool] = []
