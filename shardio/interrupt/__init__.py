@@ -8,7 +8,7 @@ half are here; the VMM's half (`server`) and a shard's way to it (`proxy`, `mess
 from shardio.interrupt.backend import InterruptBackend, Irqfd
 from shardio.interrupt.coalesce import CoalescingTrigger
 from shardio.interrupt.config import InterruptMode, LegacyConfig, MsiConfig
-from shardio.interrupt.doorbell import Doorbell
+from shardio.interrupt.doorbell import BoundDoorbell, Doorbell, DoorbellBackend, DoorbellSet
 from shardio.interrupt.group import GroupVector, InterruptGroup
 from shardio.interrupt.interrupt import EdgeInterrupt, Interrupt, LevelInterrupt
 from shardio.interrupt.manager import InterruptManager
@@ -17,8 +17,11 @@ from shardio.interrupt.recording import RecordingBackend
 from shardio.interrupt.trigger import EventFdTrigger, RecordingTrigger, Trigger
 
 __all__ = [
+    "BoundDoorbell",
     "CoalescingTrigger",
     "Doorbell",
+    "DoorbellBackend",
+    "DoorbellSet",
     "EdgeInterrupt",
     "EventFdTrigger",
     "GroupVector",

@@ -7,7 +7,19 @@ never becomes a userspace exit. A doorbell that nothing was bound to arrives as 
 
 from __future__ import annotations
 
+import logging
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from shardio.errors import ShardioError
+
+if TYPE_CHECKING:
+    import asyncio
+
+log = logging.getLogger("shardio.interrupt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +47,94 @@ class Doorbell:
             raise ValueError(f"doorbell length {self.length} is not 1, 2, 4 or 8 bytes, or 0 for any")
         if self.datamatch is not None and not (self.length and 0 <= self.datamatch < 1 << (8 * self.length)):
             raise ValueError(f"doorbell datamatch {self.datamatch:#x} does not fit in {self.length} bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class BoundDoorbell:
+    """A doorbell in force: its `handle` towards the backend, and the eventfd that it signals (the
+    backend's).
+    """
+
+    handle: int
+    fd: int
+
+
+class DoorbellBackend(Protocol):
+    """What a hypervisor must offer for doorbells. Methods raise a ShardioError with the cure when refused."""
+
+    def bind_doorbell(self, address: int, doorbell: Doorbell, *, pio: bool) -> BoundDoorbell:
+        """Writes at `address` (a port when `pio`) that match signal an eventfd instead of leaving the
+        guest.
+        """
+
+    def unbind_doorbell(self, handle: int) -> None:
+        """Writes are ordinary accesses again; the eventfd is closed."""
+
+
+class DoorbellDevice(Protocol):
+    """A device with doorbells."""
+
+    doorbells: Sequence[Doorbell]
+
+    def doorbell(self, index: int) -> None:
+        """`doorbells[index]` was rung, once or several times."""
+
+
+class DoorbellSet:
+    """All doorbells of one device, delivered as calls of `device.doorbell` from the loop."""
+
+    def __init__(
+        self,
+        device: DoorbellDevice,
+        base: int,
+        backend: DoorbellBackend,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        pio: bool = False,
+    ) -> None:
+        """`base`: where the device's range begins. A doorbell that is refused stays an ordinary write,
+        logged.
+        """
+        self._device = device
+        self._backend = backend
+        self._loop = loop
+        self._pio = pio
+        self._bound: list[BoundDoorbell] = []
+        self._bind(base)
+
+    @property
+    def bound(self) -> int:
+        """How many of the device's doorbells are in force."""
+        return len(self._bound)
+
+    def move(self, base: int) -> None:
+        """The device's range begins at `base` now. What was rung before is delivered first."""
+        self.close()
+        self._bind(base)
+
+    def close(self) -> None:
+        """Unbind all; what was rung before is delivered first. Idempotent."""
+        while self._bound:
+            bound = self._bound.pop()
+            self._loop.remove_reader(bound.fd)
+            self._ring(bound.fd, len(self._bound))
+            self._backend.unbind_doorbell(bound.handle)
+
+    def _bind(self, base: int) -> None:
+        for index, doorbell in enumerate(self._device.doorbells):
+            try:
+                bound = self._backend.bind_doorbell(base + doorbell.offset, doorbell, pio=self._pio)
+            except ShardioError as error:
+                # All after it stay ordinary too: positions in `_bound` are indices.
+                log.warning("doorbells from %d on stay ordinary writes: %s", index, str(error))
+                return
+            self._bound.append(bound)
+            self._loop.add_reader(bound.fd, self._ringer(bound.fd, index))
+
+    def _ringer(self, fd: int, index: int) -> Callable[[], None]:
+        return lambda: self._ring(fd, index)
+
+    def _ring(self, fd: int, index: int) -> None:
+        with suppress(BlockingIOError):
+            os.eventfd_read(fd)
+            self._device.doorbell(index)

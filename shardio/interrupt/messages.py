@@ -1,4 +1,5 @@
-"""What a shard and the VMM say to each other about interrupts: one request, one reply, as MessagePack.
+"""What a shard and the VMM say to each other about interrupts and doorbells: one request, one reply, as
+MessagePack.
 
 Registering an irqfd needs the VMM's address space (KVM answers others EIO), so a shard asks. The
 descriptors of an `Allocated` reply travel beside it by SCM_RIGHTS: the eventfd, then the resample fd of a
@@ -44,6 +45,27 @@ class Free(msgspec.Struct, frozen=True, tag="interrupt.free"):
     handle: int
 
 
+class BindDoorbell(msgspec.Struct, frozen=True, tag="doorbell.bind"):
+    """`DoorbellBackend.bind_doorbell`; answered by `Bound` or `Refused`. `address` is the doorbell's own."""
+
+    address: int
+    length: int
+    datamatch: int | None = None
+    pio: bool = False
+
+
+class UnbindDoorbell(msgspec.Struct, frozen=True, tag="doorbell.unbind"):
+    """`DoorbellBackend.unbind_doorbell`; answered by `Done` or `Refused`."""
+
+    handle: int
+
+
+class Bound(msgspec.Struct, frozen=True, tag="doorbell.bound"):
+    """The doorbell's handle; its eventfd comes beside the message."""
+
+    handle: int
+
+
 class Allocated(msgspec.Struct, frozen=True, tag="interrupt.allocated"):
     """The irqfd's handle and GSI; its descriptors come beside the message."""
 
@@ -63,8 +85,8 @@ class Refused(msgspec.Struct, frozen=True, tag="interrupt.refused"):
     cure: str = ""
 
 
-Request = Allocate | SetRoute | Connect | Disconnect | Free
-Reply = Allocated | Done | Refused
+Request = Allocate | SetRoute | Connect | Disconnect | Free | BindDoorbell | UnbindDoorbell
+Reply = Allocated | Bound | Done | Refused
 
 encode = msgspec.msgpack.Encoder().encode
 decode_request = msgspec.msgpack.Decoder(Request).decode

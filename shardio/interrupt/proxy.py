@@ -14,9 +14,12 @@ from collections.abc import Callable
 from shardio.errors import InterruptError
 from shardio.interrupt.backend import Irqfd
 from shardio.interrupt.config import MsiConfig
+from shardio.interrupt.doorbell import BoundDoorbell, Doorbell
 from shardio.interrupt.messages import (
     Allocate,
     Allocated,
+    BindDoorbell,
+    Bound,
     Connect,
     Disconnect,
     Free,
@@ -24,6 +27,7 @@ from shardio.interrupt.messages import (
     Reply,
     Request,
     SetRoute,
+    UnbindDoorbell,
     decode_reply,
     encode,
 )
@@ -64,13 +68,14 @@ def call_over(sock: socket.socket, timeout: float = REPLY_TIMEOUT) -> Call:
 
 
 class ProxyBackend:
-    """An `InterruptBackend` that asks the VMM. Close it to close the shard's descriptors; the VMM frees
-    its side.
+    """An `InterruptBackend` and `DoorbellBackend` that asks the VMM. Close it to close the shard's
+    descriptors; the VMM frees its side.
     """
 
     def __init__(self, call: Call) -> None:
         self._call = call
         self._irqfds: dict[int, Irqfd] = {}
+        self._doorbells: dict[int, int] = {}
 
     def allocate(self, gsi: int | None, *, level: bool = False) -> Irqfd:
         """See `InterruptBackend.allocate`."""
@@ -101,11 +106,29 @@ class ProxyBackend:
             _close_irqfd(irqfd)
         self._ask(Free(handle))
 
+    def bind_doorbell(self, address: int, doorbell: Doorbell, *, pio: bool) -> BoundDoorbell:
+        """See `DoorbellBackend.bind_doorbell`."""
+        reply, fds = self._ask(BindDoorbell(address, doorbell.length, doorbell.datamatch, pio))
+        if not isinstance(reply, Bound) or len(fds) != 1:
+            _close_all(fds)
+            raise InterruptError("doorbell", f"the VMM answered {reply!r} with {len(fds)} descriptors")
+        self._doorbells[reply.handle] = fds[0]
+        return BoundDoorbell(reply.handle, fds[0])
+
+    def unbind_doorbell(self, handle: int) -> None:
+        """See `DoorbellBackend.unbind_doorbell`."""
+        fd = self._doorbells.pop(handle, None)
+        if fd is not None:
+            os.close(fd)
+        self._ask(UnbindDoorbell(handle))
+
     def close(self) -> None:
         """Close the descriptors of what was not freed; the VMM frees it when the channel closes."""
         for irqfd in self._irqfds.values():
             _close_irqfd(irqfd)
         self._irqfds.clear()
+        _close_all(list(self._doorbells.values()))
+        self._doorbells.clear()
 
     def _ask(self, request: Request) -> tuple[Reply, list[int]]:
         reply, fds = self._call(request)

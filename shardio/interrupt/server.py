@@ -7,14 +7,18 @@ whatever it sends is decoded by type or refused. When it is gone, `close` frees 
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 import msgspec
 
 from shardio.errors import InterruptError, ShardioError
 from shardio.interrupt.backend import InterruptBackend
+from shardio.interrupt.doorbell import Doorbell, DoorbellBackend
 from shardio.interrupt.messages import (
     Allocate,
     Allocated,
+    BindDoorbell,
+    Bound,
     Connect,
     Disconnect,
     Done,
@@ -23,6 +27,7 @@ from shardio.interrupt.messages import (
     Reply,
     Request,
     SetRoute,
+    UnbindDoorbell,
     decode_request,
     encode,
 )
@@ -37,8 +42,20 @@ class InterruptServer:
     at a time.
     """
 
-    def __init__(self, backend: InterruptBackend, limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(
+        self,
+        backend: InterruptBackend,
+        limit: int = DEFAULT_LIMIT,
+        doorbells: DoorbellBackend | None = None,
+        owns: Callable[[int, bool], bool] | None = None,
+    ) -> None:
+        """`limit`: irqfds, and doorbells, that the shard may hold. `doorbells`: None refuses all.
+        `owns(address, pio)`: whether a doorbell's address is in a range of this shard; None refuses none.
+        """
         self._backend = backend
+        self._doorbells = doorbells
+        self._owns = owns
+        self._bound: set[int] = set()
         self._limit = limit
         self._held: set[int] = set()
 
@@ -83,10 +100,14 @@ class InterruptServer:
         """The shard is gone: free all that it held. Idempotent."""
         while self._held:
             self._backend.free(self._held.pop())
+        while self._bound and self._doorbells is not None:
+            self._doorbells.unbind_doorbell(self._bound.pop())
 
     def _execute(self, request: Request) -> tuple[Reply, list[int]]:
         if isinstance(request, Allocate):
             return self._allocate(request)
+        if isinstance(request, BindDoorbell | UnbindDoorbell):
+            return self._doorbell(request)
         if request.handle not in self._held:
             raise InterruptError(
                 f"handle {request.handle}", "is not this shard's", "use handles of Allocated"
@@ -102,6 +123,31 @@ class InterruptServer:
                 self._held.remove(handle)
                 self._backend.free(handle)
         return Done(), []
+
+    def _doorbell(self, request: BindDoorbell | UnbindDoorbell) -> tuple[Reply, list[int]]:
+        if self._doorbells is None:
+            raise InterruptError("doorbell", "this machine has none", "leave it an ordinary write")
+        if isinstance(request, UnbindDoorbell):
+            if request.handle not in self._bound:
+                raise InterruptError(
+                    f"doorbell {request.handle}", "is not this shard's", "use handles of Bound"
+                )
+            self._bound.remove(request.handle)
+            self._doorbells.unbind_doorbell(request.handle)
+            return Done(), []
+        if self._owns is not None and not self._owns(request.address, request.pio):
+            raise InterruptError(
+                f"doorbell {request.address:#x}", "is in no range of this shard", "register it first"
+            )
+        if len(self._bound) >= self._limit:
+            raise InterruptError("doorbell", f"the shard holds {self._limit}", "unbind some first")
+        try:
+            wanted = Doorbell(0, request.length, request.datamatch)
+        except ValueError as error:
+            raise InterruptError(f"doorbell {request.address:#x}", str(error)) from None
+        bound = self._doorbells.bind_doorbell(request.address, wanted, pio=request.pio)
+        self._bound.add(bound.handle)
+        return Bound(bound.handle), [bound.fd]
 
     def _allocate(self, request: Allocate) -> tuple[Reply, list[int]]:
         if len(self._held) >= self._limit:
