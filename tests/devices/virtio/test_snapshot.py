@@ -42,7 +42,8 @@ def test_what_was_offered_and_not_given_back_is_served_again(before: list[str], 
         state = queue.snapshot()
         for operation in [*before, "snapshot", *after]:
             match operation:
-                case "offer" if driver.free:
+                # The available ring remembers a queue's worth: a state older than that is refused, see below.
+                case "offer" if driver.free and (driver.avail_index - state.next_avail) < driver.size:
                     driver.add([b"x"])
                 case "take" if chain := queue.pop():
                     taken.append(chain)
@@ -76,6 +77,23 @@ def test_a_snapshot_that_the_rings_have_forgotten_is_refused(memory: GuestMemory
         driver.collect()
 
     with pytest.raises(QueueError, match="older than the used ring"):
+        driver.queue().resume(state)
+
+
+def test_a_snapshot_that_the_available_ring_has_forgotten_is_refused(memory: GuestMemory) -> None:
+    """Found by the property above: eight offers, one comes back, a ninth takes the first one's slot."""
+    driver = ModelDriver(memory)
+    queue = driver.queue()
+    state = queue.snapshot()
+    for _ in range(8):
+        driver.add([b"x"])
+    chain = queue.pop()
+    assert chain is not None
+    queue.push(chain, 0)
+    driver.collect()
+    driver.add([b"x"])
+
+    with pytest.raises(QueueError, match="more chains are available"):
         driver.queue().resume(state)
 
 
