@@ -40,7 +40,10 @@ class VcpuState(IntEnum):
 
 
 class VcpuStatistics(msgspec.Struct, frozen=True):
-    """A vCPU's exits by name, its times in nanoseconds, and how often its worker had to be started."""
+    """A vCPU's exits by name, its times in nanoseconds, and how often its worker had to be started.
+
+    `pid`: the worker's process, 0 while none lives.
+    """
 
     state: VcpuState
     exits: dict[str, int]
@@ -54,6 +57,7 @@ class VcpuStatistics(msgspec.Struct, frozen=True):
     crossing: int
     lost_wakeups: int
     hostile: int
+    pid: int
 
 
 class VcpuWorker:
@@ -171,4 +175,5 @@ class VcpuWorker:
             crossing=counters.crossing,
             lost_wakeups=counters.lost_wakeups,
             hostile=counters.hostile,
+            pid=self.pid,
         )
