@@ -145,7 +145,7 @@ class Pair:
         fabric = self.settings[0].fabric
         self._patience = patience_ticks(fabric)
         self.blocks = self.stolen = 0
-        self.set_aside = True
+        self.again = True
         """Whether disturbed blocks are measured again."""
         self._tick_ns = fabric.view.ticks_to_ns_32 / 2**32
         if cpus is not None:
@@ -188,11 +188,16 @@ class Pair:
         """
         return self._undisturbed(lambda: self._work(client, n, space, addresses, write, size, posted))
 
+    @property
+    def set_aside(self) -> float:
+        """The part of all blocks that were measured again."""
+        return self.stolen / max(1, self.blocks)
+
     def _undisturbed(self, measure: Callable[[], Block]) -> Block:
         for _ in range(PATIENCE):
             self.blocks += 1
             block = measure()
-            if not block.stolen or not self.set_aside:
+            if not block.stolen or not self.again:
                 return block
             self.stolen += 1
         return block
@@ -236,7 +241,7 @@ class Pair:
 def new_block(n: int, addresses: Any) -> tuple[Any, Any]:
     """A `struct sio_measure_block` for `n` operations, and its samples."""
     samples = ffi.new("uint64_t[]", n // SAMPLE_EVERY + 1)
-    array = addresses if isinstance(addresses, ffi.CData) else address_array(addresses)
+    array = addresses if not isinstance(addresses, list) else address_array(addresses)
     block = ffi.new("struct sio_measure_block *", {"n": n, "every": SAMPLE_EVERY, "samples": samples, "addresses": array,
                                                     "address_mask": len(array) - 1})
     _alive[block] = (samples, array)

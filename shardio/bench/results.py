@@ -5,8 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from pathlib import Path
 
 import msgspec
+
+from shardio.bench.errors import BenchError
 
 
 class Unit(StrEnum):
@@ -54,6 +57,8 @@ class Figure(msgspec.Struct, frozen=True):
     floor: Percentiles | None = None
     latency: Percentiles | None = None
     note: str = ""
+    set_aside: float = 0.0
+    """The part of the blocks that were measured again because another program had a CPU."""
 
     @property
     def verdict(self) -> str:
@@ -63,6 +68,73 @@ class Figure(msgspec.Struct, frozen=True):
         if self.value <= self.reach:
             return "reached"
         return "in gate" if self.value <= self.gate else "missed"
+
+
+class Host(msgspec.Struct, frozen=True):
+    """Where a run was made. `pinned`: the CPUs of the near and the far process, None where they could not be pinned."""
+
+    machine: str
+    cpus: int
+    usable_cpus: int
+    pinned: tuple[int, int] | None
+    kernel: str
+    python: str
+    shardio: str
+    commit: str
+    when: str
+    load: float
+    caution: list[str]
+
+
+class Point(msgspec.Struct, frozen=True):
+    """One measurement of scaling. `shards` 0: one process, vCPU threads under its GIL. `handler_ns`: what a handler
+    computes; `rate`: accesses a second, all vCPUs together, median over rounds; `spread`: from the slowest to the quickest
+    round, as a part of the median."""
+
+    devices: int
+    vcpus: int
+    shards: int
+    handler_ns: int
+    rate: float
+    spread: float
+    latency: Percentiles
+    oversubscribed: bool
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """What starting or holding something takes, in the unit of its name: "ms" or "KiB"."""
+
+    title: str
+    value: float
+    unit: str
+    note: str = ""
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that one `shardio bench` measured. `interrupted`: the user stopped it; what is here was complete."""
+
+    host: Host
+    seconds: float = 0.0
+    interrupted: bool = False
+    rows: list[Figure] = []
+    peers: list[Figure] = []
+    kvm: list[Figure] = []
+    scaling: list[Point] = []
+    costs: list[Cost] = []
+    skipped: dict[str, str] = {}
+
+
+def save(run: Run, path: Path) -> None:
+    """Write a run as JSON."""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(run)) + b"\n")
+
+
+def load(path: Path) -> Run:
+    """Read a run. Raises `BenchError` for a file that is none, `OSError` for one that cannot be read."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Run)
+    except msgspec.DecodeError as error:
+        raise BenchError(f"{path} is no benchmark run: {error}", "give a file that `shardio bench --json` wrote") from None
 
 
 class Rounds:
@@ -89,12 +161,12 @@ class Rounds:
         self._latency.extend(latency)
 
     def figure(self, name: str, title: str, unit: Unit, *, reach: float | None = None, gate: float | None = None,
-               note: str = "") -> Figure:
+               note: str = "", set_aside: float = 0.0) -> Figure:
         """The figure of what was collected: medians, so that a disturbed block counts as one."""
         rounds = [statistics.median(ratios) for ratios in self._ratios if ratios]
         return Figure(
             name, title, unit, statistics.median(ratio for ratios in self._ratios for ratio in ratios), rounds, reach, gate,
             statistics.median(self._references), statistics.median(self._operations),
             Percentiles.of(self._floor) if self._floor else None, Percentiles.of(self._latency) if self._latency else None,
-            note,
+            note, set_aside,
         )

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from shardio.bench.effort import Effort
 from shardio.bench.messages import Handlers
 from shardio.bench.pair import Pair, Setting, address_array
 from shardio.bench.results import Figure, Rounds, Unit
@@ -25,19 +26,12 @@ MANY_VCPUS = 64
 A_VCPU = 31
 
 
-class Effort(NamedTuple):
-    """How much to measure: `rounds` of `pairs` of blocks of `n` operations."""
-
-    rounds: int = 5
-    pairs: int = 25
-    n: int = 4096
-
-
 class Row(NamedTuple):
-    """A row of the table: how it is called and measured, and how many pairs' time it takes (for the time left)."""
+    """A row of the table: how it is called and measured, and how many figures it gives."""
 
     name: str
     measure: Callable[[tuple[int, int], Effort], Iterator[Figure]]
+    figures: int = 1
 
 
 def _sync(name: str, title: str, device: str, cpus: tuple[int, int], effort: Effort, *, vcpus: int = 1, vcpu: int = 0,
@@ -46,13 +40,11 @@ def _sync(name: str, title: str, device: str, cpus: tuple[int, int], effort: Eff
     at, rounds = address_array([BASE]), Rounds()
     with Pair([setting], cpus) as pair:
         client = setting.client(vcpu)
-        for _ in range(effort.rounds):
-            rounds.begin()
-            for _ in range(effort.pairs):
-                floor = pair.floor(effort.n)
-                work = pair.work(client, effort.n, MMIO, at)
-                rounds.add(work.ns, floor.ns, floor=floor.samples, latency=work.samples)
-    return rounds.figure(name, title, Unit.FLOOR, reach=reach, gate=gate)
+        for _ in effort.pairs(rounds):
+            floor = pair.floor(effort.n)
+            work = pair.work(client, effort.n, MMIO, at)
+            rounds.add(work.ns, floor.ns, floor=floor.samples, latency=work.samples)
+    return rounds.figure(name, title, Unit.FLOOR, reach=reach, gate=gate, set_aside=pair.set_aside)
 
 
 def native(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
@@ -72,18 +64,15 @@ def python(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
     at, rounds, plain, local_ns = address_array([BASE]), Rounds(), Rounds(), 0.0
     with Pair([setting], cpus) as pair:
         client = setting.client()
-        for _ in range(effort.rounds):
-            rounds.begin()
-            plain.begin()
-            for _ in range(effort.pairs):
-                floor = pair.floor(effort.n)
-                work = pair.work(client, effort.n, MMIO, at)
-                local_ns = pair.local(effort.n)
-                rounds.add(work.ns, WIRES_PER_CALL * floor.ns + local_ns, floor=floor.samples, latency=work.samples)
-                plain.add(work.ns, floor.ns)
+        for _ in effort.pairs(rounds, plain):
+            floor = pair.floor(effort.n)
+            work = pair.work(client, effort.n, MMIO, at)
+            local_ns = pair.local(effort.n)
+            rounds.add(work.ns, WIRES_PER_CALL * floor.ns + local_ns, floor=floor.samples, latency=work.samples)
+            plain.add(work.ns, floor.ns)
     in_floors = plain.figure("", "", Unit.FLOOR).value
     yield rounds.figure("python", "Python handler, register form", Unit.EXPECTED, reach=1.15, gate=1.35,
-                        note=f"{in_floors:.2f} x floor; local call {local_ns:.0f} ns")
+                        note=f"{in_floors:.2f} x floor; local call {local_ns:.0f} ns", set_aside=pair.set_aside)
 
 
 def view(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
@@ -92,13 +81,11 @@ def view(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
     at, rounds = address_array([BASE]), Rounds()
     with Pair([setting], cpus) as pair:
         client = setting.client()
-        for _ in range(effort.rounds):
-            rounds.begin()
-            for _ in range(effort.pairs):
-                floor = pair.floor(effort.n)
-                work = pair.work(client, effort.n, MMIO, at)
-                rounds.add(work.ns, floor.ns, floor=floor.samples, latency=work.samples)
-    yield rounds.figure("view", "Python handler, memoryview form", Unit.FLOOR)
+        for _ in effort.pairs(rounds):
+            floor = pair.floor(effort.n)
+            work = pair.work(client, effort.n, MMIO, at)
+            rounds.add(work.ns, floor.ns, floor=floor.samples, latency=work.samples)
+    yield rounds.figure("view", "Python handler, memoryview form", Unit.FLOOR, set_aside=pair.set_aside)
 
 
 def _posted(name: str, title: str, device: str, cpus: tuple[int, int], effort: Effort, unit: Unit, reach: float,
@@ -107,14 +94,12 @@ def _posted(name: str, title: str, device: str, cpus: tuple[int, int], effort: E
     at, rounds = address_array([BASE]), Rounds()
     with Pair([setting], cpus) as pair:
         client = setting.client()
-        for _ in range(effort.rounds):
-            rounds.begin()
-            for _ in range(effort.pairs):
-                floor = pair.floor(effort.n)
-                work = pair.work(client, 4 * effort.n, MMIO, at, write=True, posted=BASE)
-                reference = floor.ns if unit is Unit.FLOOR else pair.local(effort.n, write=True)
-                rounds.add(work.ns, reference, floor=floor.samples)
-    return rounds.figure(name, title, unit, reach=reach, gate=gate)
+        for _ in effort.pairs(rounds):
+            floor = pair.floor(effort.n)
+            work = pair.work(client, 4 * effort.n, MMIO, at, write=True, posted=BASE)
+            reference = floor.ns if unit is Unit.FLOOR else pair.local(effort.n, write=True)
+            rounds.add(work.ns, reference, floor=floor.samples)
+    return rounds.figure(name, title, unit, reach=reach, gate=gate, set_aside=pair.set_aside)
 
 
 def posted_native(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
@@ -136,12 +121,10 @@ def one_cpu(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
             client = setting.client()
             floor = pair.floor(effort.n)
             pair.pin(cpus[0], cpus[0])
-            pair.set_aside = False
-            for _ in range(effort.rounds):
-                rounds.begin()
-                for _ in range(effort.pairs):
-                    work = pair.work(client, n, MMIO, at)
-                    rounds.add(work.ns, SLOT_US, floor=floor.samples, latency=work.samples)
+            pair.again = False
+            for _ in effort.pairs(rounds):
+                work = pair.work(client, n, MMIO, at)
+                rounds.add(work.ns, SLOT_US, floor=floor.samples, latency=work.samples)
         title = f"both ends on one CPU, {'Python' if device == 'register' else 'native'} handler"
         yield rounds.figure(name, title, Unit.MICROSECONDS, reach=5.0, gate=10.0)
 
@@ -155,17 +138,16 @@ def routing(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
     anywhere = address_array(BASE + PAGE * number for number in choice)
     with Pair([one, many], cpus) as pair:
         client_one, client_many = one.client(), many.client()
-        for _ in range(effort.rounds):
-            rounds.begin()
-            for _ in range(effort.pairs):
-                floor = pair.floor(effort.n // 4)
-                alone = pair.work(client_one, effort.n, MMIO, at)
-                among = pair.work(client_many, effort.n, MMIO, anywhere)
-                rounds.add(among.ns, alone.ns, floor=floor.samples, latency=among.samples)
-    yield rounds.figure("routing", "routing, 10,000 ranges against 1", Unit.ONE_RANGE, reach=1.3, gate=1.5)
+        for _ in effort.pairs(rounds):
+            floor = pair.floor(effort.n // 4)
+            alone = pair.work(client_one, effort.n, MMIO, at)
+            among = pair.work(client_many, effort.n, MMIO, anywhere)
+            rounds.add(among.ns, alone.ns, floor=floor.samples, latency=among.samples)
+    yield rounds.figure("routing", "routing, 10,000 ranges against 1", Unit.ONE_RANGE, reach=1.3, gate=1.5,
+                        set_aside=pair.set_aside)
 
 
 ROWS = (
     Row("native", native), Row("vcpus64", vcpus_64), Row("python", python), Row("view", view),
-    Row("posted", posted_native), Row("posted-python", posted_python), Row("one-cpu", one_cpu), Row("routing", routing),
+    Row("posted", posted_native), Row("posted-python", posted_python), Row("one-cpu", one_cpu, 2), Row("routing", routing),
 )

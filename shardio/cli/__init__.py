@@ -39,6 +39,7 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "run": Command("shardio.cli.run", "run a machine: a configuration file, a flat image or a firmware"),
+    "bench": Command("shardio.cli.bench", "measure how dispatch performs and scales, against floor and peers"),
     "doctor": Command("shardio.cli.doctor", "tell what this host lacks for full speed, with the cure"),
 }
 

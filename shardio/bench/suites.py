@@ -1,0 +1,100 @@
+"""What each `shardio bench` suite measures, in which order, and how long it takes.
+
+A plan is a list of steps; each puts what it measured into the run that is being collected. A step that cannot be done here
+says why and is skipped. Ctrl-C ends a plan: the steps before it are kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from shardio.bench import exits, host
+from shardio.bench.effort import Effort
+from shardio.bench.results import Figure, Host, Run
+from shardio.bench.rows import ROWS
+from shardio.errors import ShardioError
+
+Tell = Callable[[str, float], None]
+"""Called with what is being measured and the seconds that have passed since the last call."""
+START_S = 0.5
+"""What starting the processes of a figure takes, about."""
+
+
+class Step(NamedTuple):
+    """`into`: the list of the run that `measure(effort)` adds to; `figures`: how many budgets of time it takes."""
+
+    title: str
+    into: str
+    measure: Callable[[Effort], Iterator[object]]
+    figures: float = 1
+
+
+class Plan:
+    """Steps to take on this host."""
+
+    def __init__(self, where: Host, effort: Effort, steps: Sequence[Step]) -> None:
+        self.host, self.effort, self.steps = where, effort, list(steps)
+
+    @property
+    def seconds(self) -> float:
+        """How long it takes, about."""
+        return sum(step.figures * self.effort.budget + START_S for step in self.steps)
+
+    def run(self, tell: Tell) -> Run:
+        """Take the steps, one after the other."""
+        found: dict[str, list[object]] = {}
+        skipped: dict[str, str] = {}
+        began, interrupted = time.monotonic(), False
+        try:
+            for step in self.steps:
+                tell(step.title, 0.0)
+                try:
+                    for value in step.measure(self.effort._replace(progress=lambda s, step=step: tell(step.title, s))):  # type: ignore[misc]
+                        found.setdefault(step.into, []).append(value)
+                except ShardioError as error:
+                    skipped[step.title] = str(error)
+                tell(step.title, START_S)
+        except KeyboardInterrupt:
+            interrupted = True
+        run = Run(host=self.host, seconds=time.monotonic() - began, interrupted=interrupted, skipped=skipped)
+        return msgspec.structs.replace(run, **found)
+
+
+def preamble(where: Host) -> list[str]:
+    """What a reader must know before any figure."""
+    place = f"pinned to CPUs {where.pinned[0]} and {where.pinned[1]}" if where.pinned else "not pinned"
+    lines = [f"{where.machine}, {where.usable_cpus} of {where.cpus} CPUs usable, {place}; Linux {where.kernel}, {where.python}"]
+    return lines + [f"caution: {text}" for text in where.caution]
+
+
+def quick(effort: Effort) -> Plan:
+    """The data path's table."""
+    cpus = host.two_cpus()
+    return Plan(host.describe(cpus), effort, [*_rows(cpus), Step("KVM exit", "rows", lambda e: exits.row(cpus, e))])
+
+
+def _rows(cpus: tuple[int, int]) -> list[Step]:
+    return [Step(row.name, "rows", lambda e, row=row: row.measure(cpus, e), row.figures) for row in ROWS]  # type: ignore[misc]
+
+
+def kvm(effort: Effort) -> Plan:
+    """Real exits of every kind, by device form."""
+    cpus = host.two_cpus()
+    return Plan(host.describe(cpus), effort, _kvm_steps())
+
+
+def _kvm_steps() -> list[Step]:
+    cases = [(guest, device, vcpus) for guest in exits.GUESTS for device, vcpus in (("register", 1),)]
+    cases += [("pio-in", "native", 1), ("pio-in", "view", 1), ("pio-in", "register", 2)]
+
+    def step(guest: str, device: str, vcpus: int) -> Step:
+        def measure(effort: Effort) -> Iterator[Figure]:
+            yield exits.measure(guest, device, effort, vcpus=vcpus)
+
+        return Step(f"KVM {exits.GUESTS[guest].title}, {device}", "kvm", measure)
+
+    return [step(*case) for case in cases]

@@ -1,0 +1,77 @@
+"""Results as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.table import Table
+
+from shardio.bench.results import Cost, Figure, Percentiles, Point, Unit
+
+_COLOURS = {"reached": "green", "in gate": "yellow", "missed": "red", "": ""}
+
+
+def figures(rows: Iterable[Figure], title: str) -> Table:
+    """Rows with what was to be reached, what was measured and in which regime. Times in nanoseconds."""
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left", header_style="bold")
+    table.add_column("work", overflow="fold")
+    for name in ("reach", "gate", "measured", "rounds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("of", overflow="fold")
+    for name in ("one, ns", "p50/p99/p99.9", "floor p50/p99/p99.9"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    for row in rows:
+        table.add_row(
+            f"{row.title}{f' ({row.note})' if row.note else ''}", number(row.reach), number(row.gate), number(row.value),
+            f"{number(min(row.rounds))}-{number(max(row.rounds))}", unit_name(row.unit), f"{row.operation:.0f}",
+            percentiles(row.latency), percentiles(row.floor), f"[{_COLOURS[row.verdict]}]{row.verdict}[/]" if row.verdict else "",
+        )
+    return table
+
+
+def points(rows: Sequence[Point], title: str) -> Table:
+    """Scaling: accesses a second by what was varied."""
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left", header_style="bold")
+    for name in ("handler, us", "devices", "vCPUs", "shards", "accesses/s", "spread", "p50, us", "p99, us", "p99.9, us"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    for row in rows:
+        latency = [f"{value / 1000:.2f}" for value in (row.latency.p50, row.latency.p99, row.latency.p999)]
+        table.add_row(
+            f"{row.handler_ns / 1000:g}", str(row.devices), str(row.vcpus), str(row.shards) if row.shards else "GIL",
+            f"{row.rate:,.0f}", f"{row.spread:.0%}", *latency, "shares CPUs" if row.oversubscribed else "",
+        )
+    return table
+
+
+def costs(rows: Iterable[Cost], title: str) -> Table:
+    """Start-up times and memory."""
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left", header_style="bold")
+    table.add_column("what", overflow="fold")
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for row in rows:
+        table.add_row(row.title, f"{row.value:,.2f} {row.unit}", row.note)
+    return table
+
+
+def number(value: float | None) -> str:
+    """Three digits, a dash for none.
+
+    >>> number(1.2345), number(0.0561), number(640.2), number(None)
+    ('1.23', '0.056', '640', '-')
+    """
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+
+
+def percentiles(value: Percentiles | None) -> str:
+    """p50/p99/p99.9 in whole nanoseconds."""
+    return "-" if value is None else f"{value.p50:.0f}/{value.p99:.0f}/{value.p999:.0f}"
+
+
+def unit_name(unit: Unit) -> str:
+    """How a unit is written in a table."""
+    return str(unit)
