@@ -18,6 +18,9 @@ PATIENCE_S = 60.0
 """No wait of these tests is longer; none should come near, on however busy a machine."""
 MMIO = 0xD000_0000
 EXIT_PORT = 0xF4
+PAGE = 0x1000
+NEVER = 0xFFFF_FFFF
+"""As a guest's count: it does not end by itself."""
 
 
 def result(vm: Machine, offset: int, vcpu: int = 0, size: int = 4) -> int:
@@ -75,3 +78,28 @@ def command(*words: object) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.kill()
+
+
+def fragments(address: int, size: int) -> list[tuple[int, int]]:
+    """What a memory-mapped access becomes: (address, size) of each part that a device sees, in order.
+
+    KVM cuts it at a page's end; of 3, 5, 6 and 7 bytes each goes by itself.
+    """
+    head = min(size, PAGE - address % PAGE)
+    parts = [part for part in ((address, head), (address + head, size - head)) if part[1]]
+    whole = [
+        [(at, length)] if length in (1, 2, 4, 8) else [(at + i, 1) for i in range(length)] for at, length in parts
+    ]
+    return [part for each in whole for part in each]
+
+
+def let_end(vm: Machine, vcpus: int) -> int:
+    """Lets a running `random_access` come to its end, every vCPU after the same number of accesses; gives that."""
+    vm.pause()
+    count = max(result(vm, 8, vcpu) for vcpu in range(vcpus)) + 200
+    set_parameter(vm, "random_access", "count", count)
+    vm.resume()
+    ended = vm.wait(PATIENCE_S)
+    assert ended is not None, "the guest goes on and on"
+    assert (ended.reason, ended.status) == ("exit", 0), ended
+    return count

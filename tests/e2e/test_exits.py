@@ -11,7 +11,7 @@ from shardio.devices import Checksum
 from shardio.machine import ExitInfo
 from shardio.vcpu import VcpuState
 from tests.e2e.devices import Ascending, Recorder
-from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, result
+from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, fragments, result
 from tests.guests.build import buffer_address, guest
 
 pytestmark = pytest.mark.kvm
@@ -138,14 +138,6 @@ def test_pio_reads_of_each_width(width: int) -> None:
 
 
 # ---- accesses across a page's end ----
-
-
-def fragments(first: int, size: int) -> list[tuple[int, int]]:
-    """(offset, size) of what a device sees of one access: what KVM cuts at the page's end; 3, 5, 6, 7 bytes singly."""
-    head = min(size, 0x1000 - first)
-    parts = [(first, head), (0x1000, size - head)]
-    whole = [[(at, length)] if length in (1, 2, 4, 8) else [(at + i, 1) for i in range(length)] for at, length in parts]
-    return [part for parts in whole for part in parts]
 
 
 def value_at(value: int, first: int, at: int, size: int) -> int:
