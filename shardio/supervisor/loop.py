@@ -276,14 +276,10 @@ class Supervisor:
         if shard.quitting:
             return
         log.warning("shard %s died (%s); starting another", shard.name, code)
-        deadly = self._recovery.settle(shard.index)
+        self._recovery.settle(shard.index, lambda ranges: self._quarantine(shard, ranges))
         if shard.dies_too_often:
             self._quarantine_shard(shard)
             return
-        if deadly:
-            log.error("shard %s: a request killed two owners; its range is quarantined", shard.name)
-            self.routes.quarantine(deadly)
-            self.routes.publish()
         self._guard(lambda: self.start_shard(shard))
         self.keep_spare()
 
@@ -292,6 +288,11 @@ class Supervisor:
         if (error := done.exception()) is not None and not shard.quitting and shard.alive:
             log.error("shard %s cannot hold its devices again: %s", shard.name, error)
             shard.kill()  # dying again and again ends in quarantine
+
+    def _quarantine(self, shard: ShardProcess, ranges: set[int]) -> None:
+        log.error("shard %s: a request killed two owners; its range is quarantined", shard.name)
+        self.routes.quarantine(ranges)
+        self.routes.publish()
 
     def _quarantine_shard(self, shard: ShardProcess) -> None:
         log.error("shard %s died %d times; its ranges are quarantined", shard.name, len(shard.deaths))

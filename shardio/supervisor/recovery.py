@@ -31,26 +31,34 @@ class Recovery:
         """`policy(range index, write)`."""
         self._fabric = fabric
         self._policy = policy
-        self._attempts: dict[int, tuple[int, int]] = {}
+        self._attempts: dict[tuple[int, int], tuple[int, int]] = {}
 
-    def settle(self, shard: int) -> set[int]:
-        """Decide about every request of a shard that is dead and reaped. Returns the ranges to quarantine."""
+    def settle(self, shard: int, quarantine: Callable[[set[int]], None]) -> None:
+        """Decide about every request of a shard that is dead and reaped.
+
+        `quarantine` gets the ranges whose request has killed two owners, before the guest goes on: its next
+        access to them must not reach the successor.
+        """
+        refused: list[tuple[int, int]] = []
         deadly: set[int] = set()
         request, taken = ffi.new("struct sio_request *"), ffi.new("int *")
         for vcpu in range(self._fabric.vcpus):
             if not lib.sio_recover_request(self._fabric.view, shard, vcpu, request, taken) or not taken[0]:
                 continue
-            state, tries = self._attempts.get(vcpu, (0, 0))
+            state, tries = self._attempts.get((shard, vcpu), (0, 0))
             tries = tries + 1 if state == request.state else 1
-            self._attempts[vcpu] = (request.state, tries)
+            self._attempts[shard, vcpu] = (request.state, tries)
             if tries >= ATTEMPTS:
                 deadly.add(request.range)
             if (
                 tries >= ATTEMPTS
                 or self._policy(request.range, bool(request.op & lib.SIO_WRITE)) is Policy.FAIL
             ):
-                lib.sio_recover_refuse(self._fabric.view, shard, vcpu, request.state)
-        return deadly
+                refused.append((vcpu, request.state))
+        if deadly:
+            quarantine(deadly)
+        for vcpu, state in refused:
+            lib.sio_recover_refuse(self._fabric.view, shard, vcpu, state)
 
     def refuse_all(self, shard: int, posted: Callable[[int], int]) -> None:
         """Nobody will own the shard again: refuse every request, discard what was posted (up to
