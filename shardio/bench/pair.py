@@ -141,7 +141,7 @@ class Pair:
         self._line_fd = os.memfd_create("shardio-bench", os.MFD_CLOEXEC)
         os.ftruncate(self._line_fd, mmap.PAGESIZE)
         self._page = mmap.mmap(self._line_fd, mmap.PAGESIZE)
-        self._line = ffi.cast("uint64_t *", ffi.from_buffer(self._page))
+        self.line = ffi.cast("uint64_t *", ffi.from_buffer(self._page))
         fabric = self.settings[0].fabric
         self._patience = patience_ticks(fabric)
         self.blocks = self.stolen = 0
@@ -206,7 +206,7 @@ class Pair:
         messages.send(self.far.socket, messages.Echo(n + WARM_UP))
         for count in (WARM_UP, n):
             block, samples = new_block(count, [0])
-            ticks = lib.sio_measure_ping(self._line, block, self._patience)
+            ticks = lib.sio_measure_ping(self.line, block, self._patience)
             if block.done != count:
                 raise BenchError("the far process answers no pings", "run on a machine that is not overloaded")
         return self._timed(block, samples, ticks, n)

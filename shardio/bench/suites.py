@@ -14,6 +14,9 @@ import msgspec
 
 from shardio.bench import exits, host
 from shardio.bench.effort import Effort
+from shardio.bench.errors import BenchError
+from shardio.bench.peers import PEERS
+from shardio.bench.peers.measure import measure
 from shardio.bench.results import Figure, Host, Run
 from shardio.bench.rows import ROWS
 from shardio.errors import ShardioError
@@ -98,3 +101,18 @@ def _kvm_steps() -> list[Step]:
         return Step(f"KVM {exits.GUESTS[guest].title}, {device}", "kvm", measure)
 
     return [step(*case) for case in cases]
+
+
+def peers(effort: Effort, only: Sequence[str] = ()) -> Plan:
+    """The same device in other hands. Raises `BenchError` for a name in `only` that no peer has."""
+    cpus = host.two_cpus()
+    return Plan(host.describe(cpus), effort, _peer_steps(cpus, only))
+
+
+def _peer_steps(cpus: tuple[int, int], only: Sequence[str] = ()) -> list[Step]:
+    known = {peer.name: peer for peer in PEERS}
+    for name in only:
+        if name not in known:
+            raise BenchError(f"no peer {name!r}", f"use {', '.join(known)}")
+    chosen = [known[name] for name in only] or PEERS
+    return [Step(peer.title, "peers", lambda e, peer=peer: measure(peer, cpus, e)) for peer in chosen]  # type: ignore[misc]

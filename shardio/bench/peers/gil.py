@@ -1,0 +1,59 @@
+"""One process: a vCPU thread that leaves the guest, takes the GIL and asks an `IoManager`; no other process at all.
+
+Its latency is the best there is while one vCPU runs; `shardio bench scaling` shows what two of them get. Under a
+free-threaded Python the same file measures that.
+"""
+
+from __future__ import annotations
+
+from shardio._core import lib
+from shardio.address import MmioAddress
+from shardio.bench.devices import Register
+from shardio.bench.peers.peer import READ, Peer, Session
+from shardio.bench.peers.pipe import PipeWire
+from shardio.io_manager import IoManager
+from shardio.range import MmioRange
+
+BASE = 0xD000_0000
+
+
+class LocalSession(Session):
+    """Calls in this process; the floor's other end is an idle process."""
+
+    def __init__(self, cpu: int) -> None:
+        self._other = PipeWire(cpu)
+        self.line = self._other.line
+        self._manager = IoManager()
+        self._manager.register_mmio(MmioRange(BASE, 0x1000), Register())
+        self._data = memoryview(bytearray(4))
+
+    def call(self, op: int, offset: int, size: int, value: int) -> int:
+        """An exit (the GIL goes and comes back), then the dispatch."""
+        lib.sio_measure_guest(0)
+        if op == READ:
+            self._manager.mmio_read(MmioAddress(BASE + offset), self._data[:size])
+            return int.from_bytes(self._data[:size], "little")
+        self._manager.mmio_write(MmioAddress(BASE + offset), value.to_bytes(size, "little"))
+        return 0
+
+    def echo(self, n: int) -> None:
+        """By the idle process."""
+        self._other.echo(n)
+
+    def echoed(self) -> None:
+        """By the idle process."""
+        self._other.echoed()
+
+    def close(self) -> None:
+        """End the idle process."""
+        self._other.close()
+
+
+class OneProcess(Peer):
+    """A single process."""
+
+    name, title = "one-process", "one process, an IoManager under the GIL (1 vCPU)"
+
+    def open(self, cpu: int) -> Session:
+        """No server."""
+        return LocalSession(cpu)

@@ -1,0 +1,64 @@
+"""Measures a peer: blocks of the floor and blocks of calls in turn, with the same server process."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+from shardio.bench.devices import Register
+from shardio.bench.effort import Effort
+from shardio.bench.errors import BenchError
+from shardio.bench.peers.peer import READ, WRITE, Peer, Session
+from shardio.bench.results import Figure, Rounds, Unit
+from shardio.fabric import Fabric
+
+BLOCK_NS = 4_000_000
+FLOORS = 2048
+PROBE = 64
+
+
+def measure(peer: Peer, cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
+    """A peer's round trip, in floors. Raises `BenchError` where it cannot be measured, or answers wrongly."""
+    reason = peer.missing()
+    if reason:
+        raise BenchError(reason, "pip install 'shardio[bench]'")
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpus[0]})
+    try:
+        session = peer.open(cpus[1])
+        try:
+            yield _measured(peer, session, effort)
+        finally:
+            session.close()
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _measured(peer: Peer, session: Session, effort: Effort) -> Figure:
+    check(session)
+    clock, rounds = time.perf_counter_ns, Rounds()
+    tick_ns = _tick_ns()
+    probe = sorted(session.calls(PROBE, clock))[PROBE // 2]
+    n = max(PROBE, min(effort.n, BLOCK_NS // max(1, probe)))
+    for _ in effort.pairs(rounds):
+        floor = session.floor(FLOORS) * tick_ns
+        times = session.calls(n, clock)
+        rounds.add(sum(times) / n, floor, floor=[floor], latency=times)
+    return rounds.figure(peer.name, peer.title, Unit.FLOOR)
+
+
+def check(session: Session) -> None:
+    """The device behind a session reads what was written to it. Raises `BenchError` when it does not."""
+    reference = Register()
+    for value in (0, 1, 0xFFFF_FFFF, 0x1234_5678):
+        session.call(WRITE, 0, 4, value)
+        reference.write(0, 4, value)
+        found = session.call(READ, 0, 4, 0)
+        if found != reference.read(0, 4):
+            raise BenchError(f"the peer's device reads {found:#x} where {value:#x} was written", "correct the peer")
+
+
+def _tick_ns() -> float:
+    with Fabric.create(vcpus=1, shards=1, ranges=1) as fabric:
+        return float(fabric.view.ticks_to_ns_32) / 2**32
