@@ -1,0 +1,325 @@
+/* Kill -9 of a vCPU worker at every instruction: a fresh worker goes on, and each access is applied exactly once.
+ *
+ * The worker's and the client's own sources run in a child, one machine instruction at a time, over a KVM_RUN that is a few
+ * lines here and, as the kernel's, cannot be cut in half. Where an instruction has changed memory, everything is saved, a
+ * fresh worker runs from there to the guest's end, what the devices and the guest have seen is compared with the whole
+ * program's effect, and everything is put back. The sources come from the include path, so that a mutant of them can take
+ * their place: each must be found out (mutants.sh).
+ *
+ * The owner's scan is one step of the same clock: it runs as soon as a request or a posted write is there.
+ */
+#include "harness.h"
+
+#include "sys.h"
+
+struct sio_vcpu;
+static long fake_kvm_run(struct sio_vcpu *vcpu);
+static struct sio_vcpu *the_vcpu;
+
+/* The one system call that is not the kernel's here. */
+#undef sio_syscall3
+#define sio_syscall3(n, a, b, c)                                                                           \
+    ((n) == SYS_ioctl ? fake_kvm_run(the_vcpu) : sio_syscall6((n), (long)(a), (long)(b), (long)(c), 0, 0, 0))
+
+#include "client.c"
+#include "worker.c"
+
+#include "owner.h"
+
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/user.h>
+#include <unistd.h>
+
+#define SYNC_PORT 0x10
+#define POSTED_PORT 0x20
+#define SYNC_BASE 0x1000ull
+#define POSTED_BASE 0x2000ull
+#define NOWHERE 0x9000ull
+#define LOG 64u
+#define EXITS (sizeof program / sizeof program[0])
+
+/* ---- the guest ------------------------------------------------------------------------------------------------------ */
+
+struct access {
+    uint32_t reason;
+    int write;
+    uint64_t address;
+    uint32_t size;
+    uint32_t count;
+    uint64_t data;
+};
+
+static const struct access program[] = {
+    {KVM_EXIT_IO, 0, SYNC_PORT, 4, 1, 0},
+    {KVM_EXIT_IO, 1, SYNC_PORT, 2, 1, 0xbeef},
+    {KVM_EXIT_MMIO, 1, POSTED_BASE + 8, 8, 1, 0x1122334455667788ull},
+    {KVM_EXIT_MMIO, 1, POSTED_BASE, 1, 1, 0x42},
+    {KVM_EXIT_MMIO, 0, SYNC_BASE + 4, 8, 1, 0},
+    {KVM_EXIT_MMIO, 1, SYNC_BASE, 3, 1, 0xc0ffee},           /* cut by a page's end: byte by byte */
+    {KVM_EXIT_MMIO, 1, POSTED_BASE, 3, 1, 0xdeface},
+    {KVM_EXIT_MMIO, 0, SYNC_BASE, 3, 1, 0},
+    {KVM_EXIT_IO, 1, SYNC_PORT, 2, 3, 0x665544332211ull},
+    {KVM_EXIT_IO, 0, SYNC_PORT, 2, 3, 0},
+    {KVM_EXIT_IO, 1, POSTED_PORT, 1, 1, 7},
+    {KVM_EXIT_MMIO, 0, NOWHERE, 4, 1, 0},
+    {KVM_EXIT_MMIO, 0, SYNC_BASE + 8, 1, 1, 0},
+};
+
+struct effect {
+    uint64_t offset, value;
+    uint32_t size, write;
+};
+
+/* All that a killed worker leaves behind, in one mapping that outlives it. */
+struct world {
+    struct sio_vcpu vcpu;
+    uint8_t run[2 * SIO_PAGE];
+    uint32_t in_kernel;
+    uint32_t at;          /* of the program */
+    uint32_t outside;     /* the exit `at` is the worker's to complete */
+    uint64_t result[EXITS];
+    uint32_t effects;
+    struct effect effect[LOG];
+    uint8_t fabric[] SIO_ALIGNED;
+};
+
+static struct world *world;
+static struct sio_owner owner;
+
+static void complete_last(struct kvm_run *run)
+{
+    const struct access *a = &program[world->at];
+    const uint8_t *from = a->reason == KVM_EXIT_IO ? (uint8_t *)run + run->io.data_offset : run->mmio.data;
+    if (!a->write)
+        memcpy(&world->result[world->at], from, a->size * a->count);
+    world->at++;
+    world->outside = 0;
+}
+
+static void present_next(struct kvm_run *run)
+{
+    const struct access *a = &program[world->at];
+    run->exit_reason = a->reason;
+    world->outside = 1;
+    if (a->reason == KVM_EXIT_IO) {
+        run->io.direction = a->write ? KVM_EXIT_IO_OUT : KVM_EXIT_IO_IN;
+        run->io.size = (uint8_t)a->size;
+        run->io.port = (uint16_t)a->address;
+        run->io.count = a->count;
+        run->io.data_offset = SIO_PAGE;
+        memcpy(world->run + SIO_PAGE, &a->data, 8);
+    } else {
+        run->mmio.phys_addr = a->address;
+        run->mmio.len = a->size;
+        run->mmio.is_write = (uint8_t)a->write;
+        memcpy(run->mmio.data, &a->data, 8);
+    }
+}
+
+static long fake_kvm_run(struct sio_vcpu *vcpu)
+{
+    struct kvm_run *run = vcpu->run;
+    sio_store_relaxed(&world->in_kernel, 1);
+    sio_fence_compiler();
+    if (world->outside)
+        complete_last(run);
+    if (world->at < EXITS)
+        present_next(run);
+    else
+        run->exit_reason = KVM_EXIT_SHUTDOWN;
+    sio_fence_compiler();
+    sio_store_relaxed(&world->in_kernel, 0);
+    return 0;
+}
+
+/* ---- the device ----------------------------------------------------------------------------------------------------- */
+
+static int device(void *context, uint64_t offset, uint32_t size, int write, uint64_t *value)
+{
+    if (!write)
+        *value = 0xa0b0c0d0e0f00000ull + world->effects * 0x101010101ull; /* no two reads are alike */
+    if (world->effects < LOG)
+        world->effect[world->effects] = (struct effect){offset, *value & ~0ull >> (64 - size * 8), size, (uint32_t)write};
+    world->effects++;
+    return 0;
+}
+
+static void set_handler(uint32_t range, uint32_t space, uint64_t base)
+{
+    owner.handlers[range] = (struct sio_handler){.kind = SIO_NATIVE, .space = (uint16_t)space, .base = base, .last = base + 15,
+                                                 .native = device};
+}
+
+/* ---- the worker ----------------------------------------------------------------------------------------------------- */
+
+static void build(void)
+{
+    static const struct sio_map_entry map[] = {
+        {SYNC_PORT, SYNC_PORT + 15, 1, 0, 0}, {POSTED_PORT, POSTED_PORT + 15, 1, 1, SIO_RANGE_POSTED},
+        {SYNC_BASE, SYNC_BASE + 15, 1, 2, 0}, {POSTED_BASE, POSTED_BASE + 15, 1, 3, SIO_RANGE_POSTED},
+    };
+    uint64_t size = sizeof *world + sio_fabric_size(1, 1, 4, 4);
+    struct sio_fabric fabric;
+
+    world = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(world != MAP_FAILED, "no memory");
+    CHECK(sio_fabric_create(&fabric, world->fabric, 1, 1, 4, 4) == 0, "no fabric");
+    CHECK(sio_map_publish(&fabric, map, 2, 2) == 0, "no map");
+    CHECK(sio_owner_init(&owner, &fabric, 0, -1) == 0, "no owner");
+    owner.posted_ranges = 1;
+    set_handler(0, SIO_PIO, SYNC_PORT);
+    set_handler(1, SIO_PIO, POSTED_PORT);
+    set_handler(2, SIO_MMIO, SYNC_BASE);
+    set_handler(3, SIO_MMIO, POSTED_BASE);
+    the_vcpu = &world->vcpu;
+    sio_client_init(&the_vcpu->client, &fabric, 0);
+    the_vcpu->client.sample_mask = ~0u;
+    the_vcpu->run = (struct kvm_run *)world->run;
+    the_vcpu->event = -1;
+    the_vcpu->command = SIO_RUN;
+}
+
+static pid_t start_worker(int stepped)
+{
+    pid_t pid = fork();
+    CHECK(pid >= 0, "fork");
+    if (pid == 0) {
+        if (stepped) {
+            if (ptrace(PTRACE_TRACEME, 0, 0, 0))
+                _exit(77);
+            raise(SIGSTOP);
+        }
+        work(the_vcpu);
+        _exit(0);
+    }
+    return pid;
+}
+
+/* A fresh worker, to the guest's end. Non-zero when it does not get there. */
+static int run_to_end(void)
+{
+    uint64_t deadline = sio_ticks() + sio_ns_to_ticks(&owner.fabric, 2000000000u);
+    pid_t pid = start_worker(0);
+    int status;
+    while (waitpid(pid, &status, WNOHANG) == 0) {
+        if (sio_owner_scan(&owner) == 0)
+            sio_yield();
+        if (sio_ticks() > deadline) {
+            kill(pid, SIGKILL);
+            waitpid(pid, &status, 0);
+            return 1;
+        }
+    }
+    sio_owner_scan(&owner);
+    return !WIFEXITED(status) || world->vcpu.state != SIO_SHUTDOWN;
+}
+
+/* ---- what must have happened, and what has ----------------------------------------------------------------------------- */
+
+struct outcome {
+    uint64_t result[EXITS];
+    uint32_t effects;
+    struct effect effect[LOG];
+};
+
+static struct outcome look(void)
+{
+    struct outcome seen;
+    memset(&seen, 0, sizeof seen);
+    memcpy(seen.result, world->result, sizeof seen.result);
+    seen.effects = world->effects;
+    memcpy(seen.effect, world->effect, sizeof seen.effect);
+    return seen;
+}
+
+struct saved {
+    struct sio_owner owner;
+    uint64_t posted;
+    uint64_t size;
+    uint8_t *world;
+};
+
+static void save(struct saved *s)
+{
+    s->owner = owner;
+    s->posted = owner.posted[0];
+    memcpy(s->world, world, s->size);
+}
+
+static void put_back(const struct saved *s)
+{
+    owner = s->owner;
+    owner.posted[0] = s->posted;
+    memcpy(world, s->world, s->size);
+}
+
+static void report(const struct outcome *expected, const struct outcome *seen, uint32_t exit, uint64_t rip)
+{
+    fprintf(stderr, "kill: a worker killed during exit %u of %zu (instruction %#llx) is not made good: %u effects, expected %u\n", exit,
+            EXITS, (unsigned long long)rip, seen->effects, expected->effects);
+    for (uint32_t i = 0; i < EXITS; i++)
+        if (seen->result[i] != expected->result[i])
+            fprintf(stderr, "kill: the guest read %#llx at exit %u, expected %#llx\n", (unsigned long long)seen->result[i], i,
+                    (unsigned long long)expected->result[i]);
+}
+
+int main(void)
+{
+    struct saved begin, now;
+    struct outcome expected, seen;
+    uint64_t steps = 0, kills = 0;
+    int status;
+
+    build();
+    begin.size = now.size = sizeof *world + owner.fabric.size;
+    begin.world = malloc(begin.size);
+    now.world = malloc(now.size);
+    save(&begin);
+    CHECK(run_to_end() == 0, "the program does not even run in one piece");
+    expected = look();
+    CHECK(expected.effects > EXITS && expected.effects < LOG && world->at == EXITS, "%u effects", expected.effects);
+    put_back(&begin);
+
+    pid_t pid = start_worker(1);
+    waitpid(pid, &status, 0);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
+        puts("kill: skipped: ptrace is not permitted here, so a worker cannot be stopped at each instruction");
+        return 0;
+    }
+    for (;; steps++) {
+        struct user_regs_struct registers;
+        save(&now);
+        CHECK(ptrace(PTRACE_SINGLESTEP, pid, 0, 0) == 0, "step");
+        waitpid(pid, &status, 0);
+        if (WIFEXITED(status))
+            break;
+        CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP, "status %#x", (unsigned)status);
+        if (memcmp(now.world, world, now.size) == 0 || world->in_kernel)
+            continue;
+        save(&now);
+        int failed = run_to_end();
+        seen = look();
+        if (failed || memcmp(&seen, &expected, sizeof seen) != 0) {
+            uint32_t at = ((struct world *)now.world)->at;
+            ptrace(PTRACE_GETREGS, pid, 0, &registers);
+            fprintf(stderr, "%s\n", failed ? "kill: the fresh worker does not reach the end" : "kill: the effect differs");
+            report(&expected, &seen, at, registers.rip);
+            kill(pid, SIGKILL);
+            waitpid(pid, &status, 0);
+            return 1;
+        }
+        put_back(&now);
+        kills++;
+        sio_owner_scan(&owner);
+    }
+    seen = look();
+    CHECK(memcmp(&seen, &expected, sizeof seen) == 0, "the stepped worker itself");
+    CHECK(kills > 20 * EXITS, "only %llu kills", (unsigned long long)kills);
+    printf("kill: %llu instructions, killed after each of the %llu that change memory: every access exactly once\n",
+           (unsigned long long)steps, (unsigned long long)kills);
+    free(begin.world);
+    free(now.world);
+    sio_owner_free(&owner);
+    return 0;
+}

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Takes one rule of the worker's journal away at a time: kill.c must find each mutant out, or it checks nothing.
+#
+# usage: mutants.sh KILL_BINARY COMPILE...   (in this folder; COMPILE compiles kill.c, but for its -I)
+set -eu
+kill_binary=$1
+shift
+out=$(dirname "$kill_binary")/mutants
+found=0
+
+# name, source, sed expression, compiler
+try() {
+    name=$1 source=$2 change=$3
+    shift 3
+    rm -rf "${out:?}/$name"
+    mkdir -p "$out/$name"
+    sed "$change" "../../native/$source" >"$out/$name/$source"
+    if cmp -s "../../native/$source" "$out/$name/$source"; then
+        echo "mutants: '$name' changes nothing in $source any more: write it anew" >&2
+        exit 1
+    fi
+    "$@" "-I$out/$name" -I../../native -o "$out/$name/kill" || { echo "mutants: '$name' does not compile" >&2; exit 1; }
+    if "$out/$name/kill" >"$out/$name/log" 2>&1; then
+        if grep -q skipped "$out/$name/log"; then
+            cat "$out/$name/log"
+            exit 0
+        fi
+        echo "mutants: '$name' was not found out" >&2
+        exit 1
+    fi
+    grep -q "^kill: " "$out/$name/log" || { echo "mutants: '$name' broke the harness:" >&2; cat "$out/$name/log" >&2; exit 1; }
+    found=$((found + 1))
+}
+
+try no-sentinel worker.c '/exit_reason, SIO_SENTINEL);/d' "$@"
+try journal-forgotten-before-sentinel worker.c \
+    's/sio_store_release(&v->run->exit_reason, SIO_SENTINEL);/sio_client_complete(\&v->client); &/' "$@"
+try fragment-forgotten-before-sentinel worker.c \
+    's/sio_store_release(&v->run->exit_reason, SIO_SENTINEL);/v->fragment = 0; sio_fence_compiler(); &/' "$@"
+try no-fragment-journal worker.c '/sio_store_release(&v->fragment/d' "$@"
+try no-sync-journal client.c '/SIO_PENDING(SIO_PENDING_SYNC, shard, seq)/d' "$@"
+try no-posted-journal client.c '/SIO_PENDING(SIO_PENDING_POSTED, shard, position)/d' "$@"
+try posted-not-counted-on-take-up client.c '/posted++;/s/.*/            (void)f;/' "$@"
+try routes-not-forgotten worker.c '/sio_client_resume/d' "$@"
+echo "mutants: $found of $found mutants of the worker's journal were found out"
