@@ -39,7 +39,10 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "run": Command("shardio.cli.run", "run a machine: a configuration file, a flat image or a firmware"),
-    "bench": Command("shardio.cli.bench", "measure how dispatch performs and scales, against floor and peers"),
+    "demo": Command("shardio.cli.demo", "run an SMP guest of our own and check its result on the host"),
+    "bench": Command(
+        "shardio.cli.bench", "measure how dispatch performs and scales, against floor and peers"
+    ),
     "doctor": Command("shardio.cli.doctor", "tell what this host lacks for full speed, with the cure"),
 }
 

@@ -13,7 +13,9 @@ MASK64 = (1 << 64) - 1
 
 
 class Recorder(MutDevicePio, MutDeviceMmio):
-    """Remembers every access: (is a write, offset, size, value). Reads give what was last written there, byte by byte."""
+    """Remembers every access: (is a write, offset, size, value). Reads give what was last written there, byte
+    by byte.
+    """
 
     def __init__(self) -> None:
         self.accesses: list[tuple[bool, int, int, int]] = []
@@ -37,7 +39,9 @@ class Recorder(MutDevicePio, MutDeviceMmio):
 
 
 class Sequencer(MutDevicePio, MutDeviceMmio):
-    """A state that every access changes, reads too: one that is lost, repeated or out of order shows in all that follow."""
+    """A state that every access changes, reads too: one that is lost, repeated or out of order shows in all
+    that follow.
+    """
 
     pio_size = 0x200
     mmio_size = 0x2000
@@ -80,7 +84,9 @@ class Ascending(MutDevicePio):
 
 
 class Pattern(DevicePio, DeviceMmio):
-    """Reads depend on offset and width alone, writes change nothing: any owner answers the same, however often."""
+    """Reads depend on offset and width alone, writes change nothing: any owner answers the same, however
+    often.
+    """
 
     pio_size = 0x200
     mmio_size = 0x2000
@@ -122,10 +128,11 @@ class Visits(MutDeviceMmio):
 
 
 class Fatal(MutDeviceMmio):
-    """Ends, or stops, its own process on one of its accesses, as often as there are lives in a file of so many bytes.
+    """Ends, or stops, its own process on one of its accesses, as often as there are lives in a file of so
+    many bytes.
 
-    `way`: "kill" (SIGKILL), "stop" (SIGSTOP), "hang" (waits for ever, holding no lock), "spin" (holds the GIL for ever).
-    The other accesses are remembered in `log`, a file, so that it outlives the process.
+    `way`: "kill" (SIGKILL), "stop" (SIGSTOP), "hang" (waits for ever, holding no lock), "spin" (holds the GIL
+    for ever). The other accesses are remembered in `log`, a file, so that it outlives the process.
     """
 
     mmio_size = 0x1000

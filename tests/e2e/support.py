@@ -88,13 +88,16 @@ def fragments(address: int, size: int) -> list[tuple[int, int]]:
     head = min(size, PAGE - address % PAGE)
     parts = [part for part in ((address, head), (address + head, size - head)) if part[1]]
     whole = [
-        [(at, length)] if length in (1, 2, 4, 8) else [(at + i, 1) for i in range(length)] for at, length in parts
+        [(at, length)] if length in (1, 2, 4, 8) else [(at + i, 1) for i in range(length)]
+        for at, length in parts
     ]
     return [part for each in whole for part in each]
 
 
 def let_end(vm: Machine, vcpus: int) -> int:
-    """Lets a running `random_access` come to its end, every vCPU after the same number of accesses; gives that."""
+    """Lets a running `random_access` come to its end, every vCPU after the same number of accesses; gives
+    that.
+    """
     vm.pause()
     count = max(result(vm, 8, vcpu) for vcpu in range(vcpus)) + 200
     set_parameter(vm, "random_access", "count", count)

@@ -1,4 +1,6 @@
-"""The checksum matrix: an SMP guest's writes arrive whole and in order, on however many shards, posted or not."""
+"""The checksum matrix: an SMP guest's writes arrive whole and in order, on however many shards, posted or
+not.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,9 @@ def exits(statistics: MachineStatistics) -> dict[str, int]:
 def test_uart_receive_wakes_the_guest() -> None:
     with Machine(memory="2M", shards=2) as vm:
         vm.load(guest("hlt_irq", UART_COUNT=5))
-        uart = vm.add("shardio.devices:Uart16550", pio=0x3F8, irq=4, output="null", shard="serial", name="com1")
+        uart = vm.add(
+            "shardio.devices:Uart16550", pio=0x3F8, irq=4, output="null", shard="serial", name="com1"
+        )
         add_exit_port(vm, shard="other")
         vm.start()
         until(lambda: vm.statistics().devices[0].writes == UART_SET_UP, "the guest is set up")
@@ -45,7 +47,8 @@ def test_uart_receive_wakes_the_guest() -> None:
     assert received == b"abcde"
     assert sent == ("com1", 5)
     assert wakeups >= 2
-    # Each interrupt reads IIR and finds LSR empty once; each byte costs LSR, RBR and THR; then comes the exit port.
+    # Each interrupt reads IIR and finds LSR empty once; each byte costs LSR, RBR and THR; then comes the exit
+    # port.
     handled = 2 * interrupts + 3 * 5 + 1
     assert exits(awake) == {"IO": exits(asleep)["IO"] + handled}
     assert awake.vcpus[0].interrupted <= 1  # `stop` alone

@@ -14,7 +14,7 @@ from shardio.machine import ExitInfo
 from tests.e2e.devices import Fatal, Pattern
 from tests.e2e.support import MMIO, NEVER, PATIENCE_S, add_exit_port, fragments, let_end, result, until
 from tests.guests.build import guest
-from tests.guests.model import AccessRange, random_accesses, presets
+from tests.guests.model import AccessRange, presets, random_accesses
 
 pytestmark = [pytest.mark.kvm, pytest.mark.timeout(120)]
 
@@ -98,7 +98,9 @@ def test_kills_of_shards_with_replayable_devices_only_lengthen_accesses() -> Non
 
 
 class Scene:
-    """A guest that makes `count` accesses to a `Fatal` device with `lives`; the exit port is on another shard."""
+    """A guest that makes `count` accesses to a `Fatal` device with `lives`; the exit port is on another
+    shard.
+    """
 
     def __init__(self, folder: Path, lives: int, *, write: bool, count: int, way: str = "kill",
                  policy: str | None = None, deadline: float = 1.0) -> None:  # fmt: skip
@@ -106,7 +108,12 @@ class Scene:
         lives_file.write_bytes(bytes(lives))
         with Machine(memory="2M", shards=2, hang_deadline=deadline) as vm:
             vm.load(guest("mmio_loop", COUNT=count, WRITE=int(write)))
-            options = {"lives": str(lives_file), "log": str(log), "way": way, "on": "write" if write else "read"}
+            options = {
+                "lives": str(lives_file),
+                "log": str(log),
+                "way": way,
+                "on": "write" if write else "read",
+            }
             vm.add(Fatal, mmio=MMIO, shard="fatal", policy=policy, **options)
             add_exit_port(vm, shard="other")
             vm.start()
@@ -143,7 +150,9 @@ def test_policy_replay_repeats_a_write(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("write", "policy"), [(False, None), (True, "replay")], ids=["read", "write"])
-def test_a_request_that_kills_two_owners_quarantines_its_range(tmp_path: Path, write: bool, policy: str | None) -> None:
+def test_a_request_that_kills_two_owners_quarantines_its_range(
+    tmp_path: Path, write: bool, policy: str | None
+) -> None:
     scene = Scene(tmp_path, 2, write=write, count=5, policy=policy)
     assert scene.ended == ENDED
     assert len(scene.log) == 2

@@ -1,4 +1,4 @@
-"""SIGKILL of vCPU workers at any instruction: the guest does not notice, every access happens exactly once."""
+"""SIGKILL of vCPU workers at any instruction: the guest does not notice, each access happens once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ class Model:
     def __init__(self, vcpu: int) -> None:
         self.bases = [base + vcpu * STRIDES[range_.mmio] for range_, base, _, _ in RANGES]
         self.devices = [Sequencer() for _ in RANGES]
-        self.accesses = RandomAccesses(vcpu, SEED, [each[0] for each in RANGES], STRIDES, self.read, self.write)
+        self.accesses = RandomAccesses(
+            vcpu, SEED, [each[0] for each in RANGES], STRIDES, self.read, self.write
+        )
 
     def read(self, mmio: bool, address: int, width: int) -> int:
         """One access, as the parts that reach the device."""
@@ -116,7 +118,9 @@ def test_200_kills_of_workers_and_every_access_happens_once() -> None:
             last[vcpu] = kill_at(vm, vcpu, chance.randrange(12), last[vcpu])
 
         count = let_end(vm, VCPUS)
-        seen = [(result(vm, 4, vcpu), [handle.call("value") for handle in handles[vcpu]]) for vcpu in range(VCPUS)]
+        seen = [
+            (result(vm, 4, vcpu), [handle.call("value") for handle in handles[vcpu]]) for vcpu in range(VCPUS)
+        ]
         vm.stop()
         statistics = vm.statistics()
     assert seen == [Model(vcpu).run(count) for vcpu in range(VCPUS)]

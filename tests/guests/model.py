@@ -1,8 +1,8 @@
 """What the guests `random_access` and `checksum` do, again, on the host: their generator and their accesses.
 
 `random_accesses` makes the accesses of one vCPU, in order, against two callbacks, and returns the checksum
-that the guest must have in its results; `RandomAccesses` makes them one at a time. A string is so many single accesses: a port's all at one address,
-memory's in a row.
+that the guest must have in its results; `RandomAccesses` makes them one at a time. A string is so many single
+accesses: a port's all at one address, memory's in a row.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ Write = Callable[[bool, int, int, int], None]
 class RandomAccesses:
     """One vCPU of `random_access`, an access at a time. `strides`: ports', memory's.
 
-    `made` accesses so far, `checksum` after them; `folds`: what the guest's checksum was on the way through the last
-    access, before it first and `checksum` last.
+    `made` accesses so far, `checksum` after them; `folds`: what the guest's checksum was on the way through
+    the last access, before it first and `checksum` last.
     """
 
     def __init__(

@@ -193,20 +193,6 @@ def test_checksum_of_each_device_is_the_host_s(vcpus):
         assert read == [device.value for device in expected]
 
 
-@pytest.mark.parametrize("vcpus", [1, 2, 4])
-def test_demo_reports_each_device_s_checksum_on_the_console(vcpus):
-    devices = [Checksum() for _ in range(2 * vcpus)]
-    with tiny_vmm(vcpus=vcpus) as vmm:
-        for number, device in enumerate(devices):
-            vmm.io.register_mmio(MmioRange(MmioAddress(MMIO + 0x1000 * number), 0x1000), device)
-        vmm.load(guest("demo", VCPUS=vcpus, DEVICES=2, COUNT=10))
-        vmm.run()
-        expected = [f"cpu {vcpu}: up" for vcpu in range(vcpus)]
-        for number in range(2 * vcpus):
-            expected.append(f"cpu {number // 2}: device {number % 2} checksum {devices[number].value:016x}")
-        assert text(vmm).decode().splitlines() == expected
-
-
 RANGES = [
     model.AccessRange(MMIO, 0xFF, mmio=True, strings=True),
     model.AccessRange(0x400, 0x1F, mmio=False, strings=True),

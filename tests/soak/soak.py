@@ -1,8 +1,10 @@
-"""The soak: random accesses of 2 vCPUs to 8 ranges on 2 shards, for as long as asked, against a model of the devices.
+"""The soak: random accesses of 2 vCPUs to 8 ranges on 2 shards, for as long as asked, against a model of the
+devices.
 
-Ranges are ports and memory, posted and not, on either shard; accesses are of each width, strings, and across page
-ends. Every few seconds the guest is paused, its checksums are held against the model's, and it goes on; the memory and the
-descriptors of all processes are noted. `python -m tests.soak.soak SECONDS` runs it by hand.
+Ranges are ports and memory, posted and not, on either shard; accesses are of each width, strings, and across
+page ends. Every few seconds the guest is paused, its checksums are held against the model's, and it goes on;
+the memory and the descriptors of all processes are noted. `python -m tests.soak.soak SECONDS` runs it by
+hand.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ class Report:
 
     @property
     def fd_growth(self) -> dict[str, int]:
-        """Descriptors more (or fewer) than at the first checkpoint, by process, where there is a difference."""
+        """Descriptors more (or fewer) than at the first checkpoint, by process, where they differ."""
         growth = {name: usage.fds - self.first[name].fds for name, usage in self.last.items()}
         return {name: more for name, more in growth.items() if more}
 
@@ -77,9 +79,10 @@ class Report:
         posted = sum(each.posted for each in self.statistics.devices)
         exits = sum(sum(each.exits.values()) for each in self.statistics.vcpus)
         return (
-            f"{self.seconds:.0f} s, {sum(self.accesses):,} accesses in {exits:,} exits ({posted:,} posted, {strings:,} "
-            f"strings), {self.checkpoints} checkpoints, {len(self.differences)} differences, {self.lost_wakeups} lost "
-            f"wake-ups, {self.hostile} hostile; memory growth {self.memory_growth} KiB, descriptors {self.fd_growth or 'flat'}"
+            f"{self.seconds:.0f} s, {sum(self.accesses):,} accesses in {exits:,} exits "
+            f"({posted:,} posted, {strings:,} strings), {self.checkpoints} checkpoints, "
+            f"{len(self.differences)} differences, {self.lost_wakeups} lost wake-ups, {self.hostile} bad, "
+            f"memory growth {self.memory_growth} KiB, descriptors {self.fd_growth or 'flat'}"
         )
 
 
@@ -99,10 +102,16 @@ def build(seed: int) -> Machine:
     vm = Machine(memory="2M", vcpus=VCPUS, shards=2, hang_deadline=5.0)
     plan = ranges()
     strides = {"PIO_STRIDE": STRIDES[False], "MMIO_STRIDE": STRIDES[True]}
-    image = guest("random_access", VCPUS=VCPUS, COUNT=NEVER, SEED=seed, **strides, **presets([each[0] for each in plan]))
+    image = guest(
+        "random_access", VCPUS=VCPUS, COUNT=NEVER, SEED=seed, **strides, **presets([each[0] for each in plan])
+    )
     vm.load(image)
     for range_, shard, posted in plan:
-        where = {"mmio": range_.base, "size": MMIO_SIZE} if range_.mmio else {"pio": range_.base, "size": PIO_SIZE}
+        where = (
+            {"mmio": range_.base, "size": MMIO_SIZE}
+            if range_.mmio
+            else {"pio": range_.base, "size": PIO_SIZE}
+        )
         vm.add(Echo, shard=shard, posted=posted, **where)
     vm.add("shardio.devices:ExitPort", pio=0xF4, raw=True)
     return vm
@@ -114,7 +123,9 @@ def models(seed: int) -> list[RandomAccesses]:
     return [_model(vcpu, seed, plan, {False: Echo(), True: Echo()}) for vcpu in range(VCPUS)]
 
 
-def soak(seconds: float, seed: int = 1, every: float = 10.0, tell: Callable[[str], None] | None = None) -> Report:
+def soak(
+    seconds: float, seed: int = 1, every: float = 10.0, tell: Callable[[str], None] | None = None
+) -> Report:
     """Soaks for `seconds`, checking `every` so many, and then until the guest has come to its end."""
     report, expected = Report(), models(seed)
     with build(seed) as vm:
@@ -142,7 +153,9 @@ def _checkpoint(vm: Machine, expected: list[RandomAccesses], report: Report) -> 
         # The guest is somewhere inside access `made`.
         _advance(expected[vcpu], made + 1)
         if checksum not in expected[vcpu].folds:
-            report.differences.append(f"vCPU {vcpu}, access {made}: {checksum:#010x}, not {expected[vcpu].folds}")
+            report.differences.append(
+                f"vCPU {vcpu}, access {made}: {checksum:#010x}, not {expected[vcpu].folds}"
+            )
         report.accesses[vcpu] = made
     report.checkpoints += 1
     report.last = usage(vm)
@@ -166,8 +179,10 @@ def _finish(vm: Machine, expected: list[RandomAccesses], report: Report) -> None
         made, checksum = _result(vm, vcpu, 8), _result(vm, vcpu, 4)
         report.accesses[vcpu] = made
         if (made, checksum) != (count, expected[vcpu].checksum):
-            report.differences.append(f"vCPU {vcpu}, at the end: {made} accesses, {checksum:#010x}, not "
-                                      f"{count} and {expected[vcpu].checksum:#010x}")
+            report.differences.append(
+                f"vCPU {vcpu}, at the end: {made} accesses, {checksum:#010x}, not "
+                f"{count} and {expected[vcpu].checksum:#010x}"
+            )
 
 
 def usage(vm: Machine) -> dict[str, Usage]:
@@ -177,7 +192,9 @@ def usage(vm: Machine) -> dict[str, Usage]:
 
 
 def _anonymous(pid: int) -> int:
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("RssAnon:"))
+    line = next(
+        line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("RssAnon:")
+    )
     return int(line.split()[1])
 
 
@@ -201,8 +218,11 @@ def _result(vm: Machine, vcpu: int, offset: int) -> int:
 def _tell(tell: Callable[[str], None], vm: Machine, report: Report, elapsed: float, seconds: float) -> None:
     statistics = vm.statistics()
     lost = sum(each.lost_wakeups for each in (*statistics.vcpus, *statistics.shards))
-    tell(f"soak {elapsed:.0f}/{seconds:.0f} s: {sum(report.accesses):,} accesses, {len(report.differences)} differences, "
-         f"{lost} lost wake-ups, memory growth {report.memory_growth} KiB, descriptors {report.fd_growth or 'flat'}")
+    tell(
+        f"soak {elapsed:.0f}/{seconds:.0f} s: {sum(report.accesses):,} accesses, "
+        f"{len(report.differences)} differences, {lost} lost wake-ups, "
+        f"memory growth {report.memory_growth} KiB, descriptors {report.fd_growth or 'flat'}"
+    )
 
 
 if __name__ == "__main__":
