@@ -1,9 +1,9 @@
 """Explores every interleaving of a few small programs over shared memory with store buffers (x86's TSO).
 
-A thread is a list of instructions, tuples whose first item names them. A store enters the thread's buffer, and
-its oldest entry reaches memory at any later step; a load sees the thread's own newest buffered store, else
-memory; a fence or a locked instruction waits until the buffer is empty. Every reachable state is visited once:
-what never goes wrong here cannot go wrong with these programs.
+A thread is a list of instructions, tuples whose first item names them. A store enters the thread's buffer,
+and its oldest entry reaches memory at any later step; a load sees the thread's own newest buffered store,
+else memory; a fence or a locked instruction waits until the buffer is empty. Every reachable state is visited
+once: what never goes wrong here cannot go wrong with these programs.
 
 | instruction | effect |
 |---|---|
@@ -54,8 +54,8 @@ class Failure(Exception):
 
 
 def explore(programs: Sequence[Program], memory: Mapping[str, int]) -> int:
-    """Visit every reachable state; how many there are. Raises `Failure` at a failed check, and for a state from
-    which the threads cannot all come to their end: one sleeps, or spins, for ever.
+    """Visit every reachable state; how many there are. Raises `Failure` at a failed check, and for a state
+    from which the threads cannot all come to their end: one sleeps, or spins, for ever.
     """
     labels = [{step[1]: n for n, step in enumerate(program) if step[0] == "label"} for program in programs]
     start = State(tuple(sorted(memory.items())), tuple(Thread(0, (), (), "") for _ in programs))

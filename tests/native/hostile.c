@@ -183,18 +183,16 @@ static void lie_to_owner(uint64_t *random, uint64_t *seq)
         uint64_t taken = sio_load_relaxed(&sio_credit(&fabric, VICTIM, v)->taken);
         for (uint32_t i = 0; i < SLOTS; i++) {
             struct sio_posted *slot = &ring[i];
-            sio_store_relaxed(&slot->range, (uint32_t)lie(random, random_next(random) % 8 ? 2 : RANGES));
-            sio_store_relaxed(&slot->address, lie(random, BASE + random_next(random) % SPAN));
+            sio_store_relaxed(&slot->range, (uint16_t)lie(random, random_next(random) % 8 ? 2 : RANGES));
+            sio_store_relaxed(&slot->where, (uint32_t)lie(random, (random_next(random) % SPAN) << 2 | random_next(random) % 4));
             sio_store_relaxed(&slot->data, random_next(random));
-            sio_store_relaxed(&slot->size, (uint8_t)lie(random, 1u << random_next(random) % 4));
-            sio_store_relaxed(&slot->space, (uint8_t)lie(random, SIO_MMIO));
-            sio_store_relaxed(&slot->lap, (uint32_t)lie(random, sio_posted_lap(&fabric, taken + (i - taken) % SLOTS)));
+            sio_store_release(&slot->lap, (uint16_t)lie(random, sio_posted_lap(&fabric, taken + (i - taken) % SLOTS)));
         }
         sio_store_relaxed(&box->address, lie(random, BASE + random_next(random) % SPAN));
         sio_store_relaxed(&box->data, random_next(random));
         sio_store_relaxed(&box->posted_upto, lie(random, taken));
-        sio_store_relaxed(&box->range, (uint32_t)lie(random, random_next(random) % 8 ? 2 : RANGES));
-        sio_store_relaxed(&box->count, (uint32_t)lie(random, 3));
+        sio_store_relaxed(&box->range, (uint16_t)lie(random, random_next(random) % 8 ? 2 : RANGES));
+        sio_store_relaxed(&box->count, (uint16_t)lie(random, 3));
         sio_store_relaxed(&box->op, (uint8_t)lie(random, random_next(random) & 7));
         sio_store_relaxed(&box->size, (uint8_t)lie(random, 1u << random_next(random) % 4));
         sio_store_relaxed(&box->space, (uint8_t)lie(random, SIO_MMIO));
