@@ -1,7 +1,11 @@
 /* The vCPU's side of an access, in the order of its path: route, publish, ring the doorbell, wait, take the reply. */
 #include "client.h"
 
-static uint64_t width_mask(uint32_t size) { return size >= 8 ? ~0ull : (1ull << (size * 8)) - 1; }
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+#define NEVER_INLINE __attribute__((noinline, cold))
+
+static inline uint64_t width_mask(uint32_t size) { return ~0ull >> ((64 - size * 8) & 63); }
 
 static void copy_bytes(uint8_t *to, const uint8_t *from, uint32_t n)
 {
@@ -15,51 +19,92 @@ static void fill_ones(uint8_t *to, uint32_t n)
         to[i] = 0xff;
 }
 
+static inline struct sio_vcpu_control *self(struct sio_client *c) { return &c->fabric.vcpu[c->vcpu]; }
+
+/* ---- routes -------------------------------------------------------------------------------------------------------- */
+
+static void forget_routes(struct sio_client *c)
+{
+    for (uint32_t i = 0; i < SIO_ROUTE_SLOTS; i++) {
+        c->route[i].base = 1;
+        c->route[i].last = 0;
+    }
+}
+
 void sio_client_init(struct sio_client *c, const struct sio_fabric *f, uint32_t vcpu)
 {
     __builtin_memset(c, 0, sizeof *c);
     c->fabric = *f;
     c->vcpu = vcpu;
-    c->cache.generation = ~0ull;
+    c->generation = ~0ull;
+    forget_routes(c);
     for (uint32_t s = 0; s < SIO_MAX_SHARDS; s++) {
         c->doorbell[s] = -1;
         c->near[s] = (uint8_t)((vcpu + s) % f->shards);
-        c->rung[s] = 0;
     }
     /* Segment memory may have served a client before: go on from what it holds. */
     for (uint32_t s = 0; s < f->shards; s++) {
-        c->seq[s] = sio_load_relaxed(&sio_mailbox(f, s, vcpu)->state) >> 2;
-        c->posted[s] = c->credit[s] = sio_load_relaxed(&sio_credit(f, s, vcpu)->taken);
+        c->shard[s].seq = sio_load_relaxed(&sio_mailbox(f, s, vcpu)->state) >> 2;
+        c->shard[s].posted = c->shard[s].credit = sio_load_relaxed(&sio_credit(f, s, vcpu)->taken);
     }
     sio_waiter_init(&c->waiter, f);
 }
 
-/* An odd doze means that the owner sleeps; one ring per doze is enough, the eventfd keeps it. */
-static inline void ring_if_dozing(struct sio_client *c, uint32_t shard)
+static uint32_t nearest(const struct sio_client *c, uint64_t shards)
 {
-    uint64_t doze = sio_load_relaxed(&c->fabric.shard[shard].doze);
-    if (__builtin_expect((doze & 1) == 0 || c->rung[shard] == doze, 1))
-        return;
-    if (c->doorbell[shard] >= 0) {
-        sio_eventfd_ring(c->doorbell[shard]);
-        sio_count(c->fabric.vcpu[c->vcpu].doorbells);
-    }
-    c->rung[shard] = doze;
-}
-
-static inline uint32_t nearest(const struct sio_client *c, uint64_t shards)
-{
-    if (__builtin_expect((shards & (shards - 1)) == 0, 1))
-        return (uint32_t)__builtin_ctzll(shards);
     for (uint32_t i = 0; i < c->fabric.shards; i++)
         if (shards >> c->near[i] & 1)
             return c->near[i];
     return (uint32_t)__builtin_ctzll(shards);
 }
 
-static inline struct sio_vcpu_control *self(struct sio_client *c) { return &c->fabric.vcpu[c->vcpu]; }
+static inline uint32_t slot_of(uint32_t space, uint64_t address)
+{
+    uint32_t half = SIO_ROUTE_SLOTS / 2;
+    return space == SIO_PIO ? (uint32_t)(address >> 1) & (half - 1)
+                            : half + ((uint32_t)(address >> 3 ^ address >> 8 ^ address >> 12) & (half - 1));
+}
 
-static enum sio_outcome unclaimed(struct sio_client *c, enum sio_route_result why, int write)
+/* Not among the routes kept: looks the map up and keeps what it finds. */
+static __attribute__((noinline)) enum sio_route_result find_route(struct sio_client *c, uint32_t space, uint64_t address,
+                                                                  uint64_t last, struct sio_route *slot)
+{
+    const struct sio_fabric *f = &c->fabric;
+    struct sio_map_entry entry = {0};
+    uint64_t generation;
+    enum sio_route_result result = sio_map_find(f, &generation, space, address, last, &entry);
+
+    if (generation != c->generation) {
+        forget_routes(c);
+        c->generation = generation;
+    }
+    if (result == SIO_ROUTED) {
+        uint32_t shard = nearest(c, entry.shards & (~0ull >> (64 - f->shards)));
+        *slot = (struct sio_route){
+            .base = entry.base,
+            .last = entry.last,
+            .box = sio_mailbox(f, shard, c->vcpu),
+            .ring = sio_ring(f, shard, c->vcpu),
+            .stat = sio_stat(f, c->vcpu, entry.range),
+            .range = entry.range,
+            .flags = entry.flags,
+            .shard = shard,
+        };
+    }
+    return result;
+}
+
+static inline enum sio_route_result find(struct sio_client *c, uint32_t space, uint64_t address, uint64_t last,
+                                         struct sio_route **route)
+{
+    struct sio_route *slot = *route = &c->route[slot_of(space, address)];
+    if (likely(sio_load_acquire(&c->fabric.map->generation) == c->generation /* SP-MAP */ && slot->base <= address &&
+               last <= slot->last && address <= last))
+        return SIO_ROUTED;
+    return find_route(c, space, address, last, slot);
+}
+
+static NEVER_INLINE enum sio_outcome unclaimed(struct sio_client *c, enum sio_route_result why, int write)
 {
     struct sio_vcpu_control *me = self(c);
     if (why == SIO_CROSSING)
@@ -71,229 +116,267 @@ static enum sio_outcome unclaimed(struct sio_client *c, enum sio_route_result wh
     return SIO_NOT_ANSWERED;
 }
 
-/* Room for `position`, waited for if need be. A `taken` that the owner cannot have reached is no room. */
-static int posted_room(struct sio_client *c, uint32_t shard, uint64_t position)
+/* ---- doorbells ----------------------------------------------------------------------------------------------------- */
+
+static NEVER_INLINE void ring(struct sio_client *c, uint32_t shard, uint64_t doze)
+{
+    if (c->shard[shard].rung == doze) /* one ring per doze is enough: the eventfd keeps it */
+        return;
+    if (c->doorbell[shard] >= 0) {
+        sio_eventfd_ring(c->doorbell[shard]);
+        sio_count(self(c)->doorbells);
+    }
+    c->shard[shard].rung = doze;
+}
+
+/* An odd doze means that the owner sleeps. */
+static inline void ring_if_dozing(struct sio_client *c, uint32_t shard)
+{
+    uint64_t doze = sio_load_relaxed(&c->fabric.shard[shard].doze);
+    if (unlikely(doze & 1))
+        ring(c, shard, doze);
+}
+
+/* ---- posted -------------------------------------------------------------------------------------------------------- */
+
+/* Room for `position`, waited for if need be. A credit that the owner cannot have reached is no room. */
+static __attribute__((noinline)) int await_room(struct sio_client *c, uint32_t shard, uint64_t position)
 {
     const struct sio_fabric *f = &c->fabric;
-    if (__builtin_expect(position - c->credit[shard] < f->posted_slots, 1))
-        return 1;
-    const uint64_t *word = &sio_credit(f, shard, c->vcpu)->taken;
-    uint64_t taken = sio_load_acquire(word); /* SP-CREDIT */
+    const uint64_t *word = &sio_credit(f, shard, c->vcpu)->credit;
+    uint64_t credit = sio_load_acquire(word); /* SP-CREDIT */
+    sio_store_relaxed(&c->pending, SIO_PENDING(SIO_PENDING_NONE, shard, position)); /* whoever watches sees what is waited for */
     for (;;) {
-        if (position - taken < f->posted_slots) {
-            c->credit[shard] = taken;
+        if (position - credit < f->posted_slots) {
+            c->shard[shard].credit = credit;
             return 1;
         }
-        if (position - taken > f->posted_slots)
+        if (position - credit > f->posted_slots)
             sio_count(self(c)->hostile);
         sio_fence_full(); /* SP-DOZE: the slots are published, now look whether their reader sleeps */
         ring_if_dozing(c, shard);
-        uint64_t now = sio_wait_change(&c->waiter, self(c), word, taken);
-        if (now == taken)
+        uint64_t now = sio_wait_change(&c->waiter, self(c), word, credit);
+        if (now == credit)
             return 0;
-        taken = now;
+        credit = now;
     }
 }
 
-static enum sio_outcome post(struct sio_client *c, const struct sio_map_entry *entry, uint32_t space, uint64_t address,
-                             uint32_t size, uint64_t data)
+/* For whoever watches how long this client waits, and for whom. */
+static inline void aim(struct sio_client *c, uint32_t shard)
+{
+    if (unlikely(c->target != shard))
+        sio_store_relaxed(&c->target, shard);
+}
+
+static inline enum sio_outcome post(struct sio_client *c, struct sio_route *to, uint64_t address, uint32_t size,
+                                    uint64_t data)
 {
     const struct sio_fabric *f = &c->fabric;
-    uint32_t shard = nearest(c, entry->shards);
-    uint64_t position = c->posted[shard];
-    struct sio_posted message = {.range = entry->range, .address = address, .data = data, .size = (uint8_t)size,
-                                 .space = (uint8_t)space};
+    uint32_t shard = to->shard;
+    struct sio_client_shard *mine = &c->shard[shard];
+    uint64_t position = mine->posted;
 
-    c->target = shard;
-    if (!posted_room(c, shard, position))
+    aim(c, shard);
+    if (unlikely(position - mine->credit >= f->posted_slots) && !await_room(c, shard, position))
         return SIO_ABORTED;
-    c->pending = SIO_PENDING(SIO_PENDING_POSTED, shard, position);
+    sio_store_relaxed(&c->pending, SIO_PENDING(SIO_PENDING_POSTED, shard, position));
     sio_fence_compiler();
-    sio_posted_push(f, sio_ring(f, shard, c->vcpu), position, &message);
-    c->posted[shard] = position + 1;
+    sio_posted_push(f, to->ring, position, to->range, (uint32_t)(address - to->base), size, data);
+    mine->posted = position + 1;
     /* SP-DOZE: the owner's membarrier, between its announcement and its last look, is this side's fence. */
-    if (c->membarrier)
+    if (likely(c->waiter.membarrier))
         sio_fence_compiler();
     else
         sio_fence_full();
     ring_if_dozing(c, shard);
-    sio_count(sio_stat(f, c->vcpu, entry->range)->posted);
-    return SIO_ANSWERED;
+    return SIO_ANSWERED; /* the owner counts it: a store less here */
 }
 
-/* Waits for the reply to request `seq` and checks it. */
-static enum sio_outcome await_reply(struct sio_client *c, uint32_t shard, uint64_t seq, uint64_t *data)
-{
-    struct sio_mailbox *box = sio_mailbox(&c->fabric, shard, c->vcpu);
-    uint64_t request = SIO_STATE(seq, SIO_REQUEST);
-    uint64_t state = sio_wait_change(&c->waiter, self(c), &box->state, request); /* SP-REPLY */
+/* ---- synchronous --------------------------------------------------------------------------------------------------- */
 
-    if (__builtin_expect(state == SIO_STATE(seq, SIO_DONE), 1)) {
-        *data = sio_load_relaxed(&box->data);
-        return SIO_ANSWERED;
-    }
-    if (state == request)
+/* The reply's state is not what it should be: refused, aborted, or nonsense. */
+static NEVER_INLINE enum sio_outcome no_answer(struct sio_client *c, uint64_t seq, uint64_t state)
+{
+    if (state == SIO_STATE(seq, SIO_REQUEST))
         return SIO_ABORTED;
     if (state != SIO_STATE(seq, SIO_REFUSED))
         sio_count(self(c)->hostile);
     return SIO_NOT_ANSWERED;
 }
 
-struct sio_transaction {
-    uint32_t space;
-    uint32_t size;
-    uint32_t count; /* 0: not a string */
-    int write;
-    uint64_t address;
-    uint64_t data;
-    uint8_t *string;
-};
-
-static inline __attribute__((always_inline)) enum sio_outcome request(struct sio_client *c, const struct sio_map_entry *entry,
-                                                                      struct sio_transaction *t)
+static inline enum sio_outcome await_reply(struct sio_client *c, struct sio_mailbox *box, uint64_t seq, uint64_t *data)
 {
-    const struct sio_fabric *f = &c->fabric;
-    uint32_t shard = nearest(c, entry->shards);
-    uint64_t seq = (c->seq[shard] + 1) & SIO_PENDING_N;
-    int sample = (c->accesses & c->sample_mask) == 0 || c->accesses < 64;
-    struct sio_stat *stat = sio_stat(f, c->vcpu, entry->range);
-    struct sio_request r = {
-        .state = SIO_STATE(seq, SIO_REQUEST),
-        .address = t->address,
-        .data = t->data,
-        .posted_upto = c->posted[shard],
-        .range = entry->range,
-        .count = t->count,
-        .op = (uint8_t)((t->write ? SIO_WRITE : 0) | (t->count ? SIO_STRING : 0) | (sample ? SIO_SAMPLE : 0)),
-        .size = (uint8_t)t->size,
-        .space = (uint8_t)t->space,
-    };
-    if (t->count && t->write)
-        copy_bytes(sio_side(f, c->vcpu), t->string, t->size * t->count);
+    uint64_t state = sio_wait_change(&c->waiter, self(c), &box->state, SIO_STATE(seq, SIO_REQUEST)); /* SP-REPLY */
+    if (unlikely(state != SIO_STATE(seq, SIO_DONE)))
+        return no_answer(c, seq, state);
+    *data = sio_load_relaxed(&box->data);
+    return SIO_ANSWERED;
+}
 
+static NEVER_INLINE void take_sample(struct sio_client *c, struct sio_stat *stat, uint64_t ticks)
+{
+    sio_stat_sample(&c->fabric, stat, ticks);
+    c->sampling = c->accesses < SIO_SAMPLE_FIRST ? 0 : c->sample_mask;
+}
+
+static inline __attribute__((always_inline)) enum sio_outcome request(struct sio_client *c, struct sio_route *to, uint32_t op, uint32_t space,
+                                       uint64_t address, uint32_t size, uint32_t count, uint64_t *data)
+{
+    uint32_t shard = to->shard;
+    struct sio_client_shard *mine = &c->shard[shard];
+    uint64_t seq = (mine->seq + 1) & SIO_PENDING_N;
+    int sample = (c->accesses++ & c->sampling) == 0;
     uint64_t begin = sample ? sio_ticks() : 0;
-    c->target = shard;
-    c->pending = SIO_PENDING(SIO_PENDING_SYNC, shard, seq);
-    c->seq[shard] = seq;
+
+    aim(c, shard);
+    sio_store_relaxed(&c->pending, SIO_PENDING(SIO_PENDING_SYNC, shard, seq));
+    mine->seq = seq;
     sio_fence_compiler();
-    sio_mailbox_request(sio_mailbox(f, shard, c->vcpu), &r); /* the exchange is SP-DOZE's fence */
+    sio_mailbox_request(to->box, SIO_STATE(seq, SIO_REQUEST), address, *data, mine->posted,
+                        sio_command(to->range, count, op | (sample ? SIO_SAMPLE : 0), size, space));
+    /* SP-DOZE: the publication was a full fence */
     ring_if_dozing(c, shard);
     /* While the line is away: the bookkeeping. */
-    c->accesses++;
-    if (t->write)
-        sio_count(stat->writes);
-    else
-        sio_count(stat->reads);
-    if (__builtin_expect(t->count != 0, 0))
-        sio_count(stat->strings);
+    uint64_t *counter = op & SIO_WRITE ? &to->stat->writes : &to->stat->reads;
+    sio_count(*counter);
 
-    enum sio_outcome outcome = await_reply(c, shard, seq, &t->data);
-    if (sample)
-        sio_stat_sample(f, stat, sio_ticks() - begin);
-    if (__builtin_expect(outcome == SIO_NOT_ANSWERED, 0))
-        sio_count(stat->refused);
+    enum sio_outcome outcome = await_reply(c, to->box, seq, data);
+    if (unlikely(sample))
+        take_sample(c, to->stat, sio_ticks() - begin);
+    if (unlikely(outcome == SIO_NOT_ANSWERED))
+        sio_count(to->stat->refused);
     return outcome;
 }
 
+/* ---- an access ----------------------------------------------------------------------------------------------------- */
+
 /* A message for this very access may be out already: its sender died before the access was complete. Non-zero: `outcome`
  * is the answer. Zero: nothing was published, send it now. */
-static int take_up(struct sio_client *c, struct sio_transaction *t, enum sio_outcome *outcome)
+static NEVER_INLINE int take_up(struct sio_client *c, uint64_t *data, enum sio_outcome *outcome)
 {
     const struct sio_fabric *f = &c->fabric;
     uint32_t kind = (uint32_t)(c->pending >> 62), shard = (uint32_t)(c->pending >> 56) & 63;
     uint64_t n = c->pending & SIO_PENDING_N;
 
+    if (kind == SIO_PENDING_NONE)
+        return 0;
     if (kind == SIO_PENDING_POSTED) {
         struct sio_posted *slot = sio_posted_slot(f, sio_ring(f, shard, c->vcpu), n);
-        if ((c->posted[shard] & SIO_PENDING_N) != n + 1 && sio_load_relaxed(&slot->lap) != sio_posted_lap(f, n))
+        if ((c->shard[shard].posted & SIO_PENDING_N) != ((n + 1) & SIO_PENDING_N) && sio_load_relaxed(&slot->lap) != sio_posted_lap(f, n))
             return 0;
-        if ((c->posted[shard] & SIO_PENDING_N) == n)
-            c->posted[shard]++;
-        sio_fence_full();
-        c->rung[shard] = 0;
-        ring_if_dozing(c, shard);
-        *outcome = SIO_ANSWERED;
-        return 1;
+        if ((c->shard[shard].posted & SIO_PENDING_N) == n)
+            c->shard[shard].posted++;
+    } else {
+        uint64_t state = sio_load_acquire(&sio_mailbox(f, shard, c->vcpu)->state);
+        if (state >> 2 != n || (state & 3) == SIO_IDLE)
+            return 0;
+        c->shard[shard].seq = n;
     }
-    uint64_t state = sio_load_acquire(&sio_mailbox(f, shard, c->vcpu)->state);
-    if (state >> 2 != n || (state & 3) == SIO_IDLE)
-        return 0;
-    c->seq[shard] = n;
+    /* The doorbell may have been the next thing that the dead one would have rung. */
     sio_fence_full();
-    c->rung[shard] = 0;
+    c->shard[shard].rung = 0;
     ring_if_dozing(c, shard);
-    *outcome = await_reply(c, shard, n, &t->data);
+    *outcome = kind == SIO_PENDING_POSTED ? SIO_ANSWERED : await_reply(c, sio_mailbox(f, shard, c->vcpu), n, data);
     return 1;
 }
 
-static inline __attribute__((always_inline)) enum sio_outcome transact(struct sio_client *c, struct sio_transaction *t)
+/* From here until the access is complete, the map that it is routed by must not lose what it needs. */
+static inline void begin(struct sio_client *c)
 {
-    struct sio_map_entry entry;
-    enum sio_outcome outcome;
-    uint32_t bytes = t->count ? t->size * t->count : t->size;
-
-    if (__builtin_expect(c->pending != 0, 0) && take_up(c, t, &outcome))
-        goto answered;
-    sio_store_relaxed(&c->busy, c->busy | 1); /* SP-QUIESCE, with the VMM's membarrier */
+    sio_store_relaxed(&c->pending, SIO_PENDING(SIO_PENDING_NONE, 0, 0)); /* SP-QUIESCE, with the VMM's membarrier */
     sio_fence_compiler();
-    enum sio_route_result routed = sio_route(&c->fabric, &c->cache, t->space, t->address, t->size, &entry);
-    if (__builtin_expect(routed != SIO_ROUTED, 0))
-        outcome = unclaimed(c, routed, t->write);
-    else if (__builtin_expect(entry.flags & SIO_RANGE_QUARANTINED, 0)) {
-        sio_count(sio_stat(&c->fabric, c->vcpu, entry.range)->refused);
-        outcome = SIO_NOT_ANSWERED;
-    } else if ((entry.flags & SIO_RANGE_POSTED) && t->write && !t->count)
-        outcome = post(c, &entry, t->space, t->address, t->size, t->data);
+}
+
+static NEVER_INLINE enum sio_outcome quarantined(struct sio_route *to)
+{
+    sio_count(to->stat->refused);
+    return SIO_NOT_ANSWERED;
+}
+
+static inline __attribute__((always_inline)) enum sio_outcome access_one(struct sio_client *c, uint32_t space,
+                                                                         uint64_t address, uint32_t size, int write,
+                                                                         uint64_t *data)
+{
+    struct sio_route *to;
+    enum sio_outcome outcome;
+
+    if (write)
+        *data &= width_mask(size);
+    if (unlikely(c->pending != 0) && take_up(c, data, &outcome))
+        goto answered;
+    begin(c);
+    enum sio_route_result routed = find(c, space, address, address + size - 1, &to);
+    if (unlikely(routed != SIO_ROUTED))
+        outcome = unclaimed(c, routed, write);
+    else if (unlikely(to->flags & SIO_RANGE_QUARANTINED))
+        outcome = quarantined(to);
+    else if (write && (to->flags & SIO_RANGE_POSTED) && address - to->base < SIO_POSTED_OFFSET)
+        outcome = post(c, to, address, size, *data);
     else
-        outcome = request(c, &entry, t);
+        outcome = request(c, to, write ? SIO_WRITE : 0, space, address, size, 0, data);
 answered:
-    if (outcome != SIO_ABORTED)
-        sio_store_release(&c->busy, (c->busy | 1) + 1); /* SP-QUIESCE */
-    if (t->count && !t->write) {
-        if (outcome == SIO_ANSWERED)
-            copy_bytes(t->string, sio_side(&c->fabric, c->vcpu), bytes);
-        else if (outcome == SIO_NOT_ANSWERED)
-            fill_ones(t->string, bytes);
-    }
+    if (!write)
+        *data = likely(outcome == SIO_ANSWERED) ? *data & width_mask(size) : width_mask(size);
     return outcome;
 }
 
 enum sio_outcome sio_client_access(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, int write,
                                    uint64_t *data)
 {
-    struct sio_transaction t = {.space = space, .size = size, .write = write, .address = address, .data = write ? *data : 0};
-    enum sio_outcome outcome = transact(c, &t);
-    if (!write)
-        *data = outcome == SIO_ANSWERED ? t.data & width_mask(size) : width_mask(size);
-    return outcome;
+    return write ? access_one(c, space, address, size, 1, data) : access_one(c, space, address, size, 0, data);
 }
 
 enum sio_outcome sio_client_string(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, int write,
                                    uint32_t count, uint8_t *string)
 {
-    struct sio_transaction t = {.space = space, .size = size, .count = count, .write = write, .address = address,
-                                .string = string};
-    return transact(c, &t);
+    uint8_t *side = sio_side(&c->fabric, c->vcpu);
+    uint64_t data = 0;
+    struct sio_route *to;
+    enum sio_outcome outcome;
+
+    if (c->pending != 0 && take_up(c, &data, &outcome))
+        goto answered;
+    begin(c);
+    enum sio_route_result routed = find(c, space, address, address + size - 1, &to);
+    if (routed != SIO_ROUTED)
+        outcome = unclaimed(c, routed, write);
+    else if (to->flags & SIO_RANGE_QUARANTINED)
+        outcome = quarantined(to);
+    else {
+        if (write)
+            copy_bytes(side, string, size * count);
+        sio_count(to->stat->strings);
+        outcome = request(c, to, SIO_STRING | (write ? SIO_WRITE : 0), space, address, size, count, &data);
+    }
+answered:
+    if (!write && outcome == SIO_ANSWERED)
+        copy_bytes(string, side, size * count);
+    else if (!write && outcome == SIO_NOT_ANSWERED)
+        fill_ones(string, size * count);
+    return outcome;
 }
 
-void sio_client_complete(struct sio_client *c) { sio_store_relaxed(&c->pending, 0); }
-
-static int sound(uint32_t size) { return size == 1 || size == 2 || size == 4 || size == 8; }
+static inline int sound(uint32_t space, uint32_t size)
+{
+    return space <= SIO_MMIO && (size == 1 || size == 2 || size == 4 || size == 8);
+}
 
 int sio_client_read(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, uint64_t *data)
 {
-    if (!sound(size) || space > SIO_MMIO)
+    if (!sound(space, size))
         return -EINVAL;
-    enum sio_outcome outcome = sio_client_access(c, space, address, size, 0, data);
+    *data = 0;
+    enum sio_outcome outcome = access_one(c, space, address, size, 0, data);
     sio_client_complete(c);
     return (int)outcome;
 }
 
 int sio_client_write(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, uint64_t data)
 {
-    if (!sound(size) || space > SIO_MMIO)
+    if (!sound(space, size))
         return -EINVAL;
-    enum sio_outcome outcome = sio_client_access(c, space, address, size, 1, &data);
+    enum sio_outcome outcome = access_one(c, space, address, size, 1, &data);
     sio_client_complete(c);
     return (int)outcome;
 }

@@ -18,27 +18,49 @@ enum sio_outcome { SIO_ANSWERED, SIO_NOT_ANSWERED, SIO_ABORTED };
 
 #define SIO_PENDING_SYNC 1u
 #define SIO_PENDING_POSTED 2u
+#define SIO_PENDING_NONE 3u  /* inside an access, nothing published yet */
 /* kind in bits 62-63, shard in bits 56-61, bits 48-55 clear, sequence number or ring position below */
 #define SIO_PENDING(kind, shard, n) (((uint64_t)(kind) << 62) | ((uint64_t)(shard) << 56) | ((n) & SIO_PENDING_N))
-#define SIO_PENDING_N 0xffffffffffffffull
+#define SIO_PENDING_N 0xffffffffffffull
+
+#define SIO_ROUTE_SLOTS 32u
+#define SIO_SAMPLE_FIRST 64u /* accesses timed before one in sample_mask + 1 is */
+
+/* A map entry that was hit, with everything that its accesses need. Never hit where base > last. */
+struct sio_route {
+    uint64_t base;
+    uint64_t last;
+    struct sio_mailbox *box;
+    struct sio_posted *ring;
+    struct sio_stat *stat;
+    uint32_t range;
+    uint32_t flags;
+    uint32_t shard;
+    uint32_t pad[3];
+};
 
 struct sio_client {
     struct sio_fabric fabric;
     uint32_t vcpu;
-    uint32_t sample_mask;               /* time the accesses whose number & mask is 0, and the first 64 */
+    uint32_t sample_mask;               /* time the accesses whose number & mask is 0, and the first ones */
     int32_t doorbell[SIO_MAX_SHARDS];   /* eventfd of each shard, -1 when it has none */
     uint8_t near[SIO_MAX_SHARDS];       /* shards, nearest first: who is asked for a replicated device */
-    uint32_t membarrier;                /* the sleeping side supplies the fence of the posted path */
     struct sio_waiter waiter;
-    uint64_t pending;                   /* journal */
-    uint64_t busy;                      /* odd inside an access: SP-QUIESCE */
-    uint32_t target;                    /* the shard that this client's last message went, or goes, to */
+    /* written by every access: a line of its own, and one for each shard */
+    uint8_t pad0[SIO_LINE];
+    uint64_t pending;                   /* journal; not 0 inside an access: SP-QUIESCE */
     uint64_t accesses;
-    uint64_t seq[SIO_MAX_SHARDS];       /* of the last request */
-    uint64_t posted[SIO_MAX_SHARDS];    /* ring position of the next posted write */
-    uint64_t credit[SIO_MAX_SHARDS];    /* the owner's `taken`, as last looked up */
-    uint64_t rung[SIO_MAX_SHARDS];      /* the doze that this client's last ring answered */
-    struct sio_route_cache cache;
+    uint64_t sampling;                  /* sample_mask, 0 in the beginning */
+    uint64_t generation;                /* of the map that `route` was filled from */
+    uint32_t target;                    /* the shard that this client's last message went, or goes, to */
+    uint8_t pad1[SIO_LINE];
+    struct sio_client_shard {
+        uint64_t seq;                   /* of the last request */
+        uint64_t posted;                /* ring position of the next posted write */
+        uint64_t credit;                /* the owner's credit, as last looked up */
+        uint64_t rung;                  /* the doze that this client's last ring answered */
+    } shard[SIO_MAX_SHARDS];
+    struct sio_route route[SIO_ROUTE_SLOTS];
 };
 
 void sio_client_init(struct sio_client *client, const struct sio_fabric *fabric, uint32_t vcpu);
@@ -49,8 +71,13 @@ enum sio_outcome sio_client_access(struct sio_client *client, uint32_t space, ui
                                    uint64_t *data);
 enum sio_outcome sio_client_string(struct sio_client *client, uint32_t space, uint64_t address, uint32_t size, int write,
                                    uint32_t count, uint8_t *string);
+/* Before a fresh worker's first access: its predecessor may have been killed while it wrote a route down. */
+static inline void sio_client_resume(struct sio_client *client) { client->generation = ~0ull; }
 /* The access is complete: its result is where it belongs. */
-void sio_client_complete(struct sio_client *client);
+static inline void sio_client_complete(struct sio_client *client)
+{
+    sio_store_release(&client->pending, 0); /* SP-QUIESCE */
+}
 
 /* For callers without a vCPU (benchmarks, tests, other VMMs): access and complete in one. */
 int sio_client_read(struct sio_client *client, uint32_t space, uint64_t address, uint32_t size, uint64_t *data);

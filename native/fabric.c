@@ -11,6 +11,7 @@ static uint64_t lines(uint64_t bytes, uint64_t align) { return (bytes + align - 
 static uint64_t arrange(struct sio_fabric *f)
 {
     uint64_t rings = (uint64_t)f->shards * f->vcpus;
+    f->posted_shift = (uint32_t)__builtin_ctz(f->posted_slots);
     uint64_t at = sizeof(struct sio_header);
 
     f->shard = (struct sio_shard_control *)(f->base + at);
@@ -30,6 +31,8 @@ static uint64_t arrange(struct sio_fabric *f)
     at += sizeof *f->map + 2 * (sizeof(struct sio_map_side) + lines((uint64_t)f->ranges * sizeof(struct sio_map_entry), SIO_LINE));
     f->stats = (struct sio_stat *)(f->base + at);
     at += ((uint64_t)f->vcpus + f->shards) * f->ranges * sizeof *f->stats;
+    f->hists = (struct sio_hist *)(f->base + at);
+    at += ((uint64_t)f->vcpus + f->shards) * f->ranges * sizeof *f->hists;
     return lines(at, SIO_PAGE);
 }
 

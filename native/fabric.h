@@ -12,6 +12,7 @@ struct sio_fabric {
     uint32_t shards;
     uint32_t ranges;
     uint32_t posted_slots;
+    uint32_t posted_shift;         /* log2 of it */
     uint64_t ticks_to_ns_32;
     struct sio_shard_control *shard;
     struct sio_vcpu_control *vcpu;
@@ -21,6 +22,7 @@ struct sio_fabric {
     uint8_t *side;
     struct sio_map *map;
     struct sio_stat *stats;
+    struct sio_hist *hists;
 };
 
 /* Bytes of a segment with these counts; 0 when a count is 0, over its limit, or posted_slots no power of two. */
@@ -64,6 +66,11 @@ static inline struct sio_stat *sio_stat(const struct sio_fabric *f, uint32_t row
     return &f->stats[(uint64_t)row * f->ranges + range];
 }
 
+static inline struct sio_hist *sio_hist(const struct sio_fabric *f, uint32_t row, uint32_t range)
+{
+    return &f->hists[(uint64_t)row * f->ranges + range];
+}
+
 static inline uint64_t sio_ticks_to_ns(const struct sio_fabric *f, uint64_t ticks)
 {
     return (uint64_t)(((unsigned __int128)ticks * f->ticks_to_ns_32) >> 32);
@@ -87,7 +94,7 @@ static inline uint32_t sio_hist_bucket(uint64_t ns)
 static inline void sio_stat_sample(const struct sio_fabric *f, struct sio_stat *stat, uint64_t ticks)
 {
     uint64_t ns = sio_ticks_to_ns(f, ticks);
-    uint32_t *bucket = &stat->hist[sio_hist_bucket(ns)];
+    uint32_t *bucket = &f->hists[stat - f->stats].bucket[sio_hist_bucket(ns)];
     sio_store_relaxed(&stat->total_ns, stat->total_ns + ns);
     sio_store_relaxed(&stat->samples, stat->samples + 1);
     sio_store_relaxed(bucket, *bucket + 1);

@@ -6,7 +6,8 @@
  * time, handed over by its state word. Nothing here is a lock.
  *
  *   header | shard control [shards] | vcpu control [vcpus] | mailbox [shards][vcpus] | credit [shards][vcpus]
- *   | posted slots [shards][vcpus][posted_slots] | side page [vcpus] | address map [2] | stats [vcpus + shards][ranges]
+ *   | posted slots [shards][vcpus][posted_slots] | side page [vcpus] | address map [2]
+ *   | stats [vcpus + shards][ranges] | histograms [vcpus + shards][ranges]
  */
 #ifndef SHARDIO_LAYOUT_H
 #define SHARDIO_LAYOUT_H
@@ -22,6 +23,7 @@
 #define SIO_MAX_VCPUS 1024u
 #define SIO_MAX_RANGES 65536u
 #define SIO_MAX_POSTED 65536u
+#define SIO_POSTED_OFFSET (1u << 30) /* writes at and beyond this offset in their range are never posted */
 #define SIO_SIDE_BYTES 4096u
 #define SIO_HIST_BUCKETS 128u
 
@@ -64,7 +66,7 @@ struct sio_shard_control {
     uint64_t doze;                 /* odd while the owner sleeps in epoll: ring its doorbell */
     uint8_t pad0[SIO_LINE - 8];
     uint64_t taken;                /* journal: vcpu << 48 | low 48 bits of the sequence number of the request taken last */
-    uint64_t progress;             /* requests and posted writes taken since the segment was made */
+    uint64_t progress;             /* synchronous requests taken since the segment was made */
     uint64_t batches;
     uint64_t sleeps;
     uint64_t yields;
@@ -95,27 +97,36 @@ struct sio_mailbox {               /* writer: the client while IDLE, DONE or REF
     uint64_t address;              /* guest-physical address or port */
     uint64_t data;
     uint64_t posted_upto;          /* serve this many posted writes of this vCPU first */
-    uint32_t range;
-    uint32_t count;                /* elements of a string */
-    uint8_t op;
-    uint8_t size;                  /* bytes: 1, 2, 4, 8 */
-    uint8_t space;
-    uint8_t pad[64 - 43];
+    union {
+        uint64_t command;          /* the five below in one store */
+        struct {
+            uint16_t range;
+            uint16_t count;        /* elements of a string */
+            uint8_t op;
+            uint8_t size;          /* bytes: 1, 2, 4, 8 */
+            uint8_t space;
+        };
+    };
+    uint8_t pad[24];
 } SIO_ALIGNED;
 
 struct sio_credit {                /* writer: the owner */
-    uint64_t taken;                /* posted writes taken from this ring, ever: slots before it may be reused */
-    uint8_t pad[SIO_LINE - 8];
+    uint64_t credit;               /* slots before this position may be reused: told lazily, the client reads it when it must */
+    uint8_t pad0[SIO_LINE - 8];
+    uint64_t taken;                /* journal: posted writes taken from this ring, ever; in a line that no client reads */
+    uint8_t pad1[SIO_LINE - 8];
 } SIO_ALIGNED;
 
 struct sio_posted {                /* writer: the client */
-    uint32_t lap;                  /* 1 + position / posted_slots (mod 2^32) when the slot holds that position */
-    uint32_t range;
-    uint64_t address;
+    union {
+        uint64_t head;             /* the four below in one store */
+        struct {
+            uint16_t lap;          /* 1 + position / posted_slots (mod 2^16) when the slot holds that position */
+            uint16_t range;
+            uint32_t where;        /* offset from the range's base << 2 | log2 of the size in bytes */
+        };
+    };
     uint64_t data;
-    uint8_t size;
-    uint8_t space;
-    uint8_t pad[6];
 };
 
 struct sio_map_entry {             /* writer: the VMM */
@@ -127,9 +138,9 @@ struct sio_map_entry {             /* writer: the VMM */
 };
 
 struct sio_map_side {              /* followed by `ranges` entries, PIO ones first, each kind sorted by base */
-    uint32_t pio_count;
-    uint32_t mmio_count;
-    uint8_t pad[SIO_LINE - 8];
+    uint32_t count[2];             /* by space */
+    uint64_t scale[2];             /* entries per address * 2^64: where in its kind an address should be */
+    uint8_t pad[SIO_LINE - 24];
 } SIO_ALIGNED;
 
 struct sio_map {                   /* followed by two sides */
@@ -146,8 +157,10 @@ struct sio_stat {                  /* [vcpu][range]: writer the client, times ar
     uint64_t strings;
     uint64_t samples;
     uint64_t total_ns;             /* over the samples */
-    uint64_t pad;
-    uint32_t hist[SIO_HIST_BUCKETS];
+} SIO_ALIGNED;
+
+struct sio_hist {                  /* of the stat of the same row and range, apart: an access that is not timed touches one line */
+    uint32_t bucket[SIO_HIST_BUCKETS];
 } SIO_ALIGNED;
 
 _Static_assert(sizeof(struct sio_header) == SIO_LINE, "the header is one line");
@@ -156,9 +169,15 @@ _Static_assert(offsetof(struct sio_shard_control, taken) == SIO_LINE, "the journ
 _Static_assert(offsetof(struct sio_shard_control, owner_epoch) == 2 * SIO_LINE, "the VMM's line is apart");
 _Static_assert(sizeof(struct sio_vcpu_control) == 2 * SIO_LINE, "futex line, counters line");
 _Static_assert(sizeof(struct sio_mailbox) == SIO_LINE, "request and reply share one line");
-_Static_assert(sizeof(struct sio_credit) == SIO_LINE, "credits do not share a line with slots");
-_Static_assert(sizeof(struct sio_posted) == 32, "two posted slots a line");
+_Static_assert(sizeof(struct sio_credit) == 2 * SIO_LINE, "credits do not share a line with slots");
+_Static_assert(offsetof(struct sio_credit, taken) == SIO_LINE, "the journal's line stays with the owner");
+_Static_assert(sizeof(struct sio_posted) == 16, "four posted slots a line");
+_Static_assert(offsetof(struct sio_posted, data) == 8, "a posted slot's head is one word");
+_Static_assert(offsetof(struct sio_mailbox, pad) == 40, "a mailbox's command is one word");
+_Static_assert(SIO_MAX_RANGES - 1 <= UINT16_MAX && SIO_SIDE_BYTES <= UINT16_MAX, "ranges and counts have 16 bits");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "commands and heads are put together for little-endian");
 _Static_assert(sizeof(struct sio_map_entry) == 32, "two map entries a line");
-_Static_assert(sizeof(struct sio_stat) == 9 * SIO_LINE, "stats of two ranges never share a line");
+_Static_assert(sizeof(struct sio_stat) == SIO_LINE, "a range's counters are one line");
+_Static_assert(sizeof(struct sio_hist) == 8 * SIO_LINE, "histograms of two ranges never share a line");
 
 #endif

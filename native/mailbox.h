@@ -20,24 +20,26 @@ struct sio_request {
     uint64_t address;
     uint64_t data;
     uint64_t posted_upto;
-    uint32_t range;
-    uint32_t count;
+    uint16_t range;
+    uint16_t count;
     uint8_t op;
     uint8_t size;
     uint8_t space;
 };
 
-static inline void sio_mailbox_request(struct sio_mailbox *box, const struct sio_request *request)
+static inline uint64_t sio_command(uint32_t range, uint32_t count, uint32_t op, uint32_t size, uint32_t space)
 {
-    box->address = request->address;
-    box->data = request->data;
-    box->posted_upto = request->posted_upto;
-    box->range = request->range;
-    box->count = request->count;
-    box->op = request->op;
-    box->size = request->size;
-    box->space = request->space;
-    sio_publish(&box->state, request->state); /* SP-REQUEST */
+    return (uint64_t)range | (uint64_t)count << 16 | (uint64_t)op << 32 | (uint64_t)size << 40 | (uint64_t)space << 48;
+}
+
+static inline void sio_mailbox_request(struct sio_mailbox *box, uint64_t state, uint64_t address, uint64_t data,
+                                       uint64_t posted_upto, uint64_t command)
+{
+    sio_store_relaxed(&box->address, address);
+    sio_store_relaxed(&box->data, data);
+    sio_store_relaxed(&box->posted_upto, posted_upto);
+    sio_store_relaxed(&box->command, command);
+    sio_publish(&box->state, state); /* SP-REQUEST */
 }
 
 /* The owner's look: non-zero and a copy when a request is there. */
@@ -46,15 +48,18 @@ static inline int sio_mailbox_poll(const struct sio_mailbox *box, struct sio_req
     uint64_t state = sio_load_acquire(&box->state); /* SP-REQUEST */
     if (__builtin_expect((state & 3) != SIO_REQUEST, 1))
         return 0;
-    request->state = state;
-    request->address = sio_load_relaxed(&box->address);
-    request->data = sio_load_relaxed(&box->data);
-    request->posted_upto = sio_load_relaxed(&box->posted_upto);
-    request->range = sio_load_relaxed(&box->range);
-    request->count = sio_load_relaxed(&box->count);
-    request->op = sio_load_relaxed(&box->op);
-    request->size = sio_load_relaxed(&box->size);
-    request->space = sio_load_relaxed(&box->space);
+    uint64_t command = sio_load_relaxed(&box->command);
+    *request = (struct sio_request){
+        .state = state,
+        .address = sio_load_relaxed(&box->address),
+        .data = sio_load_relaxed(&box->data),
+        .posted_upto = sio_load_relaxed(&box->posted_upto),
+        .range = (uint16_t)command,
+        .count = (uint16_t)(command >> 16),
+        .op = (uint8_t)(command >> 32),
+        .size = (uint8_t)(command >> 40),
+        .space = (uint8_t)(command >> 48),
+    };
     return 1;
 }
 

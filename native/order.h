@@ -10,7 +10,7 @@
  *   SP-REQUEST  client publishes mailbox.state   -> owner scans it              (mailbox.h)
  *   SP-REPLY    owner publishes mailbox.state    -> client polls it             (mailbox.h)
  *   SP-POST     client publishes slot.lap        -> owner polls it              (posted.h)
- *   SP-CREDIT   owner publishes credit.taken     -> client out of credit        (posted.h)
+ *   SP-CREDIT   owner publishes credit.credit    -> client out of credit        (posted.h)
  *   SP-MAP      VMM publishes map generation     -> client looks an address up  (route.h)
  *   SP-QUIESCE  client ends an access            -> VMM waits before removing   (route.h)
  *   SP-DOZE     sleeper announces, fences, re-checks -> waker publishes, fences, looks for sleepers (wait.h)
@@ -63,6 +63,17 @@ static inline void sio_relax(void)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
     __asm__ volatile("yield");
+#endif
+}
+
+/* Asks for a line that will be written. (GCC's builtin asks for reading where the baseline has no prefetchw: every x86-64
+ * processor executes it, those without it as a no-op.) */
+static inline void sio_prefetch_write(const void *line)
+{
+#if defined(__x86_64__)
+    __asm__ volatile("prefetchw %0" : : "m"(*(const char *)line));
+#else
+    __builtin_prefetch(line, 1);
 #endif
 }
 

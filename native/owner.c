@@ -19,14 +19,18 @@ int sio_owner_init(struct sio_owner *o, const struct sio_fabric *f, uint32_t sha
     o->spin_ticks = sio_ns_to_ticks(f, SIO_SPIN_NS);
     o->yield_ticks = sio_ns_to_ticks(f, SIO_YIELD_NS);
     o->epoll_ticks = sio_ns_to_ticks(f, SIO_EPOLL_NS);
-    o->handlers = calloc(f->ranges, sizeof *o->handlers);
+    o->handlers = aligned_alloc(SIO_LINE, f->ranges * sizeof *o->handlers);
     o->posted = calloc(f->vcpus, sizeof *o->posted);
     if (!o->handlers || !o->posted) {
         sio_owner_free(o);
         return -ENOMEM;
     }
-    for (uint32_t v = 0; v < f->vcpus; v++) /* the predecessor's journal: what it took is not taken again */
-        o->posted[v] = sio_load_relaxed(&sio_credit(f, shard, v)->taken);
+    __builtin_memset(o->handlers, 0, f->ranges * sizeof *o->handlers);
+    for (uint32_t v = 0; v < f->vcpus; v++) { /* the predecessor's journal: what it took is not taken again */
+        struct sio_credit *credit = sio_credit(f, shard, v);
+        o->posted[v] = sio_load_relaxed(&credit->taken);
+        sio_store_release(&credit->credit, o->posted[v]); /* SP-CREDIT */
+    }
     o->membarrier = sio_membarrier_register() == 0;
     struct sio_shard_control *control = &f->shard[shard];
     sio_store_relaxed(&control->epoch, sio_load_relaxed(&control->owner_epoch));
@@ -99,44 +103,83 @@ static void take(struct sio_owner *o, uint64_t journal)
     o->served++;
 }
 
+#define NO_RANGE ~0u /* no slot can name it */
+
+/* The handler of the posted writes that follow each other, looked up once, and how many of them there were. */
+struct run {
+    const struct sio_handler *handler;
+    struct sio_stat *stat;
+    uint32_t range;
+    uint32_t n;
+};
+
+static void end_run(struct run *run)
+{
+    if (run->n)
+        sio_store_relaxed(&run->stat->posted, run->stat->posted + run->n);
+    run->n = 0;
+}
+
+static void apply_posted(struct sio_owner *o, const struct sio_posted_write *m, struct run *run)
+{
+    const struct sio_fabric *f = &o->fabric;
+    const struct sio_handler *h = run->handler;
+
+    if (__builtin_expect(m->range != run->range || m->offset + (uint64_t)m->size - 1 > h->last - h->base, 0)) {
+        end_run(run);
+        h = m->range < f->ranges ? &o->handlers[m->range] : NULL;
+        if (!h || h->kind == SIO_NO_HANDLER || m->offset + (uint64_t)m->size - 1 > h->last - h->base) {
+            run->range = NO_RANGE;
+            sio_count(control(o)->hostile);
+            return;
+        }
+        *run = (struct run){.handler = h, .stat = sio_stat(f, f->vcpus + o->shard, m->range), .range = m->range};
+    }
+    struct sio_access a = {.address = h->base + m->offset, .offset = m->offset, .value = m->data, .range = m->range,
+                           .size = m->size, .write = 1};
+    uint64_t begin = (run->n++ & 63) == 0 ? sio_ticks() : 0;
+    int failed = handle(o, h, &a);
+    if (begin)
+        sio_stat_sample(f, run->stat, sio_ticks() - begin);
+    if (__builtin_expect(failed, 0))
+        sio_count(run->stat->refused);
+}
+
+/* Each return wakes: handlers may be slow, and a client that finds credit by its time-out takes it for a lost wake-up. */
+static void return_credit(struct sio_owner *o, uint32_t vcpu, uint64_t position)
+{
+    sio_store_release(&sio_credit(&o->fabric, o->shard, vcpu)->credit, position); /* SP-CREDIT */
+    if (!o->membarrier)
+        sio_fence_full();
+    sio_wake_client(&o->fabric.vcpu[vcpu]); /* SP-DOZE: a client that sleeps for want of credit has fenced this side */
+}
+
 /* Serves up to `limit` posted writes of one vCPU; returns how many. */
 static uint32_t serve_posted(struct sio_owner *o, uint32_t vcpu, uint64_t limit)
 {
     const struct sio_fabric *f = &o->fabric;
     struct sio_posted *ring = sio_ring(f, o->shard, vcpu);
     struct sio_credit *credit = sio_credit(f, o->shard, vcpu);
-    struct sio_shard_control *c = control(o);
-    struct sio_posted m;
+    struct run run = {.range = NO_RANGE};
+    struct sio_posted_write m;
     uint64_t position = o->posted[vcpu];
     uint32_t n = 0;
 
     while (n < limit && sio_posted_poll(f, ring, position, &m)) {
+        __builtin_prefetch(sio_posted_slot(f, ring, position + SIO_AHEAD));
         position++;
         n++;
-        o->posted[vcpu] = position;
-        sio_store_release(&credit->taken, position); /* SP-CREDIT; and the journal, before the effect */
-        sio_store_relaxed(&c->progress, c->progress + 1);
-        const struct sio_handler *h = find_handler(o, m.range, m.space, m.address, m.size);
-        if (__builtin_expect(!h, 0)) {
-            sio_count(c->hostile);
-            continue;
-        }
-        struct sio_access a = {.address = m.address, .offset = m.address - h->base, .value = m.data, .range = m.range,
-                               .size = m.size, .write = 1};
-        struct sio_stat *stat = sio_stat(f, f->vcpus + o->shard, m.range);
-        if (__builtin_expect((stat->posted & 63) == 0, 0)) {
-            uint64_t begin = sio_ticks();
-            if (handle(o, h, &a))
-                sio_count(stat->refused);
-            sio_stat_sample(f, stat, sio_ticks() - begin);
-        } else if (__builtin_expect(handle(o, h, &a), 0))
-            sio_count(stat->refused);
-        sio_count(stat->posted);
+        sio_store_relaxed(&credit->taken, position);
+        sio_fence_release(); /* the journal, before the effect */
+        if ((n & (SIO_CREDIT_EVERY - 1)) == 0)
+            return_credit(o, vcpu, position);
+        apply_posted(o, &m, &run);
     }
     if (n) {
+        o->posted[vcpu] = position;
+        end_run(&run);
         o->served += n;
-        sio_fence_full(); /* SP-DOZE: credits are out, now look for a client that sleeps for want of one */
-        sio_wake_client(&f->vcpu[vcpu]);
+        return_credit(o, vcpu, position);
     }
     return n;
 }
@@ -201,13 +244,15 @@ static uint32_t sweep(struct sio_owner *o)
         n += got;
         if (got < SIO_POSTED_BATCH) /* a full batch: the ring is hot, look at it first next time */
             o->sweep = o->sweep + 1 < vcpus ? o->sweep + 1 : 0;
-        else
+        else {
+            o->looks = SIO_SWEEP_EVERY - 1;
             break;
+        }
     }
     return n;
 }
 
-uint32_t sio_owner_scan(struct sio_owner *o)
+static uint32_t scan_mailboxes(struct sio_owner *o)
 {
     const struct sio_mailbox *box = sio_mailbox(&o->fabric, o->shard, 0);
     struct sio_request r;
@@ -217,7 +262,24 @@ uint32_t sio_owner_scan(struct sio_owner *o)
             serve(o, v, &r);
             n++;
         }
-    return o->posted_ranges ? n + sweep(o) : n;
+    return n;
+}
+
+/* One look of the drain loop: at every mailbox, and now and then at some rings. */
+static inline uint32_t look(struct sio_owner *o)
+{
+    uint32_t n = scan_mailboxes(o);
+    if (o->posted_ranges && __builtin_expect((++o->looks & (SIO_SWEEP_EVERY - 1)) == 0, 0))
+        n += sweep(o);
+    return n;
+}
+
+uint32_t sio_owner_scan(struct sio_owner *o)
+{
+    uint32_t n = scan_mailboxes(o);
+    for (uint32_t v = 0; o->posted_ranges && v < o->fabric.vcpus; v++)
+        n += serve_posted(o, v, o->fabric.posted_slots);
+    return n;
 }
 
 void sio_owner_flush(struct sio_owner *o)
@@ -232,14 +294,6 @@ static int host_io_ready(int epoll_fd)
     return epoll_fd >= 0 && sio_syscall6(SYS_epoll_pwait, epoll_fd, (long)&event, 1, 0, 0, 8) > 0;
 }
 
-static uint32_t look_at_everything(struct sio_owner *o)
-{
-    uint32_t n = 0, rounds = o->posted_ranges ? o->fabric.vcpus / SIO_SWEEP + 1 : 1;
-    for (uint32_t i = 0; i < rounds; i++)
-        n += sio_owner_scan(o);
-    return n;
-}
-
 /* Announces sleep, fences both sides, looks again. Non-zero: asleep. */
 static int doze(struct sio_owner *o)
 {
@@ -247,7 +301,7 @@ static int doze(struct sio_owner *o)
     sio_publish(&c->doze, c->doze + 1); /* SP-DOZE */
     if (o->posted_ranges && o->membarrier)
         sio_membarrier(); /* the fence of every client that posts without one */
-    if (look_at_everything(o) == 0) {
+    if (sio_owner_scan(o) == 0) {
         sio_count(c->sleeps);
         return 1;
     }
@@ -285,7 +339,7 @@ static enum idleness linger(struct sio_owner *o)
     uint64_t start;
     if (o->yield_bias < SIO_YIELD_BIAS || (++o->idles & 31) == 0) {
         for (uint32_t i = 0; i < SIO_TIGHT_POLLS; i++)
-            if (sio_owner_scan(o)) {
+            if (look(o)) {
                 o->yield_bias = 0;
                 return FOUND_AT_ONCE;
             }
@@ -293,7 +347,7 @@ static enum idleness linger(struct sio_owner *o)
         do {
             for (uint32_t i = 0; i < 8; i++) {
                 sio_relax();
-                if (sio_owner_scan(o)) {
+                if (look(o)) {
                     o->yield_bias = 0;
                     return FOUND;
                 }
@@ -306,7 +360,7 @@ static enum idleness linger(struct sio_owner *o)
     do {
         sio_yield();
         sio_count(control(o)->yields);
-        if (sio_owner_scan(o)) {
+        if (look(o)) {
             o->yield_bias += o->yield_bias < SIO_YIELD_BIAS;
             return FOUND;
         }
@@ -321,7 +375,7 @@ enum sio_turn sio_owner_turn(struct sio_owner *o, uint64_t turn_ns, int epoll_fd
 
     wake_up(o);
     for (uint32_t rounds = 1;; rounds++) {
-        enum idleness idle = sio_owner_scan(o) ? FOUND_AT_ONCE : linger(o);
+        enum idleness idle = look(o) ? FOUND_AT_ONCE : linger(o);
         if (idle == NOTHING && doze(o)) {
             if (o->pause)
                 o->pause(o);

@@ -12,7 +12,8 @@
 #include "wait.h"
 
 #define SIO_POSTED_BATCH 256u  /* posted writes of one ring served before the next line is looked at */
-#define SIO_SWEEP 8u           /* rings looked at per scan of the mailboxes, in turn */
+#define SIO_SWEEP 8u           /* rings looked at per sweep, in turn */
+#define SIO_SWEEP_EVERY 16u    /* looks at the mailboxes per sweep: a consumer at the producer's heels doubles the transfers */
 
 /* A device's handler in C. `*value`: the value written, or where the value read goes. Non-zero: failed. */
 typedef int (*sio_native_handler)(void *context, uint64_t offset, uint32_t size, int write, uint64_t *value);
@@ -29,12 +30,18 @@ struct sio_handler {
     uint16_t forms;            /* SIO_READ_VIEW, SIO_WRITE_VIEW */
     uint64_t base;
     uint64_t last;
-    sio_native_handler native;
-    void *context;
-    void *read;                /* Python callables, borrowed: the shard's table keeps them */
-    void *write;
+    union {
+        struct {
+            sio_native_handler native;
+            void *context;
+        };
+        struct {
+            void *read;        /* Python callables, borrowed: the shard's table keeps them */
+            void *write;
+        };
+    };
     void *base_object;         /* PioAddress or MmioAddress for the memoryview form */
-};
+} SIO_ALIGNED;
 
 struct sio_access {
     uint64_t address;
@@ -51,6 +58,7 @@ struct sio_owner {
     struct sio_fabric fabric;
     uint32_t shard;
     uint32_t sweep;
+    uint32_t looks;
     uint32_t posted_ranges;            /* handlers that may be posted to: 0 saves the look at the rings */
     uint32_t membarrier;
     uint32_t yield_bias;

@@ -1,22 +1,27 @@
-/* The posted path: a ring of 32-byte slots per (vCPU, shard), one producer, one consumer.
+/* The posted path: a ring of 16-byte slots per (vCPU, shard), one producer, one consumer.
  *
  * Facts. A head and a tail index that both sides read cost two more line transfers a message. A lap number in the slot
- * itself tells the consumer that the slot is filled, so a message costs its own line only, and two slots share one. The
- * consumer keeps one word, `taken`, in a line of its own; the producer looks at it only when its cached copy says that
- * the ring is full, so that line moves once a lap.
+ * itself tells the consumer that the slot is filled, so a message costs its own line only, and four slots share one. A
+ * consumer that polls right behind the producer takes each line away between its slots: four times the transfers. Stores
+ * to lines that the consumer has read are slow where stores to other lines lie between them: the fewer, the better.
  *
- * Consequences. The producer's head and the consumer's cursor are private; `taken` is also the journal: it is advanced
- * before the handler runs, so a write is applied zero or one time and a successor starts where its predecessor stopped.
+ * Consequences. The producer's head and the consumer's cursor are private. The consumer returns credits lazily, in a line
+ * that the producer looks at only when its cached copy says that the ring is full; it comes back for more only every few
+ * polls; the producer fetches the lines ahead for writing. `taken` is the journal: it is advanced before the handler
+ * runs, so a write is applied zero or one time and a successor starts where its predecessor stopped.
  */
 #ifndef SHARDIO_POSTED_H
 #define SHARDIO_POSTED_H
 
 #include "fabric.h"
 
-/* The lap of a position: never 0, so that a zeroed ring is an empty one, until 2^32 laps have passed. */
-static inline uint32_t sio_posted_lap(const struct sio_fabric *f, uint64_t position)
+#define SIO_CREDIT_EVERY 64u /* posted writes taken between two returns of credit, while there are more */
+#define SIO_AHEAD 8u         /* slots that either side fetches ahead */
+
+/* The lap of a position. A slot holds this lap or the one before; a zeroed ring is an empty one. */
+static inline uint16_t sio_posted_lap(const struct sio_fabric *f, uint64_t position)
 {
-    return (uint32_t)(position / f->posted_slots) + 1u;
+    return (uint16_t)((position >> f->posted_shift) + 1u);
 }
 
 static inline struct sio_posted *sio_posted_slot(const struct sio_fabric *f, struct sio_posted *ring, uint64_t position)
@@ -24,30 +29,35 @@ static inline struct sio_posted *sio_posted_slot(const struct sio_fabric *f, str
     return &ring[position & (f->posted_slots - 1)];
 }
 
-static inline void sio_posted_push(const struct sio_fabric *f, struct sio_posted *ring, uint64_t position,
-                                   const struct sio_posted *message)
+/* A posted write as the consumer copied it. */
+struct sio_posted_write {
+    uint64_t data;
+    uint32_t offset;
+    uint16_t range;
+    uint8_t size;
+};
+
+static inline void sio_posted_push(const struct sio_fabric *f, struct sio_posted *ring, uint64_t position, uint32_t range,
+                                   uint32_t offset, uint32_t size, uint64_t data)
 {
     struct sio_posted *slot = sio_posted_slot(f, ring, position);
-    slot->range = message->range;
-    slot->address = message->address;
-    slot->data = message->data;
-    slot->size = message->size;
-    slot->space = message->space;
-    sio_store_release(&slot->lap, sio_posted_lap(f, position)); /* SP-POST */
+    uint32_t where = offset << 2 | (uint32_t)__builtin_ctz(size);
+    sio_store_relaxed(&slot->data, data);
+    sio_store_release(&slot->head, sio_posted_lap(f, position) | (uint64_t)range << 16 | (uint64_t)where << 32); /* SP-POST */
 }
 
 /* The consumer's look: non-zero and a copy when `position` is there. */
 static inline int sio_posted_poll(const struct sio_fabric *f, struct sio_posted *ring, uint64_t position,
-                                  struct sio_posted *message)
+                                  struct sio_posted_write *write)
 {
     const struct sio_posted *slot = sio_posted_slot(f, ring, position);
-    if (sio_load_acquire(&slot->lap) != sio_posted_lap(f, position)) /* SP-POST */
+    uint64_t head = sio_load_acquire(&slot->head); /* SP-POST */
+    if ((uint16_t)head != sio_posted_lap(f, position))
         return 0;
-    message->range = sio_load_relaxed(&slot->range);
-    message->address = sio_load_relaxed(&slot->address);
-    message->data = sio_load_relaxed(&slot->data);
-    message->size = sio_load_relaxed(&slot->size);
-    message->space = sio_load_relaxed(&slot->space);
+    write->data = sio_load_relaxed(&slot->data);
+    write->range = (uint16_t)(head >> 16);
+    write->offset = (uint32_t)(head >> 34);
+    write->size = (uint8_t)(1u << (head >> 32 & 3));
     return 1;
 }
 

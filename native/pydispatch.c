@@ -164,12 +164,15 @@ int sio_owner_set_handler(struct sio_owner *o, uint32_t range, uint32_t kind, ui
         .forms = (uint16_t)forms,
         .base = base,
         .last = last,
-        .native = (sio_native_handler)native,
-        .context = (void *)context,
-        .read = (void *)read,
-        .write = (void *)write,
         .base_object = (void *)base_object,
     };
+    if (kind == SIO_NATIVE) {
+        o->handlers[range].native = (sio_native_handler)native;
+        o->handlers[range].context = (void *)context;
+    } else {
+        o->handlers[range].read = (void *)read;
+        o->handlers[range].write = (void *)write;
+    }
     return 0;
 }
 

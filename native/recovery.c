@@ -26,6 +26,7 @@ uint64_t sio_recover_epoch(const struct sio_fabric *f, uint32_t shard)
 
 void sio_recover_discard_posted(const struct sio_fabric *f, uint32_t shard, uint32_t vcpu, uint64_t upto)
 {
-    sio_publish(&sio_credit(f, shard, vcpu)->taken, upto);
+    sio_store_relaxed(&sio_credit(f, shard, vcpu)->taken, upto);
+    sio_publish(&sio_credit(f, shard, vcpu)->credit, upto);
     sio_wake_client(&f->vcpu[vcpu]);
 }

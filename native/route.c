@@ -3,6 +3,16 @@
 
 #include <errno.h>
 
+/* Entries per address * 2^64, so that (address - first base) * scale / 2^64 is where the address should be. */
+static uint64_t scale_of(const struct sio_map_entry *entries, uint32_t n)
+{
+    if (n < 2)
+        return 0;
+    unsigned __int128 span = (unsigned __int128)entries[n - 1].last - entries[0].base + 1;
+    unsigned __int128 scale = ((unsigned __int128)n << 64) / span;
+    return scale > ~0ull ? ~0ull : (uint64_t)scale;
+}
+
 int sio_map_publish(const struct sio_fabric *f, const struct sio_map_entry *entries, uint32_t pio, uint32_t mmio)
 {
     if (pio > f->ranges || mmio > f->ranges - pio)
@@ -19,8 +29,10 @@ int sio_map_publish(const struct sio_fabric *f, const struct sio_map_entry *entr
         sio_store_relaxed(&to[i].range, entries[i].range);
         sio_store_relaxed(&to[i].flags, entries[i].flags);
     }
-    sio_store_relaxed(&side->pio_count, pio);
-    sio_store_relaxed(&side->mmio_count, mmio);
+    sio_store_relaxed(&side->count[SIO_PIO], pio);
+    sio_store_relaxed(&side->count[SIO_MMIO], mmio);
+    sio_store_relaxed(&side->scale[SIO_PIO], scale_of(entries, pio));
+    sio_store_relaxed(&side->scale[SIO_MMIO], scale_of(entries + pio, mmio));
     sio_publish(&f->map->generation, generation); /* SP-MAP */
     return 0;
 }

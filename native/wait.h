@@ -26,6 +26,7 @@ struct sio_waiter {
     uint64_t yield_ticks;
     const uint32_t *abort;      /* when *abort == abort_value the wait gives up; may be NULL */
     uint32_t abort_value;
+    uint32_t membarrier;        /* the sleeping side fences the other side too */
     uint32_t yield_bias;        /* waits in a row that a spin did not end */
     uint32_t waits;
 };
@@ -36,6 +37,7 @@ static inline void sio_waiter_init(struct sio_waiter *w, const struct sio_fabric
     w->yield_ticks = sio_ns_to_ticks(f, SIO_YIELD_NS);
     w->abort = 0;
     w->abort_value = 0;
+    w->membarrier = 0;
     w->yield_bias = 0;
     w->waits = 0;
 }
@@ -61,6 +63,8 @@ static __attribute__((noinline)) uint64_t sio_wait_slow(struct sio_waiter *w, st
 
     for (;;) {
         sio_publish(&self->doze, 1); /* SP-DOZE: announce, fence */
+        if (w->membarrier)
+            sio_membarrier(); /* the fence of an owner that returns credits without one */
         if ((now = sio_load_acquire(word)) != old || sio_waiter_aborted(w))
             break;
         sio_count(self->sleeps);

@@ -248,6 +248,21 @@ static uint32_t run_until_told(struct sio_vcpu *v)
     return state;
 }
 
+/* From the start, or from wherever a killed predecessor stopped, to the end. */
+static void work(struct sio_vcpu *v)
+{
+    v->spawns++;
+    sio_client_resume(&v->client);
+    v->client.waiter.abort = &v->command;
+    v->client.waiter.abort_value = SIO_STOP;
+    sio_store_relaxed(&v->run->immediate_exit, 0);
+    if (command(v) == SIO_RUN)
+        enter(v, SIO_RUNNING);
+    uint32_t end = run_until_told(v);
+    v->reason = v->run->exit_reason;
+    enter(v, end);
+}
+
 static __attribute__((noreturn)) void worker(struct sio_vcpu *v)
 {
     take_signals();
@@ -258,15 +273,7 @@ static __attribute__((noreturn)) void worker(struct sio_vcpu *v)
             mask[v->affinity / 64 & 15] = 1ull << (v->affinity & 63);
             sio_syscall3(SYS_sched_setaffinity, 0, sizeof mask, mask);
         }
-        v->spawns++;
-        v->client.waiter.abort = &v->command;
-        v->client.waiter.abort_value = SIO_STOP;
-        sio_store_relaxed(&v->run->immediate_exit, 0);
-        if (command(v) == SIO_RUN)
-            enter(v, SIO_RUNNING);
-        uint32_t end = run_until_told(v);
-        v->reason = v->run->exit_reason;
-        enter(v, end);
+        work(v);
     }
     for (;;)
         sio_syscall3(SYS_exit_group, 0, 0, 0);
@@ -366,7 +373,7 @@ int sio_quiesce_register(void)
 
 int sio_quiesce_fence(void) { return (int)sio_syscall3(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0); }
 
-uint64_t sio_client_busy(const struct sio_client *c) { return sio_load_acquire(&c->busy); /* SP-QUIESCE */ }
+uint64_t sio_client_pending(const struct sio_client *c) { return sio_load_acquire(&c->pending); /* SP-QUIESCE */ }
 
 int sio_die_with_parent(int parent)
 {

@@ -128,11 +128,11 @@ def quiesce(clients: Iterable[object], timeout: float) -> None:
     if lib.sio_quiesce_fence() < 0:
         lib.sio_quiesce_register()
         lib.sio_quiesce_fence()
-    began = {client: lib.sio_client_busy(client) for client in clients}
+    began = {client: lib.sio_client_pending(client) for client in clients}
     end = time.monotonic() + timeout
     pause = 20e-6
-    for client, busy in began.items():
-        while busy & 1 and lib.sio_client_busy(client) == busy:
+    for client, access in began.items():
+        while access and lib.sio_client_pending(client) == access:
             if time.monotonic() > end:
                 raise MachineError(
                     f"an access is still in flight after {timeout} s",

@@ -115,11 +115,24 @@ class Fabric:
 
     def waits(self, vcpu: int, range_index: int) -> AccessStatistics:
         """What one vCPU has seen of one range: counts, and how long it waited."""
-        return AccessStatistics.read(lib.sio_stat(self.view, vcpu, range_index))
+        return self._statistics(vcpu, range_index)
 
     def service(self, shard: int, range_index: int) -> AccessStatistics:
         """What one shard has done for one range: counts, and how long its handlers ran."""
-        return AccessStatistics.read(lib.sio_stat(self.view, self.vcpus + shard, range_index))
+        return self._statistics(self.vcpus + shard, range_index)
+
+    def clear_statistics(self, range_index: int) -> None:
+        """Begin anew for a range index that nobody uses."""
+        for row in range(self.vcpus + self.shards):
+            stat, hist = lib.sio_stat(self.view, row, range_index), lib.sio_hist(self.view, row, range_index)
+            for part in (stat, hist):
+                view = ffi.buffer(part)
+                view[:] = bytes(len(view))
+
+    def _statistics(self, row: int, range_index: int) -> AccessStatistics:
+        return AccessStatistics.read(
+            lib.sio_stat(self.view, row, range_index), lib.sio_hist(self.view, row, range_index)
+        )
 
     def vcpu_counters(self, vcpu: int) -> VcpuCounters:
         """A vCPU's counters that belong to no range."""
@@ -127,7 +140,12 @@ class Fabric:
 
     def shard_counters(self, shard: int) -> ShardCounters:
         """A shard's counters that belong to no range."""
-        return ShardCounters.read(self.view.shard[shard])
+        return ShardCounters.read(self.view.shard[shard], self.progress(shard))
+
+    def progress(self, shard: int) -> int:
+        """How many requests and posted writes a shard's owners have taken since the segment was made."""
+        posted = sum(int(lib.sio_credit(self.view, shard, vcpu).taken) for vcpu in range(self.vcpus))
+        return int(self.view.shard[shard].progress) + posted
 
 
 def _address(mapping: mmap.mmap) -> Any:

@@ -57,8 +57,8 @@ class AccessStatistics(msgspec.Struct, frozen=True):
     histogram: tuple[int, ...] = (0,) * lib.SIO_HIST_BUCKETS
 
     @classmethod
-    def read(cls, stat: Any) -> Self:
-        """A copy of a `struct sio_stat *`."""
+    def read(cls, stat: Any, hist: Any) -> Self:
+        """A copy of a `struct sio_stat *` and its `struct sio_hist *`."""
         return cls(
             stat.reads,
             stat.writes,
@@ -67,7 +67,7 @@ class AccessStatistics(msgspec.Struct, frozen=True):
             stat.strings,
             stat.samples,
             stat.total_ns,
-            tuple(stat.hist),
+            tuple(hist.bucket),
         )
 
     def __add__(self, other: AccessStatistics) -> AccessStatistics:
@@ -113,13 +113,13 @@ class VcpuCounters(msgspec.Struct, frozen=True):
 class ShardCounters(msgspec.Struct, frozen=True):
     """A shard's counters that belong to no range."""
 
-    progress: int
+    served: int
     sleeps: int
     yields: int
     lost_wakeups: int
     hostile: int
 
     @classmethod
-    def read(cls, control: Any) -> Self:
-        """A copy of a `struct sio_shard_control`."""
-        return cls(*(getattr(control, name) for name in cls.__struct_fields__))
+    def read(cls, control: Any, served: int) -> Self:
+        """A copy of a `struct sio_shard_control`; `served`: requests and posted writes taken."""
+        return cls(served, control.sleeps, control.yields, control.lost_wakeups, control.hostile)

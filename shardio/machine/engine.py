@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from shardio._core import ffi, lib
+from shardio._core import lib
 from shardio.errors import MachineError
 from shardio.fabric import Fabric
 from shardio.interrupt.backend import Irqfd
@@ -118,10 +118,7 @@ class Engine:
         for number in handle.shard_numbers:
             _result(self._call(self._send_removal, self.supervisor.shards[number], handle.name, message))
         for route in handle.routes:
-            for row in range(self.fabric.vcpus + self.fabric.shards):
-                ffi.buffer(lib.sio_stat(self.fabric.view, row, route.index))[:] = bytes(
-                    ffi.sizeof("struct sio_stat")
-                )
+            self.fabric.clear_statistics(route.index)
         self._call(self._forget, handle)
 
     def call_device(

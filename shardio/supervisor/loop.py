@@ -330,18 +330,18 @@ class Supervisor:
     def _watch_wait(self, worker: VcpuWorker, now: float) -> None:
         """Kill the shard that a vCPU has waited for longer than the deadline, and that has not moved since.
         """
-        busy, target = int(lib.sio_client_busy(worker.client)), int(worker.client.target)
-        if not busy & 1 or worker.ended or target >= len(self.shards):
+        access, target = int(lib.sio_client_pending(worker.client)), int(worker.client.target)
+        if not access or worker.ended or target >= len(self.shards):
             self._stalled.pop(worker.index, None)
             return
         shard = self.shards[target]
-        progress = int(self.fabric.view.shard[target].progress)
-        access, before, moved, began = self._stalled.get(worker.index, ((-1, -1), -1, now, now))
-        if access != (busy, target) or (not shard.restored and now - shard.spawned_at < START_S):
+        progress = self.fabric.progress(target)
+        before, progress_before, moved, began = self._stalled.get(worker.index, ((-1, -1), -1, now, now))
+        if before != (access, target) or (not shard.restored and now - shard.spawned_at < START_S):
             moved = began = now
-        elif progress != before:
+        elif progress != progress_before:
             moved = now
-        self._stalled[worker.index] = ((busy, target), progress, moved, began)
+        self._stalled[worker.index] = ((access, target), progress, moved, began)
         patience = self._hang_deadline * (len(self.workers) + 1)
         if shard.alive and (now - moved > self._hang_deadline or now - began > patience):
             log.error(
