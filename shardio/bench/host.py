@@ -31,12 +31,12 @@ def two_cpus() -> tuple[int, int]:
     return near, next((cpu for cpu in usable[1:] if cpu not in siblings), usable[1])
 
 
-def describe(pinned: tuple[int, int] | None) -> Host:
-    """This machine, now."""
+def describe(pinned: tuple[int, int] | None, *, spread: bool = False) -> Host:
+    """This machine, now. `spread`: every thread and process is pinned, over all CPUs."""
     usable = os.sched_getaffinity(0)
     load = os.getloadavg()[0]
     caution = []
-    if pinned is None:
+    if pinned is None and not spread:
         caution.append("not pinned: the scheduler moves the processes, every figure means less")
     if pinned is not None and pinned[1] in _siblings(pinned[0]):
         caution.append(f"CPUs {pinned[0]} and {pinned[1]} are threads of one core: floors are lower and handlers slower "
@@ -47,7 +47,7 @@ def describe(pinned: tuple[int, int] | None) -> Host:
     if load > len(usable) * BUSY:
         caution.append(f"other programs run (load {load:.1f} on {len(usable)} CPUs): times and tails mean little, ratios less")
     return Host(
-        machine=_cpu_model(), cpus=os.cpu_count() or 1, usable_cpus=len(usable), pinned=pinned,
+        machine=_cpu_model(), cpus=os.cpu_count() or 1, usable_cpus=len(usable), pinned=pinned, spread=spread,
         kernel=platform.release(), python=_python(), shardio=shardio.__version__, commit=_commit(),
         when=time.strftime("%Y-%m-%d %H:%M:%S %Z"), load=load, caution=caution,
     )

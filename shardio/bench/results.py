@@ -71,7 +71,8 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 class Host(msgspec.Struct, frozen=True):
-    """Where a run was made. `pinned`: the CPUs of the near and the far process, None where they could not be pinned."""
+    """Where a run was made. `pinned`: the CPUs of the near and the far process, None where there
+    are no such two; `spread`: vCPUs and shards were pinned over all of them."""
 
     machine: str
     cpus: int
@@ -84,6 +85,7 @@ class Host(msgspec.Struct, frozen=True):
     when: str
     load: float
     caution: list[str]
+    spread: bool = False
 
 
 class Point(msgspec.Struct, frozen=True):

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from shardio.bench import exits, host
+from shardio.bench import exits, host, start_up
+from shardio.bench import scaling as scales
 from shardio.bench.effort import Effort
 from shardio.bench.errors import BenchError
 from shardio.bench.peers import PEERS
@@ -69,7 +70,9 @@ class Plan:
 
 def preamble(where: Host) -> list[str]:
     """What a reader must know before any figure."""
-    place = f"pinned to CPUs {where.pinned[0]} and {where.pinned[1]}" if where.pinned else "not pinned"
+    place = "each vCPU and shard pinned, over all of them" if where.spread else "not pinned"
+    if where.pinned:
+        place = f"pinned to CPUs {where.pinned[0]} and {where.pinned[1]}"
     lines = [f"{where.machine}, {where.usable_cpus} of {where.cpus} CPUs usable, {place}; Linux {where.kernel}, {where.python}"]
     return lines + [f"caution: {text}" for text in where.caution]
 
@@ -116,3 +119,31 @@ def _peer_steps(cpus: tuple[int, int], only: Sequence[str] = ()) -> list[Step]:
             raise BenchError(f"no peer {name!r}", f"use {', '.join(known)}")
     chosen = [known[name] for name in only] or PEERS
     return [Step(peer.title, "peers", lambda e, peer=peer: measure(peer, cpus, e)) for peer in chosen]  # type: ignore[misc]
+
+
+def scaling(effort: Effort, devices: Sequence[int], vcpus: Sequence[int], shards: Sequence[int],
+            handlers: Sequence[int]) -> Plan:
+    """vCPUs x shards x devices x handler cost."""
+    return Plan(host.describe(None, spread=True), effort,
+                [_scaling_step(scales.Grid(devices, vcpus, shards, handlers), effort), _start_up_step()])
+
+
+def _scaling_step(grid: scales.Grid, effort: Effort) -> Step:
+    blocks = grid.points * scales.ROUNDS * scales.SLICE * effort.seconds
+    starts = len(grid.devices) * len(grid.handlers) * len(grid.shards) * START_S
+    return Step("scaling", "scaling", lambda e: scales.measure(grid, e), (blocks + starts) / effort.budget)
+
+
+def _start_up_step() -> Step:
+    return Step("start-up and memory", "costs", start_up.measure)
+
+
+def everything(effort: Effort, devices: Sequence[int], vcpus: Sequence[int], shards: Sequence[int],
+               handlers: Sequence[int]) -> Plan:
+    """All suites, for the report."""
+    cpus = host.two_cpus()
+    grid = scales.Grid(devices, vcpus, shards, handlers)
+    return Plan(host.describe(cpus), effort, [
+        *_rows(cpus), Step("KVM exit", "rows", lambda e: exits.row(cpus, e)), *_peer_steps(cpus), *_kvm_steps(),
+        _scaling_step(grid, effort), _start_up_step(),
+    ])
