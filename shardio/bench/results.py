@@ -139,6 +139,19 @@ def load(path: Path) -> Run:
         raise BenchError(f"{path} is no benchmark run: {error}", "give a file that `shardio bench --json` wrote") from None
 
 
+def merged(runs: Sequence[Run]) -> Run:
+    """One run of several, of the same machine: the later one's figures where two have the same. The host is the last one's.
+    """
+    whole = runs[-1]
+    for run in reversed(runs[:-1]):
+        whole = msgspec.structs.replace(
+            whole, seconds=whole.seconds + run.seconds, interrupted=whole.interrupted or run.interrupted,
+            skipped={**run.skipped, **whole.skipped}, rows=whole.rows or run.rows, peers=whole.peers or run.peers,
+            kvm=whole.kvm or run.kvm, scaling=whole.scaling or run.scaling, costs=whole.costs or run.costs,
+        )
+    return whole
+
+
 class Rounds:
     """Collects pairs of (work, reference) blocks over some rounds, and makes the figure."""
 

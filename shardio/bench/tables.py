@@ -23,11 +23,19 @@ def figures(rows: Iterable[Figure], title: str) -> Table:
     table.add_column("")
     for row in rows:
         table.add_row(
-            f"{row.title}{f' ({row.note})' if row.note else ''}", number(row.reach), number(row.gate), number(row.value),
+            row.title, number(row.reach), number(row.gate), number(row.value),
             f"{number(min(row.rounds))}-{number(max(row.rounds))}", unit_name(row.unit), f"{row.operation:.0f}",
-            percentiles(row.latency), percentiles(row.floor), f"[{_COLOURS[row.verdict]}]{row.verdict}[/]" if row.verdict else "",
+            percentiles(row.latency), percentiles(row.floor),
+            f"[{_COLOURS[row.verdict]}]{row.verdict}[/]" if row.verdict else "",
         )
     return table
+
+
+def notes(rows: Sequence[Figure]) -> list[str]:
+    """What rows say beside their numbers."""
+    lines = [f"{row.title}: {row.note}" for row in rows if row.note]
+    return lines + [f"{row.title}: {row.set_aside:.0%} of the blocks measured again, another program had a CPU"
+                    for row in rows if row.set_aside >= 0.01]
 
 
 def points(rows: Sequence[Point], title: str) -> Table:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from shardio.bench.results import Run
     from shardio.bench.suites import Plan
 
+WIDTH = 165
+"""Columns of a table into a file or pipe."""
 EXIT_MISSED = 1
 EXIT_INTERRUPTED = 130
 
@@ -62,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Measures, prints tables, keeps the run; status 1 when a gate was missed, 130 when it was interrupted."""
-    out = console(sys.stdout)
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     if arguments.suite == "compare":
         return _compare(arguments, out)
     if arguments.suite == "report":
@@ -129,6 +131,9 @@ def _show(run: Run, out: Console) -> None:
     for title, rows in (("data path", run.rows), ("peers", run.peers), ("KVM exits", run.kvm)):
         if rows:
             out.print(tables.figures(rows, title))
+            for line in tables.notes(rows):
+                out.print(f"  {line}")
+            out.print()
     if run.scaling:
         out.print(tables.points(run.scaling, "scaling"))
     if run.costs:
