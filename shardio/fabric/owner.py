@@ -94,9 +94,13 @@ class Owner:
             self._posted.add(index)
         self.view.posted_ranges = len(self._posted)
 
+    def flush(self) -> None:
+        """Serve everything that has been posted so far."""
+        lib.sio_py_flush(self.view)
+
     def clear_handler(self, index: int) -> None:
         """Forget range `index`, once everything that was posted to it has been served."""
-        lib.sio_py_flush(self.view)
+        self.flush()
         lib.sio_owner_clear_handler(self.view, index)
         self._kept.pop(index, None)
         self._posted.discard(index)

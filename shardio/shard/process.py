@@ -58,6 +58,7 @@ class Shard:
         try:
             self.loop.run_forever()
         finally:
+            self.runtime.owner.flush()  # the guest was not made to wait for these writes, but it made them
             for name in reversed(list(self.devices)):
                 self._detach(name)
             self.runtime.close()

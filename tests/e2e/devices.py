@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 from shardio import DeviceMmio, DevicePio, MutDeviceMmio, MutDevicePio
@@ -125,6 +126,17 @@ class Visits(MutDeviceMmio):
         """Count."""
         assert self.attached
         self.count += 1
+
+
+class Slow(Visits):
+    """The same, each access taking 500 us of its process's time."""
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Count, slowly."""
+        end = time.perf_counter_ns() + 500_000
+        while time.perf_counter_ns() < end:
+            pass
+        super().write(offset, size, value)
 
 
 class Fatal(MutDeviceMmio):
