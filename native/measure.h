@@ -18,8 +18,6 @@ struct sio_measure_block {
     uint32_t space;
     uint32_t size;
     uint32_t write;
-    uint32_t flush;             /* after the last access, read `flush_address`: what was posted before has been served */
-    uint64_t flush_address;
     const uint64_t *addresses;  /* taken in turn */
     uint32_t address_mask;      /* how many there are, a power of two, less one */
     uint32_t sampled;           /* out: how many of `samples` are filled */

@@ -25,7 +25,9 @@ class Verdict(StrEnum):
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One figure that both runs have. `change`: the part by which the second is higher; `noise`: what counts as none."""
+    """One figure that both runs have. `change`: the part by which the second is higher; `noise`: what
+    counts as none.
+    """
 
     name: str
     title: str
@@ -42,8 +44,9 @@ def compare(before: Run, after: Run) -> list[Difference]:
 
 
 def noise(rounds: Iterable[float]) -> float:
-    """How far the median of some rounds may be off, as a part of it: their median distance from it, made comparable to a
-    standard deviation, over the root of their number, doubled."""
+    """How far the median of some rounds may be off, as a part of it: their median distance from it, made
+    comparable to a standard deviation, over the root of their number, doubled.
+    """
     values = list(rounds)
     middle = statistics.median(values)
     spread = statistics.median(abs(value - middle) for value in values) * 1.4826
@@ -85,7 +88,8 @@ def _points(before: Run, after: Run) -> Iterator[Difference]:
         allowed = max(LEAST, (point.spread + other.spread) / 2)
         change, verdict = judge(point.rate, other.rate, allowed, higher_is_better=True)
         served = f"{point.shards} shards" if point.shards else "one process"
-        title = f"{point.vcpus} vCPUs, {served}, {point.devices} devices, {point.handler_ns / 1000:g} us: accesses/s"
+        what = f"{point.vcpus} vCPUs, {served}, {point.devices} devices"
+        title = f"{what}, {point.handler_ns / 1000:g} us: accesses/s"
         yield Difference(title, title, point.rate, other.rate, change, allowed, verdict)
 
 
@@ -99,6 +103,12 @@ def table(differences: Iterable[Difference]) -> Table:
     result.add_column("")
     for row in differences:
         style = colours[row.verdict]
-        result.add_row(row.title, number(row.before), number(row.after), f"{row.change:+.1%}", f"{row.noise:.1%}",
-                       f"[{style}]{row.verdict}[/]" if style else str(row.verdict))
+        result.add_row(
+            row.title,
+            number(row.before),
+            number(row.after),
+            f"{row.change:+.1%}",
+            f"{row.noise:.1%}",
+            f"[{style}]{row.verdict}[/]" if style else str(row.verdict),
+        )
     return result

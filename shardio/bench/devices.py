@@ -1,4 +1,6 @@
-"""The devices that benchmarks measure: as little as a device can do, in each of the handler forms, and one that computes."""
+"""The devices that benchmarks measure: as little as a device can do, in each of the handler forms, and
+one that computes.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,8 @@ import time
 
 from shardio._core import ffi, lib
 from shardio.address import MmioAddress, PioAddress
-from shardio.device import MutDeviceMmio, MutDevicePio
 from shardio.bench.errors import BenchError
+from shardio.device import MutDeviceMmio, MutDevicePio
 
 
 class Register(MutDevicePio, MutDeviceMmio):
@@ -68,7 +70,9 @@ class Native:
 
 
 class Compute(Register):
-    """A register whose every access computes: a fixed amount of work, whatever else the machine does meanwhile."""
+    """A register whose every access computes: a fixed amount of work, whatever else the machine does
+    meanwhile.
+    """
 
     def __init__(self, steps: int) -> None:
         """`steps`: how much, see `calibrated_steps`."""
@@ -87,7 +91,9 @@ class Compute(Register):
 
 
 def make(name: str) -> object:
-    """The device of a name: "native", "register", "view" or "compute:STEPS". Raises `BenchError` for another."""
+    """The device of a name: "native", "register", "view" or "compute:STEPS". Raises `BenchError` for
+    another.
+    """
     kind, _, argument = name.partition(":")
     match kind:
         case "native":
@@ -102,7 +108,9 @@ def make(name: str) -> object:
 
 
 def calibrated_steps(ns: int, rounds: int = 21) -> int:
-    """How many steps of `Compute` take `ns` nanoseconds here and now, on an otherwise idle CPU: the best of `rounds`."""
+    """How many steps of `Compute` take `ns` nanoseconds here and now, on an otherwise idle CPU: the best
+    of `rounds`.
+    """
     if ns == 0:
         return 0
     steps = 2000

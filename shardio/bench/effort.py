@@ -1,4 +1,6 @@
-"""How much to measure: rounds of a fixed time, as many pairs of blocks in each as fit, and who is told of the progress."""
+"""How much to measure: rounds of a fixed time, as many pairs of blocks in each as fit, and who is told
+of the progress.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,9 @@ def _nobody(_seconds: float) -> None:
 
 
 class Effort(NamedTuple):
-    """`rounds` of `seconds` each, of pairs of blocks of `n` operations. `progress` is told of seconds that have passed, but
-    never in the middle of a block."""
+    """`rounds` of `seconds` each, of pairs of blocks of `n` operations. `progress` is told of seconds
+    that have passed, but never in the middle of a block.
+    """
 
     rounds: int = 5
     seconds: float = 0.8

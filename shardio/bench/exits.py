@@ -1,8 +1,10 @@
-"""Real KVM exits: the same exit of the same guest answered by a device in a shard, and inside the KVM_RUN loop in C.
+"""Real KVM exits: the same exit of the same guest answered by a device in a shard, and inside the
+KVM_RUN loop in C.
 
-Both in one running machine, in turn: a worker's `in_loop` says which. A block is a time in which the worker's own count of
-exits tells how many there were. A block during which a worker or the shard was switched out is set aside and measured again;
-this process's own waking at the end of the block may cost one switch.
+Both in one running machine, in turn: a worker's `in_loop` says which. A block is a time in which the
+worker's own count of exits tells how many there were. A block during which a worker or the shard was
+switched out is set aside and measured again; this process's own waking at the end of the block may cost
+one switch.
 """
 
 from __future__ import annotations
@@ -28,14 +30,19 @@ OWN_SWITCHES = 1
 SETTLE_S = 0.001
 """After a switch, before a block: the exit in flight has gone the old way."""
 START_TIMEOUT_S = 10.0
-DEVICES = {"register": "shardio.bench.devices:Register", "native": "shardio.bench.devices:Native",
-           "view": "shardio.bench.devices:View"}
+DEVICES = {
+    "register": "shardio.bench.devices:Register",
+    "native": "shardio.bench.devices:Native",
+    "view": "shardio.bench.devices:View",
+}
 
 _SWITCHES = re.compile(r"^nonvoluntary_ctxt_switches:\s*(\d+)", re.MULTILINE)
 
 
 class Guest(NamedTuple):
-    """A guest that does nothing but one access, over and over: its code, the mode that it begins in, what it does."""
+    """A guest that does nothing but one access, over and over: its code, the mode that it begins in,
+    what it does.
+    """
 
     code: bytes
     mode: str
@@ -50,21 +57,35 @@ GUESTS = {
     "mmio-read": Guest(b"\xa1\x00\x00\x00\xd0\xeb\xf9", "protected", "MMIO read", True),
     "mmio-write": Guest(b"\xa3\x00\x00\x00\xd0\xeb\xf9", "protected", "MMIO write", True),
     # mov $64, %cx; mov $0x2000, %si; mov $0x80, %dx; rep outsb: one exit for all of them, or a few.
-    "rep-outsb": Guest(b"\xb9\x40\x00\xbe\x00\x20\xba\x80\x00\xf3\x6e\xeb\xf3", "real", "rep outsb, 64 bytes"),
+    "rep-outsb": Guest(
+        b"\xb9\x40\x00\xbe\x00\x20\xba\x80\x00\xf3\x6e\xeb\xf3", "real", "rep outsb, 64 bytes"
+    ),
 }
 
 
-def measure(guest: str, device: str, effort: Effort, *, vcpus: int = 1, name: str = "", reach: float | None = None,
-            gate: float | None = None) -> Figure:
+def measure(
+    guest: str,
+    device: str,
+    effort: Effort,
+    *,
+    vcpus: int = 1,
+    name: str = "",
+    reach: float | None = None,
+    gate: float | None = None,
+) -> Figure:
     """The time of an exit that a device in a shard answers, as a multiple of one answered in the loop.
 
-    `vcpus`: how many run the guest, all on the one device. Raises `BenchError` when the guest does not run, and what
-    `Machine` raises.
+    `vcpus`: how many run the guest, all on the one device. Raises `BenchError` when the guest does not
+    run, and what `Machine` raises.
     """
     program = GUESTS[guest]
-    with Machine(memory="1M", vcpus=vcpus, shards=1, irqchip=False, pin=len(os.sched_getaffinity(0)) > vcpus) as vm:
+    with Machine(
+        memory="1M", vcpus=vcpus, shards=1, irqchip=False, pin=len(os.sched_getaffinity(0)) > vcpus
+    ) as vm:
         vm.load(program.code, mode=program.mode)
-        place: dict[str, Any] = {"mmio": ADDRESS, "size": 0x1000} if program.mmio else {"pio": PORT, "size": 1}
+        place: dict[str, Any] = (
+            {"mmio": ADDRESS, "size": 0x1000} if program.mmio else {"pio": PORT, "size": 1}
+        )
         vm.add(DEVICES[device], **place)
         vm.start()
         workers, tasks = _workers(vm), _tasks(vm)
@@ -77,8 +98,13 @@ def measure(guest: str, device: str, effort: Effort, *, vcpus: int = 1, name: st
         waits = vm.statistics().devices[0]
     many = f", {vcpus} vCPUs" if vcpus > 1 else ""
     return rounds.figure(
-        name or f"kvm-{guest}-{device}", f"KVM exit, {program.title}{many}, {device} device in a shard", Unit.IN_LOOP,
-        reach=reach, gate=gate, note=f"wait p50 {waits.wait_p50_ns:.0f} ns, p99 {waits.wait_p99_ns:.0f} ns")
+        name or f"kvm-{guest}-{device}",
+        f"KVM exit, {program.title}{many}, {device} device in a shard",
+        Unit.IN_LOOP,
+        reach=reach,
+        gate=gate,
+        note=f"wait p50 {waits.wait_p50_ns:.0f} ns, p99 {waits.wait_p99_ns:.0f} ns",
+    )
 
 
 def row(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:

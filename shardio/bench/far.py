@@ -1,7 +1,8 @@
 """The far process of a pair: shards as they really run, which also answer the floor's pings.
 
-Its event loop and drain loop are the ones of a shard process (`shardio.shard.runtime`): a work block measures what a shard
-does. Between blocks the near process asks over a socket, which wakes the drain loop as any host I/O would.
+Its event loop and drain loop are the ones of a shard process (`shardio.shard.runtime`): a work block
+measures what a shard does. Between blocks the near process asks over a socket, which wakes the drain
+loop as any host I/O would.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import mmap
 import os
+import signal
 import socket
 import sys
 import time
@@ -23,7 +25,6 @@ from shardio.bench.errors import BenchError
 from shardio.fabric import Fabric
 from shardio.range import MmioRange, PioRange
 from shardio.shard.runtime import Runtime, new_event_loop
-
 
 LOCAL_RUN = 500
 """Calls timed together."""
@@ -90,7 +91,9 @@ def patience_ticks(fabric: Fabric) -> int:
 
 
 def call_locally(device: Any, write: bool, n: int) -> int:
-    """Nanoseconds for `n` calls of the device's register-form handler from a Python loop: the median of short runs."""
+    """Nanoseconds for `n` calls of the device's register-form handler from a Python loop: the median of
+    short runs.
+    """
     run = _local_writes if write else _local_reads
     handler = device.write if write else device.read
     runs = sorted(run(handler) for _ in range(max(1, n // LOCAL_RUN)))
@@ -117,6 +120,7 @@ def _print_failure(name: str, text: str) -> None:
 
 def main(control_fd: int, parent: int) -> None:
     """Run as the far process; `parent`: the near one's pid."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the near process to act on
     if lib.sio_die_with_parent(parent) == 0:
         with socket.socket(fileno=control_fd) as control:
             Far(control).run()

@@ -24,8 +24,10 @@ def two_cpus() -> tuple[int, int]:
     """
     usable = sorted(os.sched_getaffinity(0))
     if len(usable) < 2:
-        raise BenchError("one CPU: no figure of this table can be measured on it",
-                         "allow the process two CPUs (taskset, cgroup cpuset)")
+        raise BenchError(
+            "one CPU: no figure of this table can be measured on it",
+            "allow the process two CPUs (taskset, cgroup cpuset)",
+        )
     near = usable[0]
     siblings = _siblings(near)
     return near, next((cpu for cpu in usable[1:] if cpu not in siblings), usable[1])
@@ -39,17 +41,33 @@ def describe(pinned: tuple[int, int] | None, *, spread: bool = False) -> Host:
     if pinned is None and not spread:
         caution.append("not pinned: the scheduler moves the processes, every figure means less")
     if pinned is not None and pinned[1] in _siblings(pinned[0]):
-        caution.append(f"CPUs {pinned[0]} and {pinned[1]} are threads of one core: floors are lower and handlers slower "
-                       "than on two cores")
+        caution.append(
+            f"CPUs {pinned[0]} and {pinned[1]} are threads of one core: floors are lower and handlers slower "
+            "than on two cores"
+        )
     if len(usable) < 4:
-        caution.append(f"{len(usable)} usable CPUs: figures of more than {len(usable)} processes that compute are about "
-                       "sharing CPUs, not about scaling; this program itself disturbs")
+        caution.append(
+            f"{len(usable)} usable CPUs: figures of more than {len(usable)} processes that compute are about "
+            "sharing CPUs, not about scaling; this program itself disturbs"
+        )
     if load > len(usable) * BUSY:
-        caution.append(f"other programs run (load {load:.1f} on {len(usable)} CPUs): times and tails mean little, ratios less")
+        caution.append(
+            f"other programs run (load {load:.1f} on {len(usable)} CPUs): times and tails mean "
+            "little, ratios less"
+        )
     return Host(
-        machine=_cpu_model(), cpus=os.cpu_count() or 1, usable_cpus=len(usable), pinned=pinned, spread=spread,
-        kernel=platform.release(), python=_python(), shardio=shardio.__version__, commit=_commit(),
-        when=time.strftime("%Y-%m-%d %H:%M:%S %Z"), load=load, caution=caution,
+        machine=_cpu_model(),
+        cpus=os.cpu_count() or 1,
+        usable_cpus=len(usable),
+        pinned=pinned,
+        spread=spread,
+        kernel=platform.release(),
+        python=_python(),
+        shardio=shardio.__version__,
+        commit=_commit(),
+        when=time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+        load=load,
+        caution=caution,
     )
 
 
@@ -68,8 +86,15 @@ def _siblings(cpu: int) -> set[int]:
 
 def _cpu_model() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-    guest = " (a virtual machine)" if any(" hypervisor" in line for line in lines if line.startswith("flags")) else ""
+    model = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
+    guest = (
+        " (a virtual machine)"
+        if any(" hypervisor" in line for line in lines if line.startswith("flags"))
+        else ""
+    )
     return model + guest
 
 
@@ -84,8 +109,12 @@ def _commit() -> str:
     if not (root / ".git").exists():
         return ""
     try:
-        done = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True,
-                              check=False)
+        done = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     except OSError:
         return ""
     return done.stdout.strip()

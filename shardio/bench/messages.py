@@ -1,4 +1,6 @@
-"""What the two processes of a pair say to each other between blocks: MessagePack over a Unix SOCK_SEQPACKET socket."""
+"""What the two processes of a pair say to each other between blocks: MessagePack over a Unix
+SOCK_SEQPACKET socket.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,9 @@ MAX_MESSAGE = 64 * 1024
 
 
 class Handlers(msgspec.Struct, frozen=True, array_like=True):
-    """`count` ranges of `size` bytes from `base` on, `stride` apart, with indices from `first` on, each answered by a
-    `device` of its own (a name of `devices.make`)."""
+    """`count` ranges of `size` bytes from `base` on, `stride` apart, with indices from `first` on, each
+    answered by a `device` of its own (a name of `devices.make`).
+    """
 
     first: int
     space: int
@@ -33,7 +36,9 @@ class Service(msgspec.Struct, frozen=True):
 
 
 class Setup(msgspec.Struct, frozen=True, tag="setup"):
-    """The first message. `line`: descriptor of the page with the floor's cache line; `cpu`: where to run, None anywhere."""
+    """The first message. `line`: descriptor of the page with the floor's cache line; `cpu`: where to
+    run, None anywhere.
+    """
 
     line: int
     cpu: int | None
@@ -47,7 +52,9 @@ class Echo(msgspec.Struct, frozen=True, tag="echo"):
 
 
 class Local(msgspec.Struct, frozen=True, tag="local"):
-    """Call the handler of range `index` of service `service` `n` times from a Python loop; answered by `Took`."""
+    """Call the handler of range `index` of service `service` `n` times from a Python loop; answered by
+    `Took`.
+    """
 
     service: int
     index: int

@@ -1,7 +1,8 @@
-"""The near process of a pair: starts the far one, and times blocks of the floor and blocks of work against it.
+"""The near process of a pair: starts the far one, and times blocks of the floor and blocks of work
+against it.
 
-The near process stands for the vCPU workers (the same `struct sio_client`, driven from C), the far one is a shard. Both are
-pinned while the pair lives.
+The near process stands for the vCPU workers (the same `struct sio_client`, driven from C), the far one
+is a shard. Both are pinned while the pair lives.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from shardio.routing import AddressMap
 
 ANSWER_TIMEOUT_S = 30.0
 WARM_UP = 200
-"""Operations before a block that are not timed: after them both processes are in the loop that is measured."""
+"""Operations before a block that are not timed: after them both processes are in the loop that is
+measured.
+"""
 POSTED_WARM_UP = 4096
 """The same for posted writes: some laps of the ring."""
 SAMPLE_EVERY = 8
@@ -39,14 +42,17 @@ _alive: WeakKeyDictionary[Any, tuple[Any, Any]] = WeakKeyDictionary()
 
 
 STOLEN_NS = 200_000
-"""A gap this long between samples is the scheduler's doing: no part of the path takes as long, a time slice does."""
+"""A gap this long between samples is the scheduler's doing: no part of the path takes as long, a time
+slice does.
+"""
 PATIENCE = 40
 """How often a disturbed block is measured again before it counts as it is."""
 
 
 class Block(NamedTuple):
-    """A timed block: `ns` an operation on average over the whole of it, and single operations in `samples` (ns).
-    `stolen`: another program had a CPU for part of it."""
+    """A timed block: `ns` an operation on average over the whole of it, and single operations in
+    `samples` (ns). `stolen`: another program had a CPU for part of it.
+    """
 
     ns: float
     samples: list[float]
@@ -54,10 +60,18 @@ class Block(NamedTuple):
 
 
 class Setting:
-    """A fabric of the benchmark: its counts, what answers on it, and a client per vCPU as they are asked for."""
+    """A fabric of the benchmark: its counts, what answers on it, and a client per vCPU as they are asked
+    for.
+    """
 
-    def __init__(self, handlers: Sequence[messages.Handlers], *, vcpus: int = 1, shards: int = 1,
-                 shard_of: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        handlers: Sequence[messages.Handlers],
+        *,
+        vcpus: int = 1,
+        shards: int = 1,
+        shard_of: Sequence[int] | None = None,
+    ) -> None:
         """`shard_of`: the shard of each of `handlers`; all on shard 0 by default."""
         self.handlers = tuple(handlers)
         self.shard_of = tuple(shard_of or [0] * len(handlers))
@@ -99,9 +113,13 @@ class FarProcess:
         fds += [fd for service in services for fd in (service.fabric, service.doorbell)]
         with theirs:
             # From the folder that shardio was imported from, wherever the caller is.
-            code = f"import sys; sys.path[:] = {sys.path!r}; from shardio.bench.far import main; " \
-                   f"main({theirs.fileno()}, {os.getpid()})"
-            self.process = subprocess.Popen([sys.executable, "-c", code], pass_fds=fds, stdin=subprocess.DEVNULL)
+            code = (
+                f"import sys; sys.path[:] = {sys.path!r}; from shardio.bench.far import main; "
+                f"main({theirs.fileno()}, {os.getpid()})"
+            )
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code], pass_fds=fds, stdin=subprocess.DEVNULL
+            )
         messages.send(self.socket, messages.Setup(line_fd, cpu, list(services)))
         self.answer()
 
@@ -117,7 +135,9 @@ class FarProcess:
             if isinstance(message, messages.Took):
                 return message.ns
             raise BenchError("the far process of the benchmark ended", "see its traceback above")
-        raise BenchError(f"the far process has not answered for {ANSWER_TIMEOUT_S} s", "run on a quieter machine")
+        raise BenchError(
+            f"the far process has not answered for {ANSWER_TIMEOUT_S} s", "run on a quieter machine"
+        )
 
     def close(self) -> None:
         """End the process and collect it."""
@@ -130,7 +150,8 @@ class FarProcess:
 
 
 class Pair:
-    """Two processes over some settings; `services` of several settings may be answered by the one far process.
+    """Two processes over some settings; `services` of several settings may be answered by the one far
+    process.
 
     `cpus`: (near, far). Raises `BenchError` where the far process cannot be started.
     """
@@ -151,8 +172,11 @@ class Pair:
         if cpus is not None:
             os.sched_setaffinity(0, {cpus[0]})
         try:
-            self.far = FarProcess([setting.service() for setting in self.settings], self._line_fd,
-                                  cpus[1] if cpus is not None else None)
+            self.far = FarProcess(
+                [setting.service() for setting in self.settings],
+                self._line_fd,
+                cpus[1] if cpus is not None else None,
+            )
         except BaseException:
             self._release()
             raise
@@ -160,8 +184,9 @@ class Pair:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -179,10 +204,20 @@ class Pair:
         """A block of `n` bare ping-pongs."""
         return self._undisturbed(lambda: self._floor(n))
 
-    def work(self, client: Client, n: int, space: int, addresses: Any, *, write: bool = False, size: int = 4,
-             posted: int | None = None) -> Block:
-        """A block of `n` accesses at `addresses` (`address_array`), each taken in turn. `posted`: they are posted, and this
-        is an address to read after the block, by which all of them have been served.
+    def work(
+        self,
+        client: Client,
+        n: int,
+        space: int,
+        addresses: Any,
+        *,
+        write: bool = False,
+        size: int = 4,
+        posted: int | None = None,
+    ) -> Block:
+        """A block of `n` accesses at `addresses` (`address_array`), each taken in turn. `posted`: they
+        are posted, and this is an address to read after the block, by which all of them have been
+        served.
 
         Raises `BenchError` when an access was not answered.
         """
@@ -208,17 +243,24 @@ class Pair:
             block, samples = new_block(count, [0])
             ticks = lib.sio_measure_ping(self.line, block, self._patience)
             if block.done != count:
-                raise BenchError("the far process answers no pings", "run on a machine that is not overloaded")
+                raise BenchError(
+                    "the far process answers no pings", "run on a machine that is not overloaded"
+                )
         return self._timed(block, samples, ticks, n)
 
-    def _work(self, client: Client, n: int, space: int, addresses: Any, write: bool, size: int, posted: int | None) -> Block:
+    def _work(
+        self, client: Client, n: int, space: int, addresses: Any, write: bool, size: int, posted: int | None
+    ) -> Block:
         # Posted writes run at the owner's pace once the ring is full: the block begins there.
         for count in (WARM_UP if posted is None else POSTED_WARM_UP, n):
             block, samples = new_block(count, addresses)
             block.space, block.size, block.write = space, size, write
             ticks = lib.sio_measure_access(client.view, block)
             if block.failed:
-                raise BenchError(f"{block.failed} of {count} accesses were not answered", "report this as a fault of shardio")
+                raise BenchError(
+                    f"{block.failed} of {count} accesses were not answered",
+                    "report this as a fault of shardio",
+                )
         if posted is not None:
             client.read(space, posted, size)
         return self._timed(block, samples, ticks, n)
@@ -234,16 +276,27 @@ class Pair:
         self.far.ask(messages.Pin(far))
 
     def _timed(self, block: Any, samples: Any, ticks: int, n: int) -> Block:
-        return Block(ticks * self._tick_ns / n, [value * self._tick_ns for value in ffi.unpack(samples, block.sampled)],
-                     block.gap * self._tick_ns > STOLEN_NS)
+        return Block(
+            ticks * self._tick_ns / n,
+            [value * self._tick_ns for value in ffi.unpack(samples, block.sampled)],
+            block.gap * self._tick_ns > STOLEN_NS,
+        )
 
 
 def new_block(n: int, addresses: Any) -> tuple[Any, Any]:
     """A `struct sio_measure_block` for `n` operations, and its samples."""
     samples = ffi.new("uint64_t[]", n // SAMPLE_EVERY + 1)
     array = addresses if not isinstance(addresses, list) else address_array(addresses)
-    block = ffi.new("struct sio_measure_block *", {"n": n, "every": SAMPLE_EVERY, "samples": samples, "addresses": array,
-                                                    "address_mask": len(array) - 1})
+    block = ffi.new(
+        "struct sio_measure_block *",
+        {
+            "n": n,
+            "every": SAMPLE_EVERY,
+            "samples": samples,
+            "addresses": array,
+            "address_mask": len(array) - 1,
+        },
+    )
     _alive[block] = (samples, array)
     return block, samples
 

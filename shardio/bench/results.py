@@ -1,4 +1,6 @@
-"""What a benchmark run leaves: frozen values, kept as JSON. Times are in nanoseconds unless a name says otherwise."""
+"""What a benchmark run leaves: frozen values, kept as JSON. Times are in nanoseconds unless a name says
+otherwise.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +42,9 @@ class Percentiles(msgspec.Struct, frozen=True):
 class Figure(msgspec.Struct, frozen=True):
     """One row: `value` is the median over the pairs, `rounds` the median of each round, in `unit`.
 
-    `reach` and `gate` in the same unit (None: the row has none). `floor`: the regime, percentiles of the bare ping-pong
-    in the same run; `latency`: of single operations, None where they cannot be told apart. `reference`: the median of what
-    the value is a multiple of, in nanoseconds.
+    `reach` and `gate` in the same unit (None: the row has none). `floor`: the regime, percentiles of the
+    bare ping-pong in the same run; `latency`: of single operations, None where they cannot be told
+    apart. `reference`: the median of what the value is a multiple of, in nanoseconds.
     """
 
     name: str
@@ -89,9 +91,10 @@ class Host(msgspec.Struct, frozen=True):
 
 
 class Point(msgspec.Struct, frozen=True):
-    """One measurement of scaling. `shards` 0: one process, vCPU threads under its GIL. `handler_ns`: what a handler
-    computes; `rate`: accesses a second, all vCPUs together, median over rounds; `spread`: from the slowest to the quickest
-    round, as a part of the median."""
+    """One measurement of scaling. `shards` 0: one process, vCPU threads under its GIL. `handler_ns`:
+    what a handler computes; `rate`: accesses a second, all vCPUs together, median over rounds; `spread`:
+    from the slowest to the quickest round, as a part of the median.
+    """
 
     devices: int
     vcpus: int
@@ -113,7 +116,9 @@ class Cost(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that one `shardio bench` measured. `interrupted`: the user stopped it; what is here was complete."""
+    """Everything that one `shardio bench` measured. `interrupted`: the user stopped it; what is here was
+    complete.
+    """
 
     host: Host
     seconds: float = 0.0
@@ -136,18 +141,27 @@ def load(path: Path) -> Run:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Run)
     except msgspec.DecodeError as error:
-        raise BenchError(f"{path} is no benchmark run: {error}", "give a file that `shardio bench --json` wrote") from None
+        raise BenchError(
+            f"{path} is no benchmark run: {error}", "give a file that `shardio bench --json` wrote"
+        ) from None
 
 
 def merged(runs: Sequence[Run]) -> Run:
-    """One run of several, of the same machine: the later one's figures where two have the same. The host is the last one's.
+    """One run of several, of the same machine: the later one's figures where two have the same. The host
+    is the last one's.
     """
     whole = runs[-1]
     for run in reversed(runs[:-1]):
         whole = msgspec.structs.replace(
-            whole, seconds=whole.seconds + run.seconds, interrupted=whole.interrupted or run.interrupted,
-            skipped={**run.skipped, **whole.skipped}, rows=whole.rows or run.rows, peers=whole.peers or run.peers,
-            kvm=whole.kvm or run.kvm, scaling=whole.scaling or run.scaling, costs=whole.costs or run.costs,
+            whole,
+            seconds=whole.seconds + run.seconds,
+            interrupted=whole.interrupted or run.interrupted,
+            skipped={**run.skipped, **whole.skipped},
+            rows=whole.rows or run.rows,
+            peers=whole.peers or run.peers,
+            kvm=whole.kvm or run.kvm,
+            scaling=whole.scaling or run.scaling,
+            costs=whole.costs or run.costs,
         )
     return whole
 
@@ -166,22 +180,48 @@ class Rounds:
         """A new round."""
         self._ratios.append([])
 
-    def add(self, operation_ns: float, reference_ns: float, *, floor: Sequence[float] = (),
-            latency: Sequence[float] = ()) -> None:
-        """A pair: the mean operation of the work, what it is a multiple of, and samples of single operations."""
+    def add(
+        self,
+        operation_ns: float,
+        reference_ns: float,
+        *,
+        floor: Sequence[float] = (),
+        latency: Sequence[float] = (),
+    ) -> None:
+        """A pair: the mean operation of the work, what it is a multiple of, and samples of single
+        operations.
+        """
         self._ratios[-1].append(operation_ns / reference_ns)
         self._references.append(reference_ns)
         self._operations.append(operation_ns)
         self._floor.extend(floor)
         self._latency.extend(latency)
 
-    def figure(self, name: str, title: str, unit: Unit, *, reach: float | None = None, gate: float | None = None,
-               note: str = "", set_aside: float = 0.0) -> Figure:
+    def figure(
+        self,
+        name: str,
+        title: str,
+        unit: Unit,
+        *,
+        reach: float | None = None,
+        gate: float | None = None,
+        note: str = "",
+        set_aside: float = 0.0,
+    ) -> Figure:
         """The figure of what was collected: medians, so that a disturbed block counts as one."""
         rounds = [statistics.median(ratios) for ratios in self._ratios if ratios]
         return Figure(
-            name, title, unit, statistics.median(ratio for ratios in self._ratios for ratio in ratios), rounds, reach, gate,
-            statistics.median(self._references), statistics.median(self._operations),
-            Percentiles.of(self._floor) if self._floor else None, Percentiles.of(self._latency) if self._latency else None,
-            note, set_aside,
+            name,
+            title,
+            unit,
+            statistics.median(ratio for ratios in self._ratios for ratio in ratios),
+            rounds,
+            reach,
+            gate,
+            statistics.median(self._references),
+            statistics.median(self._operations),
+            Percentiles.of(self._floor) if self._floor else None,
+            Percentiles.of(self._latency) if self._latency else None,
+            note,
+            set_aside,
         )

@@ -1,6 +1,7 @@
 """The data path's rows: native and Python handlers, 64 vCPUs' lines, posted writes, one CPU, routing.
 
-A row is a function of the CPUs and the effort that gives figures. Each measures pairs of blocks, floor and work in turn.
+A row is a function of the CPUs and the effort that gives figures. Each measures pairs of blocks, floor
+and work in turn.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ BASE = 0xD000_0000
 PAGE = 0x1000
 SLOT_US = 1000.0
 WIRES_PER_CALL = 1.2
-"""Floors that a Python handler's round trip costs besides the call itself: one, and what the caller's and the owner's
-instructions add to it."""
+"""Floors that a Python handler's round trip costs besides the call itself: one, and what the caller's
+and the owner's instructions add to it.
+"""
 MANY_RANGES = 10_000
 MANY_VCPUS = 64
 A_VCPU = 31
@@ -34,8 +36,18 @@ class Row(NamedTuple):
     figures: int = 1
 
 
-def _sync(name: str, title: str, device: str, cpus: tuple[int, int], effort: Effort, *, vcpus: int = 1, vcpu: int = 0,
-          reach: float, gate: float) -> Figure:
+def _sync(
+    name: str,
+    title: str,
+    device: str,
+    cpus: tuple[int, int],
+    effort: Effort,
+    *,
+    vcpus: int = 1,
+    vcpu: int = 0,
+    reach: float,
+    gate: float,
+) -> Figure:
     setting = Setting([Handlers(0, MMIO, BASE, PAGE, device)], vcpus=vcpus)
     at, rounds = address_array([BASE]), Rounds()
     with Pair([setting], cpus) as pair:
@@ -54,8 +66,17 @@ def native(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
 
 def vcpus_64(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
     """The same by a shard that scans 64 vCPUs' lines, one of which is busy."""
-    yield _sync("vcpus64", "the same, scanning 64 vCPUs", "native", cpus, effort, vcpus=MANY_VCPUS, vcpu=A_VCPU,
-                reach=1.6, gate=1.8)
+    yield _sync(
+        "vcpus64",
+        "the same, scanning 64 vCPUs",
+        "native",
+        cpus,
+        effort,
+        vcpus=MANY_VCPUS,
+        vcpu=A_VCPU,
+        reach=1.6,
+        gate=1.8,
+    )
 
 
 def python(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
@@ -68,11 +89,20 @@ def python(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
             floor = pair.floor(effort.n)
             work = pair.work(client, effort.n, MMIO, at)
             local_ns = pair.local(effort.n)
-            rounds.add(work.ns, WIRES_PER_CALL * floor.ns + local_ns, floor=floor.samples, latency=work.samples)
+            rounds.add(
+                work.ns, WIRES_PER_CALL * floor.ns + local_ns, floor=floor.samples, latency=work.samples
+            )
             plain.add(work.ns, floor.ns)
     in_floors = plain.figure("", "", Unit.FLOOR).value
-    yield rounds.figure("python", "Python handler, register form", Unit.EXPECTED, reach=1.15, gate=1.35,
-                        note=f"{in_floors:.2f} x floor; local call {local_ns:.0f} ns", set_aside=pair.set_aside)
+    yield rounds.figure(
+        "python",
+        "Python handler, register form",
+        Unit.EXPECTED,
+        reach=1.15,
+        gate=1.35,
+        note=f"{in_floors:.2f} x floor; local call {local_ns:.0f} ns",
+        set_aside=pair.set_aside,
+    )
 
 
 def view(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
@@ -88,8 +118,16 @@ def view(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
     yield rounds.figure("view", "Python handler, memoryview form", Unit.FLOOR, set_aside=pair.set_aside)
 
 
-def _posted(name: str, title: str, device: str, cpus: tuple[int, int], effort: Effort, unit: Unit, reach: float,
-            gate: float) -> Figure:
+def _posted(
+    name: str,
+    title: str,
+    device: str,
+    cpus: tuple[int, int],
+    effort: Effort,
+    unit: Unit,
+    reach: float,
+    gate: float,
+) -> Figure:
     setting = Setting([Handlers(0, MMIO, BASE, PAGE, device, posted=True)])
     at, rounds = address_array([BASE]), Rounds()
     with Pair([setting], cpus) as pair:
@@ -109,7 +147,9 @@ def posted_native(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
 
 def posted_python(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
     """Posted writes into a Python handler, for each message, against the same call made locally."""
-    yield _posted("posted-python", "posted write into Python, a message", "register", cpus, effort, Unit.LOCAL, 1.6, 2.0)
+    yield _posted(
+        "posted-python", "posted write into Python, a message", "register", cpus, effort, Unit.LOCAL, 1.6, 2.0
+    )
 
 
 def one_cpu(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
@@ -143,11 +183,23 @@ def routing(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
             alone = pair.work(client_one, effort.n, MMIO, at)
             among = pair.work(client_many, effort.n, MMIO, anywhere)
             rounds.add(among.ns, alone.ns, floor=floor.samples, latency=among.samples)
-    yield rounds.figure("routing", "routing, 10,000 ranges against 1", Unit.ONE_RANGE, reach=1.3, gate=1.5,
-                        set_aside=pair.set_aside)
+    yield rounds.figure(
+        "routing",
+        "routing, 10,000 ranges against 1",
+        Unit.ONE_RANGE,
+        reach=1.3,
+        gate=1.5,
+        set_aside=pair.set_aside,
+    )
 
 
 ROWS = (
-    Row("native", native), Row("vcpus64", vcpus_64), Row("python", python), Row("view", view),
-    Row("posted", posted_native), Row("posted-python", posted_python), Row("one-cpu", one_cpu, 2), Row("routing", routing),
+    Row("native", native),
+    Row("vcpus64", vcpus_64),
+    Row("python", python),
+    Row("view", view),
+    Row("posted", posted_native),
+    Row("posted-python", posted_python),
+    Row("one-cpu", one_cpu, 2),
+    Row("routing", routing),
 )

@@ -1,8 +1,9 @@
 """How dispatch scales: accesses a second over vCPUs x shards x devices x what a handler computes.
 
-Each vCPU is a thread in the compiled core that makes one access after the other, as a worker process would; each shard is a
-process. A vCPU drives the devices of one shard, at random; vCPUs beyond the shards share them. `shards` 0 is the single
-process: vCPU threads that take the GIL and ask one `IoManager` with the same devices. All kinds are measured in turn.
+Each vCPU is a thread in the compiled core that makes one access after the other, as a worker process
+would; each shard is a process. A vCPU drives the devices of one shard, at random; vCPUs beyond the
+shards share them. `shards` 0 is the single process: vCPU threads that take the GIL and ask one
+`IoManager` with the same devices. All kinds are measured in turn.
 """
 
 from __future__ import annotations
@@ -70,12 +71,16 @@ def measure(grid: Grid, effort: Effort) -> Iterator[Point]:
             yield from _sharded(grid, effort, handler_ns, devices, shards, name)
 
 
-def _sharded(grid: Grid, effort: Effort, handler_ns: int, devices: int, shards: int, name: str) -> Iterator[Point]:
+def _sharded(
+    grid: Grid, effort: Effort, handler_ns: int, devices: int, shards: int, name: str
+) -> Iterator[Point]:
     used = min(shards, devices)
     counts = [devices // used + (shard < devices % used) for shard in range(used)]
     firsts = [sum(counts[:shard]) for shard in range(used)]
-    groups = [Handlers(first, MMIO, BASE + first * STRIDE, SIZE, name, count, STRIDE)
-              for first, count in zip(firsts, counts, strict=True)]
+    groups = [
+        Handlers(first, MMIO, BASE + first * STRIDE, SIZE, name, count, STRIDE)
+        for first, count in zip(firsts, counts, strict=True)
+    ]
     setting = Setting(groups, vcpus=max(grid.vcpus), shards=used, shard_of=range(used))
     line, far = os.memfd_create("shardio-bench", os.MFD_CLOEXEC), list[FarProcess]()
     os.ftruncate(line, os.sysconf("SC_PAGE_SIZE"))
@@ -84,7 +89,10 @@ def _sharded(grid: Grid, effort: Effort, handler_ns: int, devices: int, shards: 
             far.append(FarProcess([setting.service(shard)], line, None))
         for vcpus in grid.vcpus:
             cpus = _pin(far, vcpus)
-            loads = [_block_sharded(setting, firsts, counts, vcpus, cpus, effort.seconds * SLICE) for _ in range(ROUNDS)]
+            loads = [
+                _block_sharded(setting, firsts, counts, vcpus, cpus, effort.seconds * SLICE)
+                for _ in range(ROUNDS)
+            ]
             effort.progress(ROUNDS * effort.seconds * SLICE)
             yield _point(devices, vcpus, shards, handler_ns, loads)
     finally:
@@ -102,8 +110,14 @@ def _pin(far: Sequence[FarProcess], vcpus: int) -> list[int]:
     return cpus
 
 
-def _block_sharded(setting: Setting, firsts: Sequence[int], counts: Sequence[int], vcpus: int, cpus: Sequence[int],
-                   seconds: float) -> Load:
+def _block_sharded(
+    setting: Setting,
+    firsts: Sequence[int],
+    counts: Sequence[int],
+    vcpus: int,
+    cpus: Sequence[int],
+    seconds: float,
+) -> Load:
     tick_ns = setting.fabric.view.ticks_to_ns_32 / 2**32
     second = patience_ticks(setting.fabric) * 1e9 / lib.SIO_MEASURE_PATIENCE_NS
     blocks: list[Any] = []
@@ -113,9 +127,20 @@ def _block_sharded(setting: Setting, firsts: Sequence[int], counts: Sequence[int
         chosen = random.Random(vcpu).choices(range(firsts[shard], firsts[shard] + counts[shard]), k=CHOICES)
         addresses = address_array([BASE + number * STRIDE for number in chosen])
         samples = ffi.new("uint64_t[]", BLOCK_OPERATIONS // SAMPLE_EVERY + 1)
-        blocks.append(ffi.new("struct sio_measure_block *", {
-            "n": BLOCK_OPERATIONS, "every": SAMPLE_EVERY, "space": MMIO, "size": 4, "samples": samples,
-            "addresses": addresses, "address_mask": CHOICES - 1}))
+        blocks.append(
+            ffi.new(
+                "struct sio_measure_block *",
+                {
+                    "n": BLOCK_OPERATIONS,
+                    "every": SAMPLE_EVERY,
+                    "space": MMIO,
+                    "size": 4,
+                    "samples": samples,
+                    "addresses": addresses,
+                    "address_mask": CHOICES - 1,
+                },
+            )
+        )
         kept.append((samples, addresses))
     clients = [setting.client(vcpu) for vcpu in range(vcpus)]
     ticks = [0] * vcpus
@@ -149,7 +174,12 @@ def _block_one_process(manager: IoManager, devices: int, vcpus: int, seconds: fl
     def drive(vcpu: int) -> None:
         chosen = random.Random(vcpu).choices(range(devices), k=CHOICES)
         addresses = itertools.cycle([MmioAddress(BASE + number * STRIDE) for number in chosen])
-        data, clock, leave_guest, taken = memoryview(bytearray(4)), time.perf_counter_ns, lib.sio_measure_guest, samples[vcpu]
+        data, clock, leave_guest, taken = (
+            memoryview(bytearray(4)),
+            time.perf_counter_ns,
+            lib.sio_measure_guest,
+            samples[vcpu],
+        )
         began = now = clock()
         end, done = began + int(seconds * 1e9), 0
         while now < end:
@@ -194,7 +224,12 @@ def _point(devices: int, vcpus: int, shards: int, handler_ns: int, loads: Sequen
     middle = statistics.median(rates)
     usable = len(os.sched_getaffinity(0))
     return Point(
-        devices, vcpus, shards, handler_ns, middle, (max(rates) - min(rates)) / middle,
+        devices,
+        vcpus,
+        shards,
+        handler_ns,
+        middle,
+        (max(rates) - min(rates)) / middle,
         Percentiles.of(value for load in loads for value in load.samples),
         oversubscribed=vcpus + shards > usable if shards else vcpus > usable,
     )

@@ -27,7 +27,9 @@ def measure(effort: Effort) -> Iterator[Cost]:
     yield Cost("memory of a shard", two_kib - first_kib, "KiB", "private pages of its process")
     many_ms, many_kib = _started(shards=1, devices=MANY)
     yield Cost(f"a machine of {MANY:,} devices starts", many_ms, "ms", "reach: 2,000 ms")
-    yield Cost("memory of a device", (many_kib - first_kib) / (MANY - 1), "KiB", "in its shard, the object included")
+    yield Cost(
+        "memory of a device", (many_kib - first_kib) / (MANY - 1), "KiB", "in its shard, the object included"
+    )
     effort.progress(effort.budget)
 
 
@@ -36,8 +38,13 @@ def _started(*, shards: int, devices: int) -> tuple[float, float]:
     with Machine(memory="1M", shards=shards, irqchip=False, max_ranges=devices) as vm:
         vm.load(IDLE)
         for number in range(devices):
-            vm.add(DEVICE, mmio=BASE + number * STRIDE % 0x2800_0000, size=16, name=f"d{number}",
-                   shard=f"s{number % shards}")
+            vm.add(
+                DEVICE,
+                mmio=BASE + number * STRIDE % 0x2800_0000,
+                size=16,
+                name=f"d{number}",
+                shard=f"s{number % shards}",
+            )
         began = time.perf_counter()
         vm.start()
         took = (time.perf_counter() - began) * 1000

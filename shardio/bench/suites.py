@@ -1,13 +1,14 @@
 """What each `shardio bench` suite measures, in which order, and how long it takes.
 
-A plan is a list of steps; each puts what it measured into the run that is being collected. A step that cannot be done here
-says why and is skipped. Ctrl-C ends a plan: the steps before it are kept.
+A plan is a list of steps; each puts what it measured into the run that is being collected. A step that
+cannot be done here says why and is skipped. Ctrl-C ends a plan: the steps before it are kept.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -29,7 +30,9 @@ START_S = 0.5
 
 
 class Step(NamedTuple):
-    """`into`: the list of the run that `measure(effort)` adds to; `figures`: how many budgets of time it takes."""
+    """`into`: the list of the run that `measure(effort)` adds to; `figures`: how many budgets of time it
+    takes.
+    """
 
     title: str
     into: str
@@ -57,7 +60,8 @@ class Plan:
             for step in self.steps:
                 tell(step.title, 0.0)
                 try:
-                    for value in step.measure(self.effort._replace(progress=lambda s, step=step: tell(step.title, s))):  # type: ignore[misc]
+                    effort = self.effort._replace(progress=partial(tell, step.title))
+                    for value in step.measure(effort):
                         found.setdefault(step.into, []).append(value)
                 except ShardioError as error:
                     skipped[step.title] = str(error)
@@ -73,18 +77,22 @@ def preamble(where: Host) -> list[str]:
     place = "each vCPU and shard pinned, over all of them" if where.spread else "not pinned"
     if where.pinned:
         place = f"pinned to CPUs {where.pinned[0]} and {where.pinned[1]}"
-    lines = [f"{where.machine}, {where.usable_cpus} of {where.cpus} CPUs usable, {place}; Linux {where.kernel}, {where.python}"]
-    return lines + [f"caution: {text}" for text in where.caution]
+    cpus = f"{where.usable_cpus} of {where.cpus} CPUs usable, {place}"
+    return [f"{where.machine}, {cpus}; Linux {where.kernel}, {where.python}"] + [
+        f"caution: {text}" for text in where.caution
+    ]
 
 
 def quick(effort: Effort) -> Plan:
     """The data path's table."""
     cpus = host.two_cpus()
-    return Plan(host.describe(cpus), effort, [*_rows(cpus), Step("KVM exit", "rows", lambda e: exits.row(cpus, e))])
+    return Plan(
+        host.describe(cpus), effort, [*_rows(cpus), Step("KVM exit", "rows", partial(exits.row, cpus))]
+    )
 
 
 def _rows(cpus: tuple[int, int]) -> list[Step]:
-    return [Step(row.name, "rows", lambda e, row=row: row.measure(cpus, e), row.figures) for row in ROWS]  # type: ignore[misc]
+    return [Step(row.name, "rows", partial(row.measure, cpus), row.figures) for row in ROWS]
 
 
 def kvm(effort: Effort) -> Plan:
@@ -118,32 +126,53 @@ def _peer_steps(cpus: tuple[int, int], only: Sequence[str] = ()) -> list[Step]:
         if name not in known:
             raise BenchError(f"no peer {name!r}", f"use {', '.join(known)}")
     chosen = [known[name] for name in only] or PEERS
-    return [Step(peer.title, "peers", lambda e, peer=peer: measure(peer, cpus, e)) for peer in chosen]  # type: ignore[misc]
+    return [Step(peer.title, "peers", partial(measure, peer, cpus)) for peer in chosen]
 
 
-def scaling(effort: Effort, devices: Sequence[int], vcpus: Sequence[int], shards: Sequence[int],
-            handlers: Sequence[int]) -> Plan:
+def scaling(
+    effort: Effort,
+    devices: Sequence[int],
+    vcpus: Sequence[int],
+    shards: Sequence[int],
+    handlers: Sequence[int],
+) -> Plan:
     """vCPUs x shards x devices x handler cost."""
-    return Plan(host.describe(None, spread=True), effort,
-                [_scaling_step(scales.Grid(devices, vcpus, shards, handlers), effort), _start_up_step()])
+    return Plan(
+        host.describe(None, spread=True),
+        effort,
+        [_scaling_step(scales.Grid(devices, vcpus, shards, handlers), effort), _start_up_step()],
+    )
 
 
 def _scaling_step(grid: scales.Grid, effort: Effort) -> Step:
     blocks = grid.points * scales.ROUNDS * scales.SLICE * effort.seconds
     starts = len(grid.devices) * len(grid.handlers) * len(grid.shards) * START_S
-    return Step("scaling", "scaling", lambda e: scales.measure(grid, e), (blocks + starts) / effort.budget)
+    return Step("scaling", "scaling", partial(scales.measure, grid), (blocks + starts) / effort.budget)
 
 
 def _start_up_step() -> Step:
     return Step("start-up and memory", "costs", start_up.measure)
 
 
-def everything(effort: Effort, devices: Sequence[int], vcpus: Sequence[int], shards: Sequence[int],
-               handlers: Sequence[int]) -> Plan:
+def everything(
+    effort: Effort,
+    devices: Sequence[int],
+    vcpus: Sequence[int],
+    shards: Sequence[int],
+    handlers: Sequence[int],
+) -> Plan:
     """All suites, for the report."""
     cpus = host.two_cpus()
     grid = scales.Grid(devices, vcpus, shards, handlers)
-    return Plan(host.describe(cpus), effort, [
-        *_rows(cpus), Step("KVM exit", "rows", lambda e: exits.row(cpus, e)), *_peer_steps(cpus), *_kvm_steps(),
-        _scaling_step(grid, effort), _start_up_step(),
-    ])
+    return Plan(
+        host.describe(cpus),
+        effort,
+        [
+            *_rows(cpus),
+            Step("KVM exit", "rows", partial(exits.row, cpus)),
+            *_peer_steps(cpus),
+            *_kvm_steps(),
+            _scaling_step(grid, effort),
+            _start_up_step(),
+        ],
+    )

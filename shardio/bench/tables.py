@@ -6,9 +6,23 @@ from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 
-from shardio.bench.results import Cost, Figure, Percentiles, Point, Unit
+from shardio.bench.results import Cost, Figure, Percentiles, Point, Run, Unit
 
 _COLOURS = {"reached": "green", "in gate": "yellow", "missed": "red", "": ""}
+
+
+def everything(run: Run) -> list[Table | str]:
+    """All that a run has, in reading order."""
+    shown: list[Table | str] = []
+    for title, rows in (("data path", run.rows), ("peers", run.peers), ("KVM exits", run.kvm)):
+        if rows:
+            shown += [figures(rows, title), *(f"  {line}" for line in notes(rows)), ""]
+    if run.scaling:
+        shown += [points(run.scaling, "scaling"), ""]
+    if run.costs:
+        shown += [costs(run.costs, "start-up and memory"), ""]
+    shown += [f"not measured: {name}: {why}" for name, why in run.skipped.items()]
+    return shown + (["interrupted: what was complete is above"] if run.interrupted else [])
 
 
 def figures(rows: Iterable[Figure], title: str) -> Table:
@@ -23,9 +37,15 @@ def figures(rows: Iterable[Figure], title: str) -> Table:
     table.add_column("")
     for row in rows:
         table.add_row(
-            row.title, number(row.reach), number(row.gate), number(row.value),
-            f"{number(min(row.rounds))}-{number(max(row.rounds))}", unit_name(row.unit), f"{row.operation:.0f}",
-            percentiles(row.latency), percentiles(row.floor),
+            row.title,
+            number(row.reach),
+            number(row.gate),
+            number(row.value),
+            f"{number(min(row.rounds))}-{number(max(row.rounds))}",
+            unit_name(row.unit),
+            f"{row.operation:.0f}",
+            percentiles(row.latency),
+            percentiles(row.floor),
             f"[{_COLOURS[row.verdict]}]{row.verdict}[/]" if row.verdict else "",
         )
     return table
@@ -34,21 +54,40 @@ def figures(rows: Iterable[Figure], title: str) -> Table:
 def notes(rows: Sequence[Figure]) -> list[str]:
     """What rows say beside their numbers."""
     lines = [f"{row.title}: {row.note}" for row in rows if row.note]
-    return lines + [f"{row.title}: {row.set_aside:.0%} of the blocks measured again, another program had a CPU"
-                    for row in rows if row.set_aside >= 0.01]
+    return lines + [
+        f"{row.title}: {row.set_aside:.0%} of the blocks measured again, another program had a CPU"
+        for row in rows
+        if row.set_aside >= 0.01
+    ]
 
 
 def points(rows: Sequence[Point], title: str) -> Table:
     """Scaling: accesses a second by what was varied."""
     table = Table(box=None, pad_edge=False, title=title, title_justify="left", header_style="bold")
-    for name in ("handler, us", "devices", "vCPUs", "shards", "accesses/s", "spread", "p50, us", "p99, us", "p99.9, us"):
+    for name in (
+        "handler, us",
+        "devices",
+        "vCPUs",
+        "shards",
+        "accesses/s",
+        "spread",
+        "p50, us",
+        "p99, us",
+        "p99.9, us",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("")
     for row in rows:
         latency = [f"{value / 1000:.2f}" for value in (row.latency.p50, row.latency.p99, row.latency.p999)]
         table.add_row(
-            f"{row.handler_ns / 1000:g}", str(row.devices), str(row.vcpus), str(row.shards) if row.shards else "GIL",
-            f"{row.rate:,.0f}", f"{row.spread:.0%}", *latency, "shares CPUs" if row.oversubscribed else "",
+            f"{row.handler_ns / 1000:g}",
+            str(row.devices),
+            str(row.vcpus),
+            str(row.shards) if row.shards else "GIL",
+            f"{row.rate:,.0f}",
+            f"{row.spread:.0%}",
+            *latency,
+            "shares CPUs" if row.oversubscribed else "",
         )
     return table
 
@@ -72,7 +111,15 @@ def number(value: float | None) -> str:
     """
     if value is None:
         return "-"
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+    return (
+        f"{value:.0f}"
+        if value >= 100
+        else f"{value:.1f}"
+        if value >= 10
+        else f"{value:.2f}"
+        if value >= 0.1
+        else f"{value:.3f}"
+    )
 
 
 def percentiles(value: Percentiles | None) -> str:

@@ -1,11 +1,11 @@
 """Measures how dispatch performs and scales on this machine, against its floor and against peers.
 
-  quick     the data path's table, in under a minute
-  scaling   vCPUs x shards x devices x what a handler computes
-  peers     the same device served in other ways, in the same run
-  kvm       real exits of a guest, answered by a shard and inside the KVM_RUN loop
-  report    all of it as one HTML file (from earlier runs, with --from)
-  compare   two runs, with a verdict where they differ by more than their noise
+quick     the data path's table, in under a minute
+scaling   vCPUs x shards x devices x what a handler computes
+peers     the same device served in other ways, in the same run
+kvm       real exits of a guest, answered by a shard and inside the KVM_RUN loop
+report    all of it as one HTML file (from earlier runs, with --from)
+compare   two runs, with a verdict where they differ by more than their noise
 """
 
 from __future__ import annotations
@@ -35,35 +35,70 @@ EXIT_INTERRUPTED = 130
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options, by suite."""
     suites = parser.add_subparsers(dest="suite", metavar="SUITE", required=True)
-    for name, text in (("quick", "the data path's table"), ("scaling", "vCPUs x shards x devices x handlers"),
-                       ("peers", "other ways to serve the same device"), ("kvm", "real exits"),
-                       ("report", "everything, as one HTML file")):
+    for name, text in (
+        ("quick", "the data path's table"),
+        ("scaling", "vCPUs x shards x devices x handlers"),
+        ("peers", "other ways to serve the same device"),
+        ("kvm", "real exits"),
+        ("report", "everything, as one HTML file"),
+    ):
         suite = suites.add_parser(name, help=text, allow_abbrev=False)
         suite.add_argument("--json", metavar="FILE", help="keep the run in this file")
-        suite.add_argument("--rounds", type=_positive, default=5, metavar="N", help="rounds of each figure (default 5)")
-        suite.add_argument("--time", type=float, default=0.8, metavar="SECONDS", help="of each round (default 0.8)")
+        suite.add_argument(
+            "--rounds", type=_positive, default=5, metavar="N", help="rounds of each figure (default 5)"
+        )
+        suite.add_argument(
+            "--time", type=float, default=0.8, metavar="SECONDS", help="of each round (default 0.8)"
+        )
         if name in ("scaling", "report"):
-            suite.add_argument("--devices", type=_numbers, default=(1, 10, 100, 1000, 10_000), metavar="N,...")
+            suite.add_argument(
+                "--devices", type=_numbers, default=(1, 10, 100, 1000, 10_000), metavar="N,..."
+            )
             suite.add_argument("--vcpus", type=_numbers, default=(1, 2, 4), metavar="N,...")
             suite.add_argument("--shards", type=_numbers, default=(1, 2, 4), metavar="N,...")
-            suite.add_argument("--handler", type=_durations, default=(0, 1000, 10_000), metavar="TIME,...",
-                               help="what a handler computes: 0, 1us, 250ns (default 0,1us,10us)")
+            suite.add_argument(
+                "--handler",
+                type=_durations,
+                default=(0, 1000, 10_000),
+                metavar="TIME,...",
+                help="what a handler computes: 0, 1us, 250ns (default 0,1us,10us)",
+            )
         if name == "peers":
-            suite.add_argument("--only", metavar="NAME,...", type=lambda text: tuple(text.split(",")), default=(),
-                               help="these peers alone")
+            suite.add_argument(
+                "--only",
+                metavar="NAME,...",
+                type=lambda text: tuple(text.split(",")),
+                default=(),
+                help="these peers alone",
+            )
         if name == "report":
-            suite.add_argument("--from", dest="sources", action="append", default=[], metavar="FILE",
-                               help="show this run, do not measure (may be repeated)")
-            suite.add_argument("--output", default="shardio-report.html", metavar="FILE", help="default shardio-report.html")
-            suite.add_argument("--validate", action="append", default=[], metavar="FILE",
-                               help="a scaling run of another machine, to hold the model against")
+            suite.add_argument(
+                "--from",
+                dest="sources",
+                action="append",
+                default=[],
+                metavar="FILE",
+                help="show this run, do not measure (may be repeated)",
+            )
+            suite.add_argument(
+                "--output", default="shardio-report.html", metavar="FILE", help="default shardio-report.html"
+            )
+            suite.add_argument(
+                "--validate",
+                action="append",
+                default=[],
+                metavar="FILE",
+                help="a scaling run of another machine, to hold the model against",
+            )
     compare = suites.add_parser("compare", help="two runs", allow_abbrev=False)
     compare.add_argument("before", metavar="A.json")
     compare.add_argument("after", metavar="B.json")
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Measures, prints tables, keeps the run; status 1 when a gate was missed, 130 when it was interrupted."""
+    """Measures, prints tables, keeps the run; status 1 when a gate was missed, 130 when it was
+    interrupted.
+    """
     out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     if arguments.suite == "compare":
         return _compare(arguments, out)
@@ -102,16 +137,33 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         case "peers":
             return suites.peers(effort, arguments.only)
         case "scaling":
-            return suites.scaling(effort, arguments.devices, arguments.vcpus, arguments.shards, arguments.handler)
+            return suites.scaling(
+                effort, arguments.devices, arguments.vcpus, arguments.shards, arguments.handler
+            )
         case _:
-            return suites.everything(effort, arguments.devices, arguments.vcpus, arguments.shards, arguments.handler)
+            return suites.everything(
+                effort, arguments.devices, arguments.vcpus, arguments.shards, arguments.handler
+            )
 
 
 def _with_progress(plan: Plan, err: Console) -> Run:
-    """Runs a plan. The bar is drawn between blocks only: a thread that draws would be part of what is measured."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn())
-    with Progress(*columns, console=err, auto_refresh=False, transient=True, redirect_stdout=False,
-                  redirect_stderr=False) as progress:
+    """Runs a plan. The bar is drawn between blocks only: a thread that draws would be part of what is
+    measured.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns,
+        console=err,
+        auto_refresh=False,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as progress:
         task = progress.add_task("", total=plan.seconds)
         drawn = time.monotonic()
 
@@ -128,20 +180,8 @@ def _with_progress(plan: Plan, err: Console) -> Run:
 def _show(run: Run, out: Console) -> None:
     from shardio.bench import tables
 
-    for title, rows in (("data path", run.rows), ("peers", run.peers), ("KVM exits", run.kvm)):
-        if rows:
-            out.print(tables.figures(rows, title))
-            for line in tables.notes(rows):
-                out.print(f"  {line}")
-            out.print()
-    if run.scaling:
-        out.print(tables.points(run.scaling, "scaling"))
-    if run.costs:
-        out.print(tables.costs(run.costs, "start-up and memory"))
-    for name, why in run.skipped.items():
-        out.print(f"not measured: {name}: {why}")
-    if run.interrupted:
-        out.print("interrupted: what was complete is above")
+    for part in tables.everything(run):
+        out.print(part)
 
 
 def _report(arguments: argparse.Namespace, out: Console) -> int:

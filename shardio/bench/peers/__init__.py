@@ -16,8 +16,17 @@ from shardio.bench.peers.shard import CClient, PythonClient
 from shardio.bench.peers.zero import ZeroMq
 
 PEERS: tuple[Peer, ...] = (
-    CClient(), PythonClient(), OneProcess(), BusyWait(), FasterFifo(), Iceoryx(), SeqPacket(), ZeroMq(), Pipe(),
-    Queue(), Manager(),
+    CClient(),
+    PythonClient(),
+    OneProcess(),
+    BusyWait(),
+    FasterFifo(),
+    Iceoryx(),
+    SeqPacket(),
+    ZeroMq(),
+    Pipe(),
+    Queue(),
+    Manager(),
 )
 
 __all__ = ["PEERS", "Peer", "Session"]

@@ -1,7 +1,8 @@
-"""One process: a vCPU thread that leaves the guest, takes the GIL and asks an `IoManager`; no other process at all.
+"""One process: a vCPU thread that leaves the guest, takes the GIL and asks an `IoManager`; no other
+process at all.
 
-Its latency is the best there is while one vCPU runs; `shardio bench scaling` shows what two of them get. Under a
-free-threaded Python the same file measures that.
+Its latency is the best there is while one vCPU runs; `shardio bench scaling` shows what two of them get.
+Under a free-threaded Python the same file measures that.
 """
 
 from __future__ import annotations

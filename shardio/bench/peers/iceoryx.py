@@ -13,7 +13,12 @@ from shardio.bench.peers.peer import STOP, Peer, Server, Session, Wire
 class Request(ctypes.Structure):
     """What an access is."""
 
-    _fields_ = (("op", ctypes.c_uint64), ("offset", ctypes.c_uint64), ("size", ctypes.c_uint64), ("value", ctypes.c_uint64))
+    _fields_ = (
+        ("op", ctypes.c_uint64),
+        ("offset", ctypes.c_uint64),
+        ("size", ctypes.c_uint64),
+        ("value", ctypes.c_uint64),
+    )
 
 
 class Reply(ctypes.Structure):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from multiprocessing.managers import BaseManager
 from typing import Any
 
-from shardio.bench.peers.peer import ECHO, LINE_WORDS, Peer, Server, Session, context, line_in
+from shardio.bench.peers.peer import ECHO, LINE_WORDS, Peer, Server, Session, context, line_in, settle
 
 
 class _Manager(BaseManager):
@@ -25,7 +24,7 @@ class _ManagedServer(Server):
 
 def _keep(shared: Any, cpu: int) -> None:
     """In the manager's process, before its threads are made: they inherit where it runs."""
-    os.sched_setaffinity(0, {cpu})
+    settle(cpu)
     _ManagedServer.words = shared
 
 

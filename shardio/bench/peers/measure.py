@@ -56,7 +56,9 @@ def check(session: Session) -> None:
         reference.write(0, 4, value)
         found = session.call(READ, 0, 4, 0)
         if found != reference.read(0, 4):
-            raise BenchError(f"the peer's device reads {found:#x} where {value:#x} was written", "correct the peer")
+            raise BenchError(
+                f"the peer's device reads {found:#x} where {value:#x} was written", "correct the peer"
+            )
 
 
 def _tick_ns() -> float:

@@ -1,14 +1,16 @@
 """What a peer is: a way to reach a device in another process, whose server also answers the floor's pings.
 
-A peer opens a session: a server process, pinned, with a `Register` device in it. `Session.call` is one access, there and
-back, made from Python as a user of that peer would. `Wire` is a session that sends and receives separately; the server's side
-of it is `answer`.
+A peer opens a session: a server process, pinned, with a `Register` device in it. `Session.call` is one
+access, there and back, made from Python as a user of that peer would. `Wire` is a session that sends and
+receives separately; the server's side of it is `answer`.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -65,13 +67,17 @@ class Session(ABC):
             block, _samples = new_block(n, [0])
             ticks = lib.sio_measure_ping(self.line, block, PATIENCE_TICKS)
             if block.done != n:
-                raise BenchError("the peer's server answers no pings", "run on a machine that is not overloaded")
+                raise BenchError(
+                    "the peer's server answers no pings", "run on a machine that is not overloaded"
+                )
         self.echoed()
         return float(ticks) / n
 
 
 class Peer(ABC):
-    """A way to serve a device: `name` for the command line, `title` for tables, `package` that it needs, if any."""
+    """A way to serve a device: `name` for the command line, `title` for tables, `package` that it needs,
+    if any.
+    """
 
     name: str
     title: str
@@ -89,7 +95,9 @@ class Peer(ABC):
 
 
 class Wire(Session):
-    """A session over something that messages are put into and taken from, with a server process of its own."""
+    """A session over something that messages are put into and taken from, with a server process of its
+    own.
+    """
 
     def __init__(self, serve: Callable[..., None], cpu: int, *ends: Any) -> None:
         """`serve(cpu, line, *ends)` is the server's main."""
@@ -134,7 +142,7 @@ class Server:
     """The server's side: one device, and the floor's line."""
 
     def __init__(self, cpu: int, shared: Any) -> None:
-        os.sched_setaffinity(0, {cpu})
+        settle(cpu)
         self.device = Register()
         self._shared = shared
         self._line = line_in(shared)
@@ -150,7 +158,16 @@ class Server:
         return 0
 
 
+def settle(cpu: int) -> None:
+    """Run on `cpu`; Ctrl-C is for the near process to act on."""
+    os.sched_setaffinity(0, {cpu})
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def line_in(shared: Any) -> Any:
-    """A whole cache line inside shared words: the same one in both processes, whose mappings begin at a page."""
+    """A whole cache line inside shared words: the same one in both processes, whose mappings begin at a
+    page.
+    """
     start = int(ffi.cast("uintptr_t", ffi.from_buffer(shared)))
     return ffi.cast("uint64_t *", start + -start % 64)

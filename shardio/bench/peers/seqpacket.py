@@ -1,4 +1,6 @@
-"""A SOCK_SEQPACKET pair and one packet each way: the pattern of crosvm's proxied devices, whose process waits in `recv`."""
+"""A SOCK_SEQPACKET pair and one packet each way: the pattern of crosvm's proxied devices, whose process
+waits in `recv`.
+"""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from shardio.bench.messages import Echo, Handlers
 from shardio.bench import messages
+from shardio.bench.messages import Echo, Handlers
 from shardio.bench.pair import Pair, Setting, address_array
 from shardio.bench.peers.peer import READ, Peer, Session
 

@@ -1,0 +1,286 @@
+"""The report's plots, as SVG: every axis has a name and a unit, every line a label."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from shardio.bench.model import Check, Prediction
+from shardio.bench.results import Figure, Point, Run
+
+WIDE = (9.0, 4.2)
+COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8a5fbf", "#c9822b", "#4a4e69", "#00868b")
+GREY = "#777777"
+
+
+def _svg(draw: Callable[[Any, Any], None], size: tuple[float, float] = WIDE, panels: int = 1) -> str:
+    """An SVG element of what `draw(figure, axes)` draws."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with pyplot.rc_context(
+        {
+            "svg.fonttype": "path",
+            "font.size": 9,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.color": "#e4e4e4",
+            "axes.axisbelow": True,
+        }
+    ):
+        figure, axes = pyplot.subplots(1, panels, figsize=size, layout="constrained", squeeze=False)
+        try:
+            draw(figure, axes[0])
+            out = io.StringIO()
+            figure.savefig(out, format="svg", metadata={"Date": None})
+        finally:
+            pyplot.close(figure)
+    text = out.getvalue()
+    return text[text.index("<svg") :]
+
+
+def data_path(rows: Sequence[Figure]) -> str:
+    """Each row as a part of what is to be reached, with its gate."""
+    gated = [row for row in rows if row.reach and row.gate][::-1]
+
+    def draw(_figure: Any, axes: Any) -> None:
+        axis = axes[0]
+        for at, row in enumerate(gated):
+            colour = (
+                COLOURS[2]
+                if row.verdict == "reached"
+                else COLOURS[4]
+                if row.verdict == "in gate"
+                else COLOURS[1]
+            )
+            axis.barh(at, row.value / row.reach, color=colour, height=0.55)
+            axis.plot([row.gate / row.reach] * 2, [at - 0.38, at + 0.38], color="black", linewidth=1.6)
+            axis.plot(
+                [min(row.rounds) / row.reach, max(row.rounds) / row.reach], [at, at], color=GREY, linewidth=1
+            )
+        axis.axvline(1.0, color="black", linewidth=1, linestyle=":")
+        axis.set_yticks(range(len(gated)), [row.title for row in gated])
+        axis.set_xlabel("measured / reach (dotted line: the reach; black tick: the gate; grey: the rounds)")
+        axis.set_xlim(left=0)
+
+    return _svg(draw, (9.0, 0.42 * len(gated) + 1.0))
+
+
+def peers(rows: Sequence[Figure]) -> str:
+    """Round trips of every peer, in floors, on a logarithmic axis."""
+    ordered = sorted(rows, key=lambda row: -row.value)
+
+    def draw(_figure: Any, axes: Any) -> None:
+        axis = axes[0]
+        for at, row in enumerate(ordered):
+            axis.barh(
+                at, row.value, color=COLOURS[0] if row.name.startswith("shardio") else "#a9b4c2", height=0.6
+            )
+            axis.text(
+                row.value * 1.08,
+                at,
+                f"{row.value:.3g} x = {row.operation / 1000:.2f} us",
+                va="center",
+                fontsize=8,
+            )
+        axis.set_xscale("log")
+        axis.set_xlim(0.8, max(row.value for row in ordered) * 8)
+        axis.set_yticks(range(len(ordered)), [row.title for row in ordered])
+        axis.set_xlabel("round trip to a Python device, multiples of the bare ping-pong (log)")
+
+    return _svg(draw, (9.0, 0.38 * len(ordered) + 1.0))
+
+
+def scaling(points: Sequence[Point]) -> str:
+    """Throughput over vCPUs, a panel for each handler, a line for each number of shards; one number of
+    devices.
+    """
+    handlers = sorted({point.handler_ns for point in points})
+    devices = _middle_devices(points)
+
+    def draw(figure: Any, axes: Any) -> None:
+        for axis, handler in zip(axes, handlers, strict=True):
+            for number, shards in enumerate(sorted({point.shards for point in points})):
+                line = sorted(
+                    (p for p in points if (p.handler_ns, p.shards, p.devices) == (handler, shards, devices)),
+                    key=lambda p: p.vcpus,
+                )
+                label = f"{shards} shard{'s' if shards > 1 else ''}" if shards else "one process (GIL)"
+                axis.plot(
+                    [p.vcpus for p in line],
+                    [p.rate / 1000 for p in line],
+                    marker="o",
+                    color=COLOURS[number % 7],
+                    linestyle="-" if shards else "--",
+                    label=label,
+                )
+                for p in line:
+                    if p.oversubscribed:
+                        axis.plot(
+                            p.vcpus,
+                            p.rate / 1000,
+                            marker="o",
+                            markersize=9,
+                            markerfacecolor="none",
+                            markeredgecolor=GREY,
+                        )
+            axis.set_title(f"handler computes {handler / 1000:g} us", fontsize=9)
+            axis.set_xlabel("vCPUs")
+            axis.set_ylabel("accesses a second, thousands")
+            axis.set_ylim(bottom=0)
+            axis.set_xticks(sorted({p.vcpus for p in points}))
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+        figure.suptitle(f"{devices:,} devices; ringed points share CPUs", fontsize=9)
+
+    return _svg(draw, (3.6 * len(handlers) + 0.4, 3.6), len(handlers))
+
+
+def devices(points: Sequence[Point]) -> str:
+    """Throughput over devices, for one vCPU and no computing: what routing costs."""
+    handler = min(point.handler_ns for point in points)
+
+    def draw(_figure: Any, axes: Any) -> None:
+        axis = axes[0]
+        for number, shards in enumerate(sorted({point.shards for point in points if point.shards < 2})):
+            line = sorted(
+                (p for p in points if (p.handler_ns, p.shards, p.vcpus) == (handler, shards, 1)),
+                key=lambda p: p.devices,
+            )
+            axis.plot(
+                [p.devices for p in line],
+                [p.latency.p50 for p in line],
+                marker="o",
+                color=COLOURS[number],
+                label=f"{'1 shard' if shards else 'one process'}, p50",
+            )
+            axis.plot(
+                [p.devices for p in line],
+                [p.latency.p99 for p in line],
+                marker=".",
+                linestyle=":",
+                color=COLOURS[number],
+                label=f"{'1 shard' if shards else 'one process'}, p99",
+            )
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_xlabel("devices, accessed at random (log)")
+        axis.set_ylabel("time of an access, ns (log)")
+        axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+    return _svg(draw, (9.0, 3.4))
+
+
+def kvm(rows: Sequence[Figure]) -> str:
+    """An exit answered in the loop and by a device in a shard, side by side."""
+    ordered = list(rows)[::-1]
+
+    def draw(_figure: Any, axes: Any) -> None:
+        axis = axes[0]
+        for at, row in enumerate(ordered):
+            axis.barh(
+                at + 0.19,
+                row.operation / 1000,
+                height=0.36,
+                color=COLOURS[0],
+                label="by a device in a shard" if at == 0 else None,
+            )
+            axis.barh(
+                at - 0.19,
+                row.reference / 1000,
+                height=0.36,
+                color="#a9b4c2",
+                label="inside the KVM_RUN loop, in C" if at == 0 else None,
+            )
+            axis.text(
+                max(row.operation, row.reference) / 1000 * 1.01,
+                at,
+                f"{row.value:.2f} x",
+                va="center",
+                fontsize=8,
+            )
+        axis.set_yticks(range(len(ordered)), [row.title.removeprefix("KVM exit, ") for row in ordered])
+        axis.set_xlabel("an exit and the loop around it, us")
+        axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
+
+    return _svg(draw, (9.0, 0.5 * len(ordered) + 1.2))
+
+
+def model(predictions: Sequence[Prediction]) -> str:
+    """What the model says of larger machines: throughput, and p99, over vCPUs, a line for each number of
+    shards.
+    """
+
+    def draw(figure: Any, axes: Any) -> None:
+        for number, shards in enumerate(sorted({p.shards for p in predictions})):
+            line = sorted((p for p in predictions if p.shards == shards), key=lambda p: p.vcpus)
+            style = {
+                "marker": ".",
+                "color": COLOURS[number % 7],
+                "label": f"{shards} shard{'s' if shards > 1 else ''}",
+            }
+            axes[0].plot([p.vcpus for p in line], [p.rate / 1e6 for p in line], **style)
+            axes[1].plot([p.vcpus for p in line], [p.latency.p99 / 1000 for p in line], **style)
+        for axis, label in zip(
+            axes, ("accesses a second, millions (log)", "p99 of an access, us (log)"), strict=True
+        ):
+            axis.set_xscale("log", base=2)
+            axis.set_yscale("log")
+            ticks = sorted({p.vcpus for p in predictions})
+            axis.set_xticks(ticks, [str(tick) for tick in ticks])
+            axis.set_xlabel("vCPUs (log)")
+            axis.set_ylabel(label)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+
+    return _svg(draw, (9.0, 3.8), 2)
+
+
+def checks(rows: Sequence[Check]) -> str:
+    """Measured against predicted rates; on the diagonal the model is right."""
+
+    def draw(_figure: Any, axes: Any) -> None:
+        axis = axes[0]
+        for number, machine in enumerate(dict.fromkeys(row.machine for row in rows)):
+            mine = [row for row in rows if row.machine == machine]
+            axis.scatter(
+                [row.point.rate for row in mine],
+                [row.prediction.rate for row in mine],
+                s=22,
+                color=COLOURS[number % 7],
+                label=machine,
+            )
+        low = min(min(row.point.rate, row.prediction.rate) for row in rows) / 1.5
+        high = max(max(row.point.rate, row.prediction.rate) for row in rows) * 1.5
+        axis.plot([low, high], [low, high], color=GREY, linewidth=1, label="model = measurement")
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_xlabel("measured, accesses a second (log)")
+        axis.set_ylabel("predicted, accesses a second (log)")
+        axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+    return _svg(draw, (9.0, 3.6))
+
+
+def of(run: Run) -> dict[str, str]:
+    """The plots of what a run has, by heading."""
+    found = {}
+    if run.rows:
+        found["The data path"] = data_path(run.rows)
+    if run.peers:
+        found["Peers"] = peers(run.peers)
+    if run.kvm:
+        found["KVM exits"] = kvm(run.kvm)
+    if run.scaling:
+        found["Scaling"] = scaling(run.scaling)
+        found["Devices"] = devices(run.scaling)
+    return found
+
+
+def _middle_devices(points: Sequence[Point]) -> int:
+    """The number of devices to show: the one nearest to 100, of those that were measured."""
+    return min({point.devices for point in points}, key=lambda devices: abs(devices - 100))

@@ -1,0 +1,122 @@
+"""The report: one self-contained HTML file with the machine, the plots, the tables, the model, and the
+raw run.
+"""
+
+from __future__ import annotations
+
+import html as markup
+import io
+from collections.abc import Sequence
+
+import msgspec
+from rich.console import Console
+
+from shardio.bench import model, plots, tables
+from shardio.bench.errors import BenchError
+from shardio.bench.results import Host, Run
+
+WIDTH = 165
+VCPUS = (1, 4, 16, 64, 256)
+SHARDS = (1, 4, 16, 64)
+HANDLER_NS = 1000.0
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 64rem; margin:
+2rem auto; padding: 0 1rem } h1 { font-size: 1.6rem; margin-bottom: .2rem } h2 { font-size: 1.15rem;
+margin: 2.2rem 0 .4rem } svg { max-width: 100%; height: auto; display: block } pre { font: 11px/1.45
+ui-monospace, monospace; overflow-x: auto; background: #f6f7f8; padding: .8rem } dl { display: grid;
+grid-template-columns: 9rem auto; gap: .1rem 1rem } dt { color: #666 } dd { margin: 0 } .caution {
+border-left: 4px solid #c9822b; padding: .2rem .8rem; background: #fdf6ec }
+"""
+EXPLAINED = {
+    "The data path": "Each bar is a ratio to the bare atomic ping-pong of the same two processes (or to what "
+    "the table names), as a part of what the design set out to reach.",
+    "Peers": "The same one-register Python device, served in other ways and asked from Python; the first "
+    "shardio bar is asked from C, as vCPU workers ask.",
+    "KVM exits": "A guest that does one access over and over. Both bars hold the exit and re-entry, which no "
+    "device changes.",
+    "Scaling": "Each vCPU makes one access after the other; a vCPU drives the devices of one shard.",
+    "Devices": "What many ranges cost: one vCPU, random accesses, handlers that do nothing.",
+}
+
+
+def html(run: Run, others: Sequence[Run] = ()) -> str:
+    """The file's text. `others`: runs of other machines, to hold the model against.
+
+    Raises `BenchError` where matplotlib is not installed.
+    """
+    try:
+        sections = [_section(title, plot, EXPLAINED[title]) for title, plot in plots.of(run).items()]
+        sections += _model(run, others)
+    except ImportError as error:
+        raise BenchError(f"the report needs {error.name}", "pip install 'shardio[bench]'") from None
+    raw = msgspec.json.format(msgspec.json.encode(run)).decode()
+    sections.append(f"<h2>Tables</h2><pre>{markup.escape(text(run))}</pre>")
+    sections.append(
+        f"<h2>Raw</h2><details><summary>the run as JSON</summary><pre>{markup.escape(raw)}</pre></details>"
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>shardio benchmark report</title>'
+        f"<style>{STYLE}</style></head><body><h1>shardio benchmark report</h1>"
+        f"{_host(run.host, run)}{''.join(sections)}"
+        "</body></html>\n"
+    )
+
+
+def text(run: Run) -> str:
+    """The tables for a page."""
+    out = io.StringIO()
+    console = Console(file=out, width=WIDTH, highlight=False, color_system=None)
+    for part in tables.everything(run):
+        console.print(part)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def _host(host: Host, run: Run) -> str:
+    pinned = (
+        f"CPUs {host.pinned[0]} and {host.pinned[1]}"
+        if host.pinned
+        else "every vCPU and shard, over all CPUs"
+    )
+    facts = {
+        "machine": f"{host.machine}, {host.usable_cpus} of {host.cpus} CPUs usable",
+        "pinned": pinned,
+        "kernel": host.kernel,
+        "interpreter": host.python,
+        "shardio": f"{host.shardio} {host.commit}",
+        "measured": f"{host.when}, {run.seconds:.0f} s, load {host.load:.1f} at the start",
+    }
+    rows = "".join(f"<dt>{name}</dt><dd>{markup.escape(value)}</dd>" for name, value in facts.items())
+    cautions = list(host.caution) + (
+        ["interrupted: only what was complete is here"] if run.interrupted else []
+    )
+    return f"<dl>{rows}</dl>" + "".join(f'<p class="caution">{markup.escape(line)}</p>' for line in cautions)
+
+
+def _section(title: str, svg: str, words: str) -> str:
+    return f"<h2>{markup.escape(title)}</h2><p>{markup.escape(words)}</p>{svg}"
+
+
+def _model(run: Run, others: Sequence[Run]) -> list[str]:
+    """Predictions for larger machines, and how the model fares where there are measurements."""
+    if not run.scaling:
+        return []
+    try:
+        costs = model.Costs.measured(run)
+        checked = [check for each in (run, *others) for check in model.validate(each)]
+    except BenchError as error:
+        return [f"<h2>Larger machines</h2><p>{markup.escape(str(error))}</p>"]
+    predictions = model.grid(costs, VCPUS, SHARDS, HANDLER_NS)
+    words = (
+        f"A closed queueing network, simulated: {costs.wire:.0f} ns a wire, {costs.dispatch:.0f} ns a "
+        f"dispatch, handlers of {HANDLER_NS / 1000:g} us, a CPU for every vCPU and shard. A prediction, "
+        "not a measurement."
+    )
+    sections = [_section("Larger machines, predicted", plots.model(predictions), words)]
+    if checked:
+        error, worst = model.typical_error(checked), max(abs(check.error) for check in checked)
+        words = (
+            f"Each point is a measured one. The model, fed with the costs of one vCPU and one shard alone, is "
+            f"off by {error:.0%} in the median of {len(checked)} points, by {worst:.0%} at worst."
+        )
+        sections.append(_section("The model against measurements", plots.checks(checked), words))
+    return sections
