@@ -205,9 +205,18 @@ static NEVER_INLINE enum sio_outcome no_answer(struct sio_client *c, uint64_t se
     return SIO_NOT_ANSWERED;
 }
 
-static inline enum sio_outcome await_reply(struct sio_client *c, struct sio_mailbox *box, uint64_t seq, uint64_t *data)
+static NEVER_INLINE void note_lines(struct sio_client *c, uint32_t shard, uint32_t lines)
+{
+    c->lines |= lines & sio_load_relaxed(&c->granted[shard]);
+}
+
+static inline enum sio_outcome await_reply(struct sio_client *c, struct sio_mailbox *box, uint32_t shard, uint64_t seq,
+                                           uint64_t *data)
 {
     uint64_t state = sio_wait_change(&c->waiter, self(c), &box->state, SIO_STATE(seq, SIO_REQUEST)); /* SP-REPLY */
+    uint64_t lines = sio_load_relaxed(&box->lines);
+    if (unlikely(lines) && state != SIO_STATE(seq, SIO_REQUEST))
+        note_lines(c, shard, (uint32_t)lines);
     if (unlikely(state != SIO_STATE(seq, SIO_DONE)))
         return no_answer(c, seq, state);
     *data = sio_load_relaxed(&box->data);
@@ -241,7 +250,7 @@ static inline __attribute__((always_inline)) enum sio_outcome request(struct sio
     uint64_t *counter = op & SIO_WRITE ? &to->stat->writes : &to->stat->reads;
     sio_count(*counter);
 
-    enum sio_outcome outcome = await_reply(c, to->box, seq, data);
+    enum sio_outcome outcome = await_reply(c, to->box, shard, seq, data);
     if (unlikely(sample))
         take_sample(c, to->stat, sio_ticks() - begin);
     if (unlikely(outcome == SIO_NOT_ANSWERED))
@@ -277,7 +286,7 @@ static NEVER_INLINE int take_up(struct sio_client *c, uint64_t *data, enum sio_o
     sio_fence_full();
     c->shard[shard].rung = 0;
     ring_if_dozing(c, shard);
-    *outcome = kind == SIO_PENDING_POSTED ? SIO_ANSWERED : await_reply(c, sio_mailbox(f, shard, c->vcpu), n, data);
+    *outcome = kind == SIO_PENDING_POSTED ? SIO_ANSWERED : await_reply(c, sio_mailbox(f, shard, c->vcpu), shard, n, data);
     return 1;
 }
 

@@ -44,6 +44,7 @@ struct sio_client {
     uint32_t vcpu;
     uint32_t sample_mask;               /* time the accesses whose number & mask is 0, and the first ones */
     int32_t doorbell[SIO_MAX_SHARDS];   /* eventfd of each shard, -1 when it has none */
+    uint32_t granted[SIO_MAX_SHARDS];   /* writer: the VMM. Interrupt lines (bit n: GSI n) that a shard may raise with a reply */
     uint8_t near[SIO_MAX_SHARDS];       /* shards, nearest first: who is asked for a replicated device */
     struct sio_waiter waiter;
     /* written by every access: a line of its own, and one for each shard */
@@ -52,6 +53,7 @@ struct sio_client {
     uint64_t accesses;
     uint64_t sampling;                  /* sample_mask, 0 in the beginning */
     uint64_t generation;                /* of the map that `route` was filled from */
+    uint32_t lines;                     /* granted ones that replies brought, for the caller to pulse and clear */
     uint32_t target;                    /* the shard that this client's last message went, or goes, to */
     uint8_t pad1[SIO_LINE];
     struct sio_client_shard {

@@ -107,7 +107,8 @@ struct sio_mailbox {               /* writer: the client while IDLE, DONE or REF
             uint8_t space;
         };
     };
-    uint8_t pad[24];
+    uint64_t lines;                /* interrupt lines (bit n: GSI n, below 32) to pulse before the guest goes on */
+    uint8_t pad[16];
 } SIO_ALIGNED;
 
 struct sio_credit {                /* writer: the owner */
@@ -173,7 +174,7 @@ _Static_assert(sizeof(struct sio_credit) == 2 * SIO_LINE, "credits do not share 
 _Static_assert(offsetof(struct sio_credit, taken) == SIO_LINE, "the journal's line stays with the owner");
 _Static_assert(sizeof(struct sio_posted) == 16, "four posted slots a line");
 _Static_assert(offsetof(struct sio_posted, data) == 8, "a posted slot's head is one word");
-_Static_assert(offsetof(struct sio_mailbox, pad) == 40, "a mailbox's command is one word");
+_Static_assert(offsetof(struct sio_mailbox, lines) == 40, "a mailbox's command is one word");
 _Static_assert(SIO_MAX_RANGES - 1 <= UINT16_MAX && SIO_SIDE_BYTES <= UINT16_MAX, "ranges and counts have 16 bits");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "commands and heads are put together for little-endian");
 _Static_assert(sizeof(struct sio_map_entry) == 32, "two map entries a line");

@@ -63,9 +63,11 @@ static inline int sio_mailbox_poll(const struct sio_mailbox *box, struct sio_req
     return 1;
 }
 
-static inline void sio_mailbox_reply(struct sio_mailbox *box, uint64_t state, uint32_t phase, uint64_t data)
+/* `lines`: interrupts that the handler raised, for the vCPU worker to pulse before the guest goes on. */
+static inline void sio_mailbox_reply(struct sio_mailbox *box, uint64_t state, uint32_t phase, uint64_t data, uint64_t lines)
 {
     sio_store_relaxed(&box->data, data);
+    sio_store_relaxed(&box->lines, lines);
     sio_publish(&box->state, (state & ~3ull) | phase); /* SP-REPLY */
 }
 

@@ -2,6 +2,7 @@
 #include "owner.h"
 
 #include <poll.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -184,9 +185,26 @@ static uint32_t serve_posted(struct sio_owner *o, uint32_t vcpu, uint64_t limit)
     return n;
 }
 
+int sio_owner_raise(struct sio_owner *o, uint32_t gsi)
+{
+    if (sio_load_relaxed(&o->serving) != (uint64_t)pthread_self() || gsi >= 32)
+        return 0;
+    o->lines |= 1u << gsi;
+    return 1;
+}
+
+/* The lines that a handler raised leave with the reply; what is raised later goes the way of every trigger. */
+static uint32_t take_lines(struct sio_owner *o)
+{
+    uint32_t lines = o->lines;
+    sio_store_relaxed(&o->serving, 0);
+    o->lines = 0;
+    return lines;
+}
+
 static void refuse(struct sio_owner *o, uint32_t vcpu, const struct sio_request *r)
 {
-    sio_mailbox_reply(sio_mailbox(&o->fabric, o->shard, vcpu), r->state, SIO_REFUSED, ~0ull);
+    sio_mailbox_reply(sio_mailbox(&o->fabric, o->shard, vcpu), r->state, SIO_REFUSED, ~0ull, 0);
     sio_wake_client(&o->fabric.vcpu[vcpu]);
 }
 
@@ -218,12 +236,14 @@ static void serve(struct sio_owner *o, uint32_t vcpu, struct sio_request *r)
                            .size = r->size, .write = r->op & SIO_WRITE};
     uint64_t begin = r->op & SIO_SAMPLE ? sio_ticks() : 0;
     take(o, SIO_JOURNAL(vcpu, r->state >> 2));
+    sio_store_relaxed(&o->serving, (uint64_t)pthread_self());
     if (__builtin_expect(string, 0))
         handle_string(o, h, r, vcpu, &failed);
     else
         failed = handle(o, h, &a);
     /* A string answers element by element: its reply is always taken, holes and all. */
-    sio_mailbox_reply(sio_mailbox(f, o->shard, vcpu), r->state, failed && !string ? SIO_REFUSED : SIO_DONE, a.value);
+    sio_mailbox_reply(sio_mailbox(f, o->shard, vcpu), r->state, failed && !string ? SIO_REFUSED : SIO_DONE, a.value,
+                      take_lines(o));
     sio_wake_client(&f->vcpu[vcpu]);
 
     if (r->op & SIO_SAMPLE)

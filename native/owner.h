@@ -68,6 +68,8 @@ struct sio_owner {
     uint64_t epoll_ticks;              /* how often a busy owner looks whether host I/O is ready */
     uint64_t served;                   /* posted and synchronous, this owner's */
     uint64_t failed;
+    uint64_t serving;                  /* the thread inside a synchronous access, 0: none is */
+    uint32_t lines;                    /* interrupt lines raised during that access: its reply carries them */
     int doorbell;                      /* eventfd, -1: none */
     struct sio_handler *handlers;      /* [ranges] */
     uint64_t *posted;                  /* [vcpus]: next position of each ring */
@@ -84,6 +86,9 @@ uint32_t sio_owner_scan(struct sio_owner *owner);
 /* Serves until `turn_ns` have passed (HOT), host I/O is ready on `epoll_fd` (EVENTS; -1: never looks), or there has been
  * nothing to do for so long that the owner announced sleep (ASLEEP: wait for the doorbell, then call again). */
 enum sio_turn sio_owner_turn(struct sio_owner *owner, uint64_t turn_ns, int epoll_fd);
+/* Raises interrupt line `gsi` (below 32) with the reply of the access in hand. Zero where there is none: outside an access, in
+ * a posted write, in another thread than the one that serves. */
+int sio_owner_raise(struct sio_owner *owner, uint32_t gsi);
 /* Drains every posted ring to where it ends now: before a device goes. */
 void sio_owner_flush(struct sio_owner *owner);
 

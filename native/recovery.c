@@ -13,7 +13,7 @@ int sio_recover_request(const struct sio_fabric *f, uint32_t shard, uint32_t vcp
 
 void sio_recover_refuse(const struct sio_fabric *f, uint32_t shard, uint32_t vcpu, uint64_t state)
 {
-    sio_mailbox_reply(sio_mailbox(f, shard, vcpu), state, SIO_REFUSED, ~0ull);
+    sio_mailbox_reply(sio_mailbox(f, shard, vcpu), state, SIO_REFUSED, ~0ull, 0);
     sio_wake_client(&f->vcpu[vcpu]);
 }
 

@@ -36,6 +36,7 @@ struct sio_vcpu {
     int32_t event;              /* eventfd rung at every change of state */
     int32_t parent;             /* pid of the VMM */
     int32_t affinity;           /* CPU, -1: anywhere */
+    int32_t vm_fd;              /* the VM, for KVM_IRQ_LINE; -1: lines are not raised here */
     int32_t in_loop;            /* benchmark floor: answer every PIO and MMIO read with 0 in this loop, no fabric */
     /* written by the VMM */
     uint32_t command;           /* futex */

@@ -280,6 +280,10 @@ class DeviceHost(Protocol):
         """The device's interrupt, or None when none was asked for."""
 
     @property
+    def interrupts(self) -> Any:
+        """Where the device asks for more lines, messages and groups: `shardio.interrupt.InterruptManager`."""
+
+    @property
     def memory(self) -> HostMemory | None:
         """Guest RAM, for devices that declare `dma = True`; None for all others."""
 

@@ -74,6 +74,11 @@ class AddressMap:
         """Move a range, refused without loss when the target is taken. Returns where it is now."""
         return self._bus(span).move(int(span.base), new_base)
 
+    def find(self, address: int, *, pio: bool) -> Route | None:
+        """Who answers at `address`, None where nobody does."""
+        found = self._pio.device(address) if pio else self._mmio.device(address)
+        return None if found is None else found[1]
+
     def quarantine(self, indices: Iterable[int]) -> None:
         """Nobody answers these ranges any more: reads give all-ones, writes are dropped."""
         wanted = set(indices)

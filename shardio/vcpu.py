@@ -62,11 +62,18 @@ class VcpuStatistics(msgspec.Struct, frozen=True):
 
 class VcpuWorker:
     """The worker of one vCPU. `event`: an eventfd rung at every change of state; `cpu`: where it is pinned,
-    None anywhere.
+    None anywhere; `vm_fd`: the VM, for KVM_IRQ_LINE (-1: it raises none).
     """
 
     def __init__(
-        self, vcpu: Vcpu, fabric: Fabric, doorbells: Mapping[int, int], event: int, cpu: int | None = None
+        self,
+        vcpu: Vcpu,
+        fabric: Fabric,
+        doorbells: Mapping[int, int],
+        event: int,
+        cpu: int | None = None,
+        *,
+        vm_fd: int = -1,
     ) -> None:
         self.vcpu = vcpu
         self.index = vcpu.index
@@ -79,6 +86,7 @@ class VcpuWorker:
         self.view.run = ffi.cast("struct kvm_run *", vcpu.run_page)
         self.view.run_size = vcpu.run_size
         self.view.fd = vcpu.fd
+        self.view.vm_fd = vm_fd
         self.view.event = event
         self.view.parent = os.getpid()
         self.view.affinity = -1 if cpu is None else cpu
@@ -111,6 +119,12 @@ class VcpuWorker:
                 self.index, f"clone failed: {os.strerror(-pid)}", "raise the limit on processes (ulimit -u)"
             )
         self.pid, self.pidfd = pid, pidfd[0]
+
+    def grant_lines(self, shard: int, lines: int) -> None:
+        """From now on the worker raises these interrupt lines (bit n: GSI n) for `shard` at the end of an
+        access, and no others.
+        """
+        self.view.client.granted[shard] = lines
 
     def command(self, command: int) -> None:
         """Tell the worker to run, pause or stop (`lib.SIO_RUN` and so on), kicking it out of KVM_RUN."""

@@ -8,7 +8,8 @@ and `RecordingBackend` for unit tests.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from shardio.interrupt.config import MsiConfig
@@ -19,12 +20,15 @@ class Irqfd:
     """A GSI and the eventfd that raises it. The backend owns the descriptors; they close in `free`.
 
     `handle` names it towards its backend (several irqfds may share one GSI); `resample_fd` is None for edge.
+    `with_access`: raises the GSI with the completion of the access in hand and says True; False outside an
+    access. None where the hypervisor injects within the eventfd write, or offers nothing better.
     """
 
     handle: int
     gsi: int
     fd: int
     resample_fd: int | None = None
+    with_access: Callable[[], bool] | None = field(default=None, compare=False)
 
 
 class InterruptBackend(Protocol):

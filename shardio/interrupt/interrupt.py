@@ -5,16 +5,21 @@ before the write. A level line is different from an edge: its state is a fact th
 raised through an irqfd when the guest ends the interrupt and then signals the resample fd; whoever is still
 active must raise it again.
 
+A message reaches the guest within the eventfd write; a line goes through a kernel work queue, later than the
+access during which it was raised may end.
+
 Consequences. An edge interrupt remembers at most one pending trigger, exactly what a masked interrupt input
 does. A level interrupt remembers the line state and derives everything else from it: on unmask, on enable
 and on resample it writes the eventfd if the line is active. Lowering the line writes nothing: an interrupt
 that was already raised may still arrive once, spuriously, and drivers of shared lines look at their cause
-register anyway.
+register anyway. During an access, a line is raised by the vCPU worker before the guest goes on
+(`Irqfd.with_access`).
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 
 from shardio.errors import InterruptError
@@ -29,7 +34,7 @@ class Interrupt:
     def __init__(self, backend: InterruptBackend, irqfd: Irqfd) -> None:
         self._backend = backend
         self._irqfd = irqfd
-        self._fire = EventFdTrigger(irqfd.fd).trigger
+        self._fire = self._way_in(irqfd)
         self._config: MsiConfig | None = None
         self._enabled = False
         self._masked = False
@@ -102,6 +107,9 @@ class Interrupt:
         """Raise the interrupt, or remember it while masked; dropped while disabled."""
         raise NotImplementedError
 
+    def _way_in(self, irqfd: Irqfd) -> Callable[[], None]:
+        return EventFdTrigger(irqfd.fd).trigger
+
     def _deliver(self) -> None:
         raise NotImplementedError
 
@@ -115,6 +123,17 @@ class EdgeInterrupt(Interrupt):
     def __init__(self, backend: InterruptBackend, irqfd: Irqfd) -> None:
         super().__init__(backend, irqfd)
         self._pending = False
+
+    def _way_in(self, irqfd: Irqfd) -> Callable[[], None]:
+        write, with_access = EventFdTrigger(irqfd.fd).trigger, irqfd.with_access
+        if with_access is None:
+            return write
+
+        def fire() -> None:
+            if not with_access():
+                write()
+
+        return fire
 
     @property
     def pending(self) -> bool:
@@ -146,6 +165,19 @@ class LevelInterrupt(Interrupt):
             raise InterruptError(irqfd.gsi, "is an edge interrupt", "allocate it with level=True")
         super().__init__(backend, irqfd)
         self._active = False
+
+    def _way_in(self, irqfd: Irqfd) -> Callable[[], None]:
+        write, with_access = EventFdTrigger(irqfd.fd).trigger, irqfd.with_access
+        if with_access is None:
+            return write
+
+        def fire() -> None:
+            # The eventfd holds the line until the guest's EOI, but gets there late; the access's completion
+            # is in time, but only a pulse.
+            with_access()
+            write()
+
+        return fire
 
     @property
     def active(self) -> bool:

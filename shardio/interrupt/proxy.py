@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 
 from shardio.errors import InterruptError
 from shardio.interrupt.backend import Irqfd
@@ -72,7 +73,11 @@ class ProxyBackend:
     descriptors; the VMM frees its side.
     """
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, raise_line: Callable[[int], bool] | None = None) -> None:
+        """`raise_line(gsi)`: see `Irqfd.with_access`; asked for the controllers' lines alone, not for
+        messages.
+        """
+        self._raise_line = raise_line
         self._call = call
         self._irqfds: dict[int, Irqfd] = {}
         self._doorbells: dict[int, int] = {}
@@ -83,7 +88,9 @@ class ProxyBackend:
         if not isinstance(reply, Allocated) or len(fds) != 1 + level:
             _close_all(fds)
             raise InterruptError("request", f"the VMM answered {reply!r} with {len(fds)} descriptors")
-        irqfd = Irqfd(reply.handle, reply.gsi, fds[0], fds[1] if level else None)
+        raise_line = self._raise_line
+        with_access = partial(raise_line, reply.gsi) if raise_line is not None and gsi is not None else None
+        irqfd = Irqfd(reply.handle, reply.gsi, fds[0], fds[1] if level else None, with_access)
         self._irqfds[irqfd.handle] = irqfd
         return irqfd
 

@@ -33,6 +33,8 @@ from shardio.interrupt.messages import (
 )
 from shardio.interrupt.proxy import MAX_MESSAGE
 
+LINES = 24
+"""GSIs that are lines of the interrupt controllers (KVM_IOAPIC_NUM_PINS)."""
 DEFAULT_LIMIT = 4096
 """Irqfds that one shard may hold, of a VM's 4096 routes."""
 
@@ -44,13 +46,17 @@ class InterruptServer:
 
     def __init__(
         self,
-        backend: InterruptBackend,
+        backend: InterruptBackend | None,
         limit: int = DEFAULT_LIMIT,
         doorbells: DoorbellBackend | None = None,
         owns: Callable[[int, bool], bool] | None = None,
+        grant: Callable[[int], None] | None = None,
     ) -> None:
-        """`limit`: irqfds, and doorbells, that the shard may hold. `doorbells`: None refuses all.
+        """`backend`: None refuses all interrupts. `limit`: irqfds, and doorbells, that the shard may hold.
+        `doorbells`: None refuses all.
         `owns(address, pio)`: whether a doorbell's address is in a range of this shard; None refuses none.
+        `grant(lines)`: told which lines (bit n: GSI n) the shard has connected, whenever that changes: those
+        that the vCPU workers raise for it at the end of an access.
         """
         self._backend = backend
         self._doorbells = doorbells
@@ -58,6 +64,9 @@ class InterruptServer:
         self._bound: set[int] = set()
         self._limit = limit
         self._held: set[int] = set()
+        self._grant = grant
+        self._lines: dict[int, int] = {}
+        self._connected: set[int] = set()
 
     def handle(self, request: Request) -> tuple[Reply, list[int]]:
         """Do what was asked. Returns the reply and the descriptors to send with it (they stay the
@@ -98,31 +107,53 @@ class InterruptServer:
 
     def close(self) -> None:
         """The shard is gone: free all that it held. Idempotent."""
-        while self._held:
+        while self._held and self._backend is not None:
             self._backend.free(self._held.pop())
+        self._lines.clear()
+        self._connected.clear()
+        self._tell_lines()
         while self._bound and self._doorbells is not None:
             self._doorbells.unbind_doorbell(self._bound.pop())
 
     def _execute(self, request: Request) -> tuple[Reply, list[int]]:
-        if isinstance(request, Allocate):
-            return self._allocate(request)
         if isinstance(request, BindDoorbell | UnbindDoorbell):
             return self._doorbell(request)
+        backend = self._backend
+        if backend is None:
+            raise InterruptError("request", "this machine has no in-kernel irqchip", "use irqchip=True")
+        if isinstance(request, Allocate):
+            return self._allocate(backend, request)
         if request.handle not in self._held:
             raise InterruptError(
                 f"handle {request.handle}", "is not this shard's", "use handles of Allocated"
             )
         match request:
             case SetRoute(handle, message):
-                self._backend.set_route(handle, message)
+                backend.set_route(handle, message)
             case Connect(handle):
-                self._backend.connect(handle)
+                backend.connect(handle)
+                self._connected.add(handle)
+                self._tell_lines()
             case Disconnect(handle):
-                self._backend.disconnect(handle)
+                self._withdraw(handle)
+                backend.disconnect(handle)
             case Free(handle):
                 self._held.remove(handle)
-                self._backend.free(handle)
+                self._withdraw(handle)
+                self._lines.pop(handle, None)
+                backend.free(handle)
         return Done(), []
+
+    def _withdraw(self, handle: int) -> None:
+        self._connected.discard(handle)
+        self._tell_lines()
+
+    def _tell_lines(self) -> None:
+        if self._grant is not None:
+            lines = 0
+            for handle in self._connected & self._lines.keys():
+                lines |= 1 << self._lines[handle]
+            self._grant(lines)
 
     def _doorbell(self, request: BindDoorbell | UnbindDoorbell) -> tuple[Reply, list[int]]:
         if self._doorbells is None:
@@ -149,10 +180,12 @@ class InterruptServer:
         self._bound.add(bound.handle)
         return Bound(bound.handle), [bound.fd]
 
-    def _allocate(self, request: Allocate) -> tuple[Reply, list[int]]:
+    def _allocate(self, backend: InterruptBackend, request: Allocate) -> tuple[Reply, list[int]]:
         if len(self._held) >= self._limit:
             raise InterruptError("request", f"the shard holds {self._limit} interrupts", "free some first")
-        irqfd = self._backend.allocate(request.gsi, level=request.level)
+        irqfd = backend.allocate(request.gsi, level=request.level)
         self._held.add(irqfd.handle)
+        if request.gsi is not None and irqfd.gsi < LINES:
+            self._lines[irqfd.handle] = irqfd.gsi
         fds = [irqfd.fd] if irqfd.resample_fd is None else [irqfd.fd, irqfd.resample_fd]
         return Allocated(irqfd.handle, irqfd.gsi), fds

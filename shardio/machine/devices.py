@@ -5,17 +5,24 @@ gives back.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from typing import Any
 
 import msgspec
 
 from shardio.device import answers, is_mutable
 from shardio.errors import MachineError
-from shardio.interrupt.backend import Irqfd
 from shardio.range import MmioRange, PioRange
 from shardio.routing import Route
 from shardio.shard.loading import Factory, pack, resolve
 from shardio.supervisor.recovery import Policy
+
+
+class IrqMode(StrEnum):
+    """How a device drives its interrupt line."""
+
+    EDGE = "edge"
+    LEVEL = "level"
 
 
 class DeviceRequest(msgspec.Struct):
@@ -26,10 +33,13 @@ class DeviceRequest(msgspec.Struct):
     packed: bytes
     shard: str | None
     irq: int | None
+    irq_mode: IrqMode
     posted: bool
     policy: Policy | None
     replicas: int
     dma: bool
+    compatible: str = ""
+    """What it is, in the device tree's words; for the tables that tell a kernel of it."""
 
 
 class DeviceHandle:
@@ -48,7 +58,6 @@ class DeviceHandle:
         self.shards: tuple[str, ...] = ()
         self.shard_numbers: tuple[int, ...] = ()
         self.routes: tuple[Route, ...] = ()
-        self.irqfd: Irqfd | None = None
         self._call = call
 
     def call(self, method: str, *arguments: Any, **options: Any) -> Any:
@@ -72,6 +81,7 @@ def device_request(
     *,
     shard: str | None,
     irq: int | None,
+    irq_mode: str | None,
     posted: bool,
     policy: str | None,
     replicas: int,
@@ -104,16 +114,22 @@ def device_request(
         chosen = None if policy is None else Policy(policy)
     except ValueError:
         raise MachineError(f"no policy {policy!r}", f"use one of {', '.join(Policy)}") from None
+    try:
+        mode = IrqMode(str(irq_mode or getattr(factory, "irq_mode", IrqMode.EDGE)))
+    except ValueError:
+        raise MachineError(f"no irq_mode {irq_mode!r}", f"use one of {', '.join(IrqMode)}") from None
     return DeviceRequest(
         label,
         spans,
         pack(device, options),
         shard,
         irq,
+        mode,
         posted,
         chosen,
         replicas,
         bool(getattr(factory, "dma", False)),
+        getattr(factory, "compatible", ""),
     )
 
 

@@ -15,10 +15,10 @@ from typing import Any
 from shardio._core import lib
 from shardio.errors import MachineError
 from shardio.fabric import Fabric
-from shardio.interrupt.backend import Irqfd
+from shardio.kvm.doorbell import KvmDoorbells
 from shardio.kvm.interrupt import KvmBackend
 from shardio.kvm.vm import Vm
-from shardio.machine.devices import DeviceHandle
+from shardio.machine.devices import DeviceHandle, IrqMode
 from shardio.machine.placement import Placement, pins
 from shardio.machine.statistics import MachineStatistics, ShardStatistics, device_statistics
 from shardio.memory import GuestMemory
@@ -52,10 +52,11 @@ class Engine:
         pin: bool | None,
         hang_deadline: float,
         backend: KvmBackend | None,
+        doorbells: KvmDoorbells,
         stdin: int | None,
     ) -> None:
         """`ranges`: room in the address map; the rest is what `Machine` was given."""
-        self._memory, self._placement, self._backend = memory, placement, backend
+        self._memory, self._placement = memory, placement
         self._policies: dict[int, Policy | None] = {}
         named, vcpus = len(placement.names), len(vm.vcpus)
         room = min(lib.SIO_MAX_SHARDS, named + SPARE_SHARDS)
@@ -68,6 +69,7 @@ class Engine:
             on_event,
             hang_deadline=hang_deadline,
             backend=backend,
+            doorbells=doorbells,
             stdin=stdin,
         )
         worker_cpus, shard_cpus = pins(pin, vcpus, placement.cpus)
@@ -76,9 +78,9 @@ class Engine:
             name = placement.names[number] if number < named else f"spare{number}"
             cpu = shard_cpus[number] if number < named else None
             self.supervisor.shards.append(ShardProcess(self.fabric, number, name, cpu=cpu))
-        doorbells = {shard.index: shard.doorbell for shard in self.supervisor.shards}
+        bells = {shard.index: shard.doorbell for shard in self.supervisor.shards}
         for vcpu, cpu in zip(vm.vcpus, worker_cpus, strict=True):
-            worker = VcpuWorker(vcpu, self.fabric, doorbells, self.supervisor.state_event, cpu)
+            worker = VcpuWorker(vcpu, self.fabric, bells, self.supervisor.state_event, cpu, vm_fd=vm.fd)
             self.supervisor.workers.append(worker)
         for shard in self.supervisor.shards[:named]:
             self._call(self.supervisor.start_shard, shard)
@@ -155,11 +157,7 @@ class Engine:
     def _record(self, handle: DeviceHandle) -> DeviceRecord:
         request = handle.request
         fds: list[int] = []
-        trigger = memory = -1
-        if request.irq is not None and self._backend is not None:
-            handle.irqfd = self._call(_connected, self._backend, request.irq)
-            trigger = len(fds)
-            fds.append(handle.irqfd.fd)
+        memory = -1
         if request.dma:
             memory = len(fds)
             fds.append(self._memory.fd)
@@ -174,7 +172,9 @@ class Engine:
             for span, route in zip(handle.spans, handle.routes, strict=True)
         ]
         size = self._memory.size if request.dma else 0
-        return DeviceRecord(DeviceSpec(request.name, request.packed, ranges, trigger, memory, size), fds)
+        irq = -1 if request.irq is None else request.irq
+        level = request.irq_mode is IrqMode.LEVEL
+        return DeviceRecord(DeviceSpec(request.name, request.packed, ranges, memory, size, irq, level), fds)
 
     def _send_records(self, by_shard: Mapping[int, list[DeviceRecord]]) -> list[Future[Any]]:
         return [self.supervisor.shards[number].add(records) for number, records in by_shard.items()]
@@ -204,9 +204,6 @@ class Engine:
             self._routes.release(route)
             self._policies.pop(route.index, None)
         handle.routes = ()
-        if handle.irqfd is not None and self._backend is not None:
-            self._backend.free(handle.irqfd.handle)
-            handle.irqfd = None
 
     def _policy(self, index: int, write: bool) -> Policy:
         chosen = self._policies.get(index)
@@ -276,12 +273,6 @@ class Engine:
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run in the supervisor's thread."""
         return self.supervisor.call(lambda: function(*arguments))
-
-
-def _connected(backend: KvmBackend, line: int) -> Irqfd:
-    irqfd = backend.allocate(line)
-    backend.connect(irqfd.handle)
-    return irqfd
 
 
 def _result(future: Future[Any]) -> Any:

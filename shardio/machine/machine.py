@@ -20,6 +20,7 @@ from shardio.bus import MmioBus, PioBus
 from shardio.errors import ImageError, MachineError, ShardioError
 from shardio.kvm import Kvm
 from shardio.kvm.boot import set_entry
+from shardio.kvm.doorbell import KvmDoorbells
 from shardio.kvm.firmware import load_firmware
 from shardio.kvm.interrupt import KvmBackend
 from shardio.machine.devices import DeviceHandle, DeviceRequest, device_request
@@ -106,6 +107,8 @@ class Machine:
                 self._vm.create_pit()
                 self._backend = KvmBackend(self._vm)
                 undo.callback(self._backend.close)
+            self._doorbells = KvmDoorbells(self._vm)
+            undo.callback(self._doorbells.close)
             self._vm.set_memory(self.memory)
             for index in range(vcpus):
                 self._vm.create_vcpu(index).set_cpuid(vcpus)
@@ -152,6 +155,7 @@ class Machine:
         mmio: int | None = None,
         size: int | None = None,
         irq: int | None = None,
+        irq_mode: str | None = None,
         shard: Shard | str | None = None,
         posted: bool = False,
         policy: str | None = None,
@@ -162,9 +166,9 @@ class Machine:
         """Add a device: a class, a function that makes one, or a dotted path "package.module:Class".
 
         `options` are its arguments; it is made in its shard. `pio`, `mmio`: the base of its range; `size`:
-        bytes, where the class does not say. `irq`: the interrupt line (GSI) of its trigger. `shard`: its
-        owner; without one it goes where the fewest devices are. `posted`: the guest does not wait for its
-        writes. `policy`: what becomes of a request that a dying shard had taken: "replay" or "fail" (None:
+        bytes, where the class does not say. `irq`: the interrupt line (GSI) of its trigger; `irq_mode`:
+        "edge" or "level" (None: the class's `irq_mode`, else edge). `shard`: its owner; without one it goes
+        where the fewest devices are. `posted`: the guest does not wait for its writes. `policy`: what becomes of a request that a dying shard had taken: "replay" or "fail" (None:
         replay reads, fail writes). `replicas`: how many shards answer for it (immutable devices only).
 
         While the guest runs, the device is there when this returns. Raises `DeviceOverlap`, `InvalidRange`,
@@ -179,6 +183,7 @@ class Machine:
             size,
             shard=owner,
             irq=irq,
+            irq_mode=irq_mode,
             posted=posted,
             policy=policy,
             replicas=replicas,
@@ -238,6 +243,7 @@ class Machine:
             pin=self._pin,
             hang_deadline=self._hang_deadline,
             backend=self._backend,
+            doorbells=self._doorbells,
             stdin=self._stdin,
         )
         engine.add(handles)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 
+from shardio.interrupt.interrupt import Interrupt
 from shardio.interrupt.manager import InterruptManager
-from shardio.interrupt.trigger import EventFdTrigger
 from shardio.memory import GuestMemory
 from shardio.shard.protocol import ExitRequest, ResetRequest, send
 
@@ -20,12 +20,13 @@ class Host:
         loop: asyncio.AbstractEventLoop,
         control: socket.socket,
         interrupts: InterruptManager,
-        trigger: EventFdTrigger | None,
+        trigger: Interrupt | None,
         memory: GuestMemory | None,
     ) -> None:
         self.name = name
         self.loop = loop
         self.trigger = trigger
+        """The device's own interrupt, enabled: an `EdgeInterrupt`, or a `LevelInterrupt` where asked for."""
         self.memory = memory
         self.interrupts = interrupts
         """Where the device asks for further interrupts: lines, messages, groups."""

@@ -9,6 +9,7 @@ closes; dies with the VMM's supervisor thread (PR_SET_PDEATHSIG).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import pickle
@@ -19,11 +20,13 @@ from typing import Any
 
 from shardio._core import lib
 from shardio.address import Space
-from shardio.errors import ShardioError
+from shardio.errors import InterruptError, ShardioError
 from shardio.fabric import Fabric
+from shardio.interrupt.config import LegacyConfig
+from shardio.interrupt.doorbell import DoorbellSet
+from shardio.interrupt.interrupt import Interrupt
 from shardio.interrupt.manager import InterruptManager
 from shardio.interrupt.proxy import ProxyBackend, call_over
-from shardio.interrupt.trigger import EventFdTrigger
 from shardio.io_manager import IoManager
 from shardio.memory import GuestMemory
 from shardio.range import MmioRange, PioRange
@@ -49,7 +52,8 @@ class Shard:
         self.hosts: dict[str, Host] = {}
         self.spans: dict[int, tuple[PioRange | MmioRange, bool, str]] = {}
         self.memory: GuestMemory | None = None
-        self._interrupt_backend = ProxyBackend(call_over(interrupts))
+        self.doorbells: dict[str, list[DoorbellSet]] = {}
+        self._interrupt_backend = ProxyBackend(call_over(interrupts), self.runtime.owner.raise_line)
 
     def run(self) -> None:
         """Until the VMM says quit, or is gone."""
@@ -60,7 +64,8 @@ class Shard:
         finally:
             self.runtime.owner.flush()  # the guest was not made to wait for these writes, but it made them
             for name in reversed(list(self.devices)):
-                self._detach(name)
+                with contextlib.suppress(InterruptError):  # the VMM is gone, and what it had to free with it
+                    self._detach(name)
             self.runtime.close()
             self._interrupt_backend.close()
             self.loop.close()
@@ -94,7 +99,6 @@ class Shard:
 
     def _add_all(self, specs: list[protocol.DeviceSpec], fds: list[int]) -> None:
         added: list[str] = []
-        used = {position for spec in specs for position in (spec.trigger,)}
         try:
             for spec in specs:
                 self._add(spec, fds)
@@ -104,30 +108,35 @@ class Shard:
                 self._remove(name)
             raise
         finally:
-            for position, fd in enumerate(fds):
-                if position not in used:
-                    os.close(fd)
+            for fd in fds:
+                os.close(fd)
 
     def _add(self, spec: protocol.DeviceSpec, fds: list[int]) -> None:
         device = make(spec.factory)
         if spec.memory >= 0 and self.memory is None:
             self.memory = GuestMemory.from_fd(fds[spec.memory], spec.memory_size)
-        trigger = EventFdTrigger(fds[spec.trigger]) if spec.trigger >= 0 else None
-        host = Host(
-            spec.name,
-            self.loop,
-            self.control,
-            InterruptManager(self._interrupt_backend, self.loop),
-            trigger,
-            self.memory if spec.memory >= 0 else None,
-        )
-        attach = getattr(device, "attach", None)
-        if attach is not None:
-            attach(host)
+        interrupts = InterruptManager(self._interrupt_backend, self.loop)
+        try:
+            host = Host(
+                spec.name,
+                self.loop,
+                self.control,
+                interrupts,
+                _trigger(interrupts, spec),
+                self.memory if spec.memory >= 0 else None,
+            )
+            attach = getattr(device, "attach", None)
+            if attach is not None:
+                attach(host)
+        except BaseException:
+            interrupts.close()
+            raise
         self.devices[spec.name], self.hosts[spec.name] = device, host
         try:
             for span in spec.ranges:
                 self._register(span, device, spec.name)
+            if getattr(device, "doorbells", None):
+                self.doorbells[spec.name] = [self._bind(device, span) for span in spec.ranges]
         except BaseException:
             self._remove(spec.name)
             raise
@@ -158,16 +167,18 @@ class Shard:
             self._unregister(index)
         self._detach(name)
 
+    def _bind(self, device: Any, span: protocol.RangeSpec) -> DoorbellSet:
+        return DoorbellSet(device, span.base, self._interrupt_backend, self.loop, pio=span.space == Space.PIO)
+
     def _detach(self, name: str) -> None:
         device, host = self.devices.pop(name), self.hosts.pop(name)
-        detach = getattr(device, "detach", None)
-        try:
-            if detach is not None:
-                detach()
-        finally:
-            host.interrupts.close()
-            if host.trigger is not None:
-                os.close(host.trigger.fileno())
+        with contextlib.ExitStack() as last_first:
+            last_first.callback(host.interrupts.close)
+            if (detach := getattr(device, "detach", None)) is not None:
+                last_first.callback(detach)
+            # What the guest rang before is delivered while the device still has its host.
+            for doorbells in self.doorbells.pop(name, []):
+                last_first.callback(doorbells.close)
 
     def _call(self, message: protocol.Call) -> Any:
         arguments, options = pickle.loads(message.arguments)
@@ -175,6 +186,15 @@ class Shard:
 
     def _report(self, name: str, text: str) -> None:
         protocol.send(self.control, protocol.HandlerFailed(name, text))
+
+
+def _trigger(interrupts: InterruptManager, spec: protocol.DeviceSpec) -> Interrupt | None:
+    if spec.irq < 0:
+        return None
+    line = LegacyConfig(spec.irq)
+    trigger: Interrupt = interrupts.level(line) if spec.level else interrupts.edge(line)
+    trigger.enable()
+    return trigger
 
 
 def main(control_fd: int, interrupt_fd: int, parent: int) -> None:

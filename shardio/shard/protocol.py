@@ -34,15 +34,17 @@ class RangeSpec(msgspec.Struct, frozen=True, array_like=True):
 
 class DeviceSpec(msgspec.Struct, frozen=True):
     """A device to make: a pickle of (factory or dotted path, options), its ranges, and where among the
-    message's descriptors its interrupt and guest RAM are (-1: it has none).
+    message's descriptors its guest RAM is (-1: it has none). `irq`: the line (GSI) of its trigger, -1
+    for none; `level`: it is a level line.
     """
 
     name: str
     factory: bytes
     ranges: list[RangeSpec]
-    trigger: int = -1
     memory: int = -1
     memory_size: int = 0
+    irq: int = -1
+    level: bool = False
 
 
 class Setup(msgspec.Struct, frozen=True, tag="setup"):

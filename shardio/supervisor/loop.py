@@ -27,6 +27,8 @@ from shardio._core import lib
 from shardio.errors import MachineError, ShardioError
 from shardio.fabric import Fabric
 from shardio.interrupt.backend import InterruptBackend
+from shardio.interrupt.doorbell import DoorbellBackend
+from shardio.interrupt.server import InterruptServer
 from shardio.routing import AddressMap
 from shardio.shard import protocol
 from shardio.supervisor.interpreter import Interpreter
@@ -59,6 +61,7 @@ class Supervisor:
         *,
         hang_deadline: float = 1.0,
         backend: InterruptBackend | None = None,
+        doorbells: DoorbellBackend | None = None,
         stdin: int | None = None,
     ) -> None:
         """`stdin`: the descriptor that becomes every shard's standard input (None: /dev/null)."""
@@ -68,7 +71,7 @@ class Supervisor:
         self.workers: list[VcpuWorker] = []
         self.state_event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         """Rung by every worker whose state changes."""
-        self._backend = backend
+        self._backend, self._doorbells = backend, doorbells
         self._stdin = stdin
         self._spare: Interpreter | None = None
         self._recovery = Recovery(fabric, policy)
@@ -128,7 +131,7 @@ class Supervisor:
     def start_shard(self, shard: ShardProcess) -> None:
         """Start and watch a shard, and give it the devices on its record; it serves when it holds them."""
         interpreter, self._spare = self._spare or Interpreter(self._stdin), None
-        shard.start(interpreter, self._backend)
+        shard.start(interpreter, self._interrupt_server(shard))
         self._selector.register(interpreter.pidfd, selectors.EVENT_READ, lambda: self._on_shard_death(shard))
         self._selector.register(
             interpreter.control, selectors.EVENT_READ, lambda: self._on_shard_message(shard)
@@ -142,6 +145,20 @@ class Supervisor:
                 lambda done: self._restored(shard, done)
             )
         shard.serve()
+
+    def _interrupt_server(self, shard: ShardProcess) -> InterruptServer | None:
+        if self._backend is None and self._doorbells is None:
+            return None
+
+        def owns(address: int, pio: bool) -> bool:
+            route = self.routes.find(address, pio=pio)
+            return route is not None and shard.index in route.shards
+
+        def grant(lines: int) -> None:
+            for worker in self.workers:
+                worker.grant_lines(shard.index, lines)
+
+        return InterruptServer(self._backend, doorbells=self._doorbells, owns=owns, grant=grant)
 
     def keep_spare(self) -> None:
         """Have an interpreter warm for the next shard that starts."""
@@ -307,7 +324,7 @@ class Supervisor:
     def _posted(self, vcpu: int, shard: int) -> int:
         worker = next((worker for worker in self.workers if worker.index == vcpu), None)
         if worker is not None:
-            return int(worker.client.posted[shard])
+            return int(worker.client.shard[shard].posted)
         return int(lib.sio_credit(self.fabric.view, shard, vcpu).taken)
 
     def _guard(self, start: Callable[[], None]) -> None:

@@ -18,7 +18,6 @@ from typing import Any
 from shardio._core import lib
 from shardio.errors import MachineError, ShardError
 from shardio.fabric import Fabric
-from shardio.interrupt.backend import InterruptBackend
 from shardio.interrupt.server import InterruptServer
 from shardio.shard import protocol
 from shardio.supervisor.interpreter import Interpreter
@@ -71,11 +70,13 @@ class ShardProcess:
         """Whether there is a process that is not reaped."""
         return self.interpreter is not None
 
-    def start(self, interpreter: Interpreter, backend: InterruptBackend | None) -> None:
-        """Make a warm interpreter this shard. Its predecessor must be dead and reaped."""
+    def start(self, interpreter: Interpreter, server: InterruptServer | None) -> None:
+        """Make a warm interpreter this shard; `server` answers for its interrupts and doorbells. Its
+        predecessor must be dead and reaped.
+        """
         lib.sio_recover_epoch(self.fabric.view, self.index)
         self.interpreter = interpreter
-        self.interrupt_server = InterruptServer(backend) if backend is not None else None
+        self.interrupt_server = server
         if self.cpu is not None:
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(interpreter.pid, {self.cpu})
@@ -201,9 +202,10 @@ def _message(batch: Sequence[DeviceRecord]) -> tuple[Callable[[int], protocol.Ad
                 spec.name,
                 spec.factory,
                 spec.ranges,
-                spec.trigger + base if spec.trigger >= 0 else -1,
                 spec.memory + base if spec.memory >= 0 else -1,
                 spec.memory_size,
+                spec.irq,
+                spec.level,
             )
         )
         fds.extend(record.fds)
