@@ -15,6 +15,8 @@ from shardio._core import ffi, lib
 from shardio.fabric import Fabric
 
 ATTEMPTS = 2
+NOTHING_TAKEN = (1 << 64) - 1
+"""In a shard's journal: no vCPU has this number."""
 
 
 class Policy(StrEnum):
@@ -59,6 +61,8 @@ class Recovery:
             quarantine(deadly)
         for vcpu, state in refused:
             lib.sio_recover_refuse(self._fabric.view, shard, vcpu, state)
+        # A successor that dies before it takes anything must not count as another victim of the same request.
+        self._fabric.view.shard[shard].taken = NOTHING_TAKEN
 
     def refuse_all(self, shard: int, posted: Callable[[int], int]) -> None:
         """Nobody will own the shard again: refuse every request, discard what was posted (up to
