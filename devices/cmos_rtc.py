@@ -63,6 +63,7 @@ class CmosRtc(MutDevicePio):
     `clock` gives the host's time in seconds since 1970; a test puts its own there before the first access.
     """
 
+    compatible = "motorola,mc146818"
     pio_size = 2
 
     def __init__(self, memory: int | str = "64M", vcpus: int = 1, utc: bool = True) -> None:

@@ -61,6 +61,7 @@ class I8042(MutDevicePio):
     read.
     """
 
+    compatible = "intel,8042"
     pio_size = 5
 
     def __init__(self) -> None:

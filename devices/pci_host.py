@@ -64,6 +64,7 @@ class PciHost(MutDevicePio):
     At 00:00.0 sits the i440FX bridge 8086:1237, subsystem 1af4:1100; what is not there reads as all ones.
     """
 
+    compatible = "pci-host-cam-generic"
     pio_size = 8
 
     def __init__(self) -> None:

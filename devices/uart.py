@@ -43,6 +43,7 @@ class Uart16550(MutDevicePio, MutDeviceMmio):
     says.
     """
 
+    compatible = "ns16550a"
     pio_size = 8
     mmio_size = 8
 

@@ -76,7 +76,7 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The `[machine]` table, defaults filled in, and its devices.
 
     `memory` is in bytes, `at` (where the flat image goes) and `entry` are guest-physical addresses,
-    `hang_deadline` is in seconds. `firmware` brings the devices of a PC, except where a `[[device]]`
+    `hang_deadline` is in seconds, `tables` tells the guest's kernel of the devices. `firmware` brings the devices of a PC, except where a `[[device]]`
     has their range and unless `platform` is false.
     """
 
@@ -92,6 +92,7 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     platform: bool = True
     pin: bool | None = None
     hang_deadline: Annotated[float, Meta(gt=0)] | None = None
+    tables: Literal["acpi", "mp"] | None = None
     devices: tuple[DeviceConfig, ...] = ()
 
 
@@ -236,6 +237,8 @@ def build(config: MachineConfig, *, stdin: int | None = None) -> Machine:
             machine.load_firmware(config.firmware)
         if config.image is not None:
             machine.load(config.image, at=config.at, entry=config.entry, mode=config.mode)
+        if config.tables is not None:
+            machine.load_tables(config.tables)
         for device in config.devices:
             table = msgspec.structs.asdict(device)
             options = table.pop("options")

@@ -66,6 +66,7 @@ class VirtioMmio(MutDeviceMmio):
     """A virtio device at a range of guest addresses. `dma`: its shard maps guest RAM."""
 
     dma = True
+    compatible = "virtio,mmio"
     mmio_size = 0x1000
 
     def __init__(self, device: VirtioDevice) -> None:

@@ -1,0 +1,172 @@
+"""ACPI tables: RSDP, XSDT, FADT, MADT and a DSDT with the devices that a kernel cannot find by itself.
+
+Source: ACPI 6.5, chapter 5. The machine is a hardware-reduced one (section 4.1): no power management block,
+no SMI, no SCI. So a kernel takes its timers from the processors, and its interrupts from the APICs.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from shardio.platform import aml
+from shardio.platform.checksum import with_checksum
+from shardio.platform.hardware import (
+    IO_APIC,
+    ISA_LINES,
+    KEYBOARD,
+    LOCAL_APIC,
+    PCI_HOST,
+    RTC,
+    UART,
+    VIRTIO_MMIO,
+    Hardware,
+    PlatformDevice,
+)
+
+PCI_WINDOW: Final = (0xE000_0000, 0xFEC0_0000 - 0xE000_0000)
+"""Base and bytes of what a guest may give to BARs: from above the devices to the IOAPIC."""
+
+_RSDP_SIZE: Final = 36
+_FADT_SIZE: Final = 276
+_BOOT_LEGACY, _BOOT_8042, _BOOT_NO_VGA, _BOOT_NO_RTC = 1 << 0, 1 << 1, 1 << 2, 1 << 5
+_WBINVD, _NO_POWER_BUTTON, _NO_SLEEP_BUTTON = 1 << 0, 1 << 4, 1 << 5
+_RESET_REGISTER, _HARDWARE_REDUCED = 1 << 10, 1 << 20
+_SYSTEM_IO: Final = 1
+_RESET_PORT, _RESET_VALUE = 0x64, 0xFE  # the keyboard controller pulses the reset line
+_PCAT_COMPATIBLE: Final = 1  # there are two 8259s as well
+_LEVEL_HIGH: Final = 0x000D
+
+
+def acpi_tables(hardware: Hardware, address: int) -> bytes:
+    """All tables, in one piece for guest address `address`; the RSDP comes first. `address` is a multiple of
+    16 where kernels look for it (0xE0000 to 0xFFFFF).
+
+    Raises ValueError for an address that is no multiple of 16, or above 4 GiB.
+    """
+    if address % 16 or not 0 <= address < 1 << 32:
+        raise ValueError(f"an RSDP at {address:#x} is not found; use a multiple of 16 below 4 GiB")
+    image = bytearray(_RSDP_SIZE)
+
+    def put(table: bytes) -> int:
+        image.extend(bytes(-len(image) % 16))
+        image.extend(table)
+        return address + len(image) - len(table)
+
+    dsdt = put(_table(b"DSDT", 2, _dsdt(hardware)))
+    tables = [put(_fadt(hardware, dsdt)), put(_table(b"APIC", 5, _madt(hardware)))]
+    xsdt = put(_table(b"XSDT", 1, struct.pack(f"<{len(tables)}Q", *tables)))
+    image[:_RSDP_SIZE] = _rsdp(xsdt)
+    return bytes(image)
+
+
+def _rsdp(xsdt: int) -> bytes:
+    first = struct.pack("<8sB6sBI", b"RSD PTR ", 0, b"SHARD ", 2, 0)
+    whole = with_checksum(first, 8) + struct.pack("<IQB3x", _RSDP_SIZE, xsdt, 0)
+    return with_checksum(whole, 32)
+
+
+def _table(signature: bytes, revision: int, body: bytes) -> bytes:
+    header = struct.pack(
+        "<4sIBB6s8sI4sI",
+        signature,
+        36 + len(body),
+        revision,
+        0,
+        b"SHARD ",
+        b"SHARDIO ",
+        1,
+        b"SHRD",
+        1,
+    )
+    return with_checksum(header + body, 9)
+
+
+def _fadt(hardware: Hardware, dsdt: int) -> bytes:
+    keyboard, clock = hardware.of(KEYBOARD), hardware.of(RTC)
+    boot = _BOOT_LEGACY | _BOOT_NO_VGA
+    boot |= (_BOOT_8042 if keyboard else 0) | (0 if clock else _BOOT_NO_RTC)
+    flags = _WBINVD | _NO_POWER_BUTTON | _NO_SLEEP_BUTTON | _HARDWARE_REDUCED
+    body = bytearray(_FADT_SIZE)
+    struct.pack_into("<I", body, 40, dsdt)
+    struct.pack_into("<H", body, 109, boot)
+    if keyboard:
+        flags |= _RESET_REGISTER
+        struct.pack_into("<BBBBQB", body, 116, _SYSTEM_IO, 8, 0, 1, _RESET_PORT, _RESET_VALUE)
+    struct.pack_into("<I", body, 112, flags)
+    body[108] = 0x32 if clock else 0  # where the century is in CMOS
+    body[131] = 5  # 6.5: revision 6, minor 5
+    struct.pack_into("<Q", body, 140, dsdt)
+    struct.pack_into("<8s", body, 268, b"KVM")
+    return _table(b"FACP", 6, bytes(body[36:]))
+
+
+def _madt(hardware: Hardware) -> bytes:
+    processors = [struct.pack("<BBBBI", 0, 8, number, number, 1) for number in range(hardware.vcpus)]
+    io_apic = struct.pack("<BBBxII", 1, 12, hardware.io_apic_id, IO_APIC, 0)
+    lines = sorted({device.irq for device in hardware.devices if device.irq is not None and device.level})
+    overrides = [
+        struct.pack("<BBBBIH", 2, 10, 0, line, line, _LEVEL_HIGH) for line in lines if line < ISA_LINES
+    ]
+    nmi = struct.pack("<BBBHB", 4, 6, 0xFF, 0, 1)
+    return struct.pack("<II", LOCAL_APIC, _PCAT_COMPATIBLE) + b"".join(
+        [*processors, io_apic, *overrides, nmi]
+    )
+
+
+def _dsdt(hardware: Hardware) -> bytes:
+    terms = [
+        aml.device(f"C{number:03X}", _id("ACPI0007"), _number(number)) for number in range(hardware.vcpus)
+    ]
+    terms += [
+        aml.device(f"V{number:03X}", _id("LNRO0005"), _number(number), _resources(each))
+        for number, each in enumerate(hardware.of(VIRTIO_MMIO))
+    ]
+    terms += [
+        aml.device(f"COM{number}", _plug_and_play("PNP0501"), _number(number), _resources(each))
+        for number, each in enumerate(hardware.of(UART), 1)
+    ]
+    terms += [
+        aml.device(label, _plug_and_play(kind), _resources(each))
+        for compatible, label, kind in ((RTC, "RTC", "PNP0B00"), (KEYBOARD, "KBD", "PNP0303"))
+        for each in hardware.of(compatible)[:1]
+    ]
+    terms += [_pci(each) for each in hardware.of(PCI_HOST)[:1]]
+    return aml.scope("_SB", *terms)
+
+
+def _pci(host: PlatformDevice) -> bytes:
+    crs = aml.resources(
+        aml.bus_numbers(0, 0xFF), aml.ports(host.base, host.size), aml.memory_window(*PCI_WINDOW)
+    )
+    return aml.device("PCI0", _plug_and_play("PNP0A03"), _number(0), aml.name("_CRS", crs))
+
+
+def _id(text: str) -> bytes:
+    return aml.name("_HID", aml.string(text))
+
+
+def _plug_and_play(text: str) -> bytes:
+    return aml.name("_HID", aml.eisa_id(text))
+
+
+def _number(value: int) -> bytes:
+    return aml.name("_UID", aml.integer(value))
+
+
+def _resources(device: PlatformDevice) -> bytes:
+    """The device's range and line. A keyboard controller's is two single ports: between them is another's."""
+    descriptors = []
+    if device.compatible == KEYBOARD:
+        descriptors += [aml.ports(device.base, 1), aml.ports(device.base + 4, 1)]
+    elif device.pio:
+        descriptors.append(aml.ports(device.base, device.size))
+    elif device.base + device.size <= 1 << 32:
+        descriptors.append(aml.memory32(device.base, device.size))
+    else:
+        descriptors.append(aml.memory64(device.base, device.size))
+    if device.irq is not None:
+        on_isa = device.pio and device.irq < ISA_LINES and not device.level
+        line = aml.isa_interrupt(device.irq) if on_isa else aml.interrupt(device.irq, level=device.level)
+        descriptors.append(line)
+    return aml.name("_CRS", aml.resources(*descriptors))
