@@ -69,7 +69,8 @@ def buffer_address(vcpu: int) -> int:
 def _built(name: str, defs: tuple[tuple[str, int], ...]) -> Path:
     """The folder with the files of one build; made whole, so that two test processes may race for it."""
     source = SOURCES / f"{name}.S"
-    text = source.read_bytes() + (SOURCES / "common.inc").read_bytes() + repr(defs).encode()
+    included = b"".join(path.read_bytes() for path in sorted(SOURCES.glob("*.inc")))
+    text = source.read_bytes() + included + repr(defs).encode()
     folder = CACHE / f"{name}-{hashlib.sha256(text).hexdigest()[:16]}"
     if folder.is_dir():
         return folder
