@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from shardio import Machine
 from tests.guests.build import parameters, result_address
@@ -21,6 +22,11 @@ EXIT_PORT = 0xF4
 PAGE = 0x1000
 NEVER = 0xFFFF_FFFF
 """As a guest's count: it does not end by itself."""
+
+
+def machine(**options: Any) -> Machine:
+    """A small machine whose shards may be starved by a busy host without being taken for dead."""
+    return Machine(**{"memory": "2M", "hang_deadline": PATIENCE_S, **options})
 
 
 def result(vm: Machine, offset: int, vcpu: int = 0, size: int = 4) -> int:

@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import pytest
 
-from shardio import Machine
 from shardio.devices import Checksum
 from shardio.machine import ExitInfo
-from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, result
+from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, machine, result
 from tests.guests.build import guest
 from tests.guests.model import checksum_sequence
 
@@ -33,7 +32,7 @@ def model(vcpus: int) -> list[int]:
 @pytest.mark.parametrize("shards", [1, 2, 3])
 @pytest.mark.parametrize("vcpus", [1, 2, 4])
 def test_checksums_are_the_host_s(vcpus: int, shards: int, posted: bool) -> None:
-    with Machine(memory="2M", vcpus=vcpus, shards=shards) as vm:
+    with machine(vcpus=vcpus, shards=shards) as vm:
         vm.load(guest("checksum", VCPUS=vcpus, DEVICES=DEVICES, COUNT=COUNT, STRIDE=STRIDE))
         handles = [
             vm.add(Checksum, mmio=MMIO + STRIDE * number, shard=f"shard{number % shards}", posted=posted)

@@ -11,7 +11,7 @@ from shardio.devices import Checksum
 from shardio.machine import ExitInfo
 from shardio.vcpu import VcpuState
 from tests.e2e.devices import Ascending, Recorder
-from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, fragments, result
+from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, fragments, machine, result
 from tests.guests.build import buffer_address, guest
 
 pytestmark = pytest.mark.kvm
@@ -35,7 +35,7 @@ def cut(value: int, size: int) -> int:
 
 
 def test_hlt_without_an_irqchip_halts_the_machine() -> None:
-    with Machine(memory="2M", irqchip=False) as vm:
+    with machine(irqchip=False) as vm:
         vm.load(guest("hlt"))
         ended = run(vm)
         statistics = vm.statistics()
@@ -45,7 +45,7 @@ def test_hlt_without_an_irqchip_halts_the_machine() -> None:
 
 
 def test_a_machine_has_halted_when_all_its_vcpus_have() -> None:
-    with Machine(memory="2M", vcpus=2, irqchip=False) as vm:
+    with machine(vcpus=2, irqchip=False) as vm:
         vm.load(guest("hlt"))
         ended = run(vm)
         exits = [vcpu.exits for vcpu in vm.statistics().vcpus]
@@ -55,7 +55,7 @@ def test_a_machine_has_halted_when_all_its_vcpus_have() -> None:
 
 
 def test_triple_fault_is_a_shutdown() -> None:
-    with Machine(memory="2M") as vm:
+    with machine() as vm:
         vm.load(guest("triple_fault"))
         ended = run(vm)
         exits = vm.statistics().vcpus[0].exits
@@ -66,7 +66,7 @@ def test_triple_fault_is_a_shutdown() -> None:
 
 
 def test_an_instruction_that_kvm_cannot_emulate_fails_with_bytes_and_registers() -> None:
-    with Machine(memory="2M") as vm:
+    with machine() as vm:
         vm.load(guest("bad_instruction"))
         vm.add(Recorder, mmio=MMIO, size=0x1000)
         ended = run(vm)
@@ -82,7 +82,7 @@ def test_an_instruction_that_kvm_cannot_emulate_fails_with_bytes_and_registers()
 
 @pytest.mark.parametrize("vcpus", [2, 4])
 def test_aps_that_wait_for_their_sipi_come_up_in_order(vcpus: int) -> None:
-    with Machine(memory="2M", vcpus=vcpus, shards=2) as vm:
+    with machine(vcpus=vcpus, shards=2) as vm:
         vm.load(guest("smp", VCPUS=vcpus))
         console = vm.add(Recorder, pio=0x3F8, size=8, shard="serial")
         add_exit_port(vm, shard="exit")
@@ -99,7 +99,7 @@ def test_aps_that_wait_for_their_sipi_come_up_in_order(vcpus: int) -> None:
 
 @pytest.mark.parametrize("posted", [False, True], ids=["waiting", "posted"])
 def test_mmio_of_1_2_4_and_8_bytes(posted: bool) -> None:
-    with Machine(memory="2M", shards=1) as vm:
+    with machine(shards=1) as vm:
         vm.load(guest("mmio_widths"), mode="long")
         device = vm.add(Recorder, mmio=MMIO, size=0x1000, posted=posted)
         add_exit_port(vm)
@@ -115,7 +115,7 @@ def test_mmio_of_1_2_4_and_8_bytes(posted: bool) -> None:
 
 @pytest.mark.parametrize("width", [1, 2, 4])
 def test_pio_writes_of_each_width(width: int) -> None:
-    with Machine(memory="2M", shards=1) as vm:
+    with machine(shards=1) as vm:
         vm.load(guest("pio_loop", COUNT=3, PORT=0x210, WIDTH=width))
         device = vm.add(Recorder, pio=0x200, size=0x20)
         add_exit_port(vm)
@@ -127,7 +127,7 @@ def test_pio_writes_of_each_width(width: int) -> None:
 
 @pytest.mark.parametrize("width", [1, 2, 4])
 def test_pio_reads_of_each_width(width: int) -> None:
-    with Machine(memory="2M", shards=1) as vm:
+    with machine(shards=1) as vm:
         vm.load(guest("pio_loop", COUNT=3, PORT=0x210, WIDTH=width, WRITE=0))
         vm.add(Ascending, pio=0x210)
         add_exit_port(vm)
@@ -148,7 +148,7 @@ def value_at(value: int, first: int, at: int, size: int) -> int:
 @pytest.mark.parametrize("posted", [False, True], ids=["waiting", "posted"])
 @pytest.mark.parametrize("shift", [-1, 0, 1], ids=["3+1", "2+2", "1+3"])
 def test_four_bytes_across_a_page_end(shift: int, posted: bool) -> None:
-    with Machine(memory="2M", shards=1) as vm:
+    with machine(shards=1) as vm:
         vm.load(guest("page_cross_mmio", PAGE=MMIO + shift))
         device = vm.add(Recorder, mmio=MMIO, size=0x2000, posted=posted)
         add_exit_port(vm)
@@ -165,7 +165,7 @@ def test_four_bytes_across_a_page_end(shift: int, posted: bool) -> None:
 @pytest.mark.parametrize("head", range(1, 8))
 def test_eight_bytes_across_a_page_end(head: int) -> None:
     first = 0x1000 - head
-    with Machine(memory="2M", shards=1) as vm:
+    with machine(shards=1) as vm:
         vm.load(guest("mmio_widths", ADDRESS=MMIO + first - 24), mode="long")
         device = vm.add(Recorder, mmio=MMIO, size=0x2000)
         add_exit_port(vm)
@@ -183,7 +183,7 @@ def test_eight_bytes_across_a_page_end(head: int) -> None:
 
 
 def test_unclaimed_reads_are_all_ones_and_writes_are_dropped() -> None:
-    with Machine(memory="2M", shards=1) as vm:
+    with machine(shards=1) as vm:
         vm.load(guest("unclaimed"))
         add_exit_port(vm)
         ended = run(vm)
@@ -196,7 +196,7 @@ def test_unclaimed_reads_are_all_ones_and_writes_are_dropped() -> None:
 
 
 def test_an_access_past_its_range_s_end_is_refused_and_counted_apart() -> None:
-    with Machine(memory="2M", shards=1) as vm:
+    with machine(shards=1) as vm:
         vm.load(guest("unclaimed", PORT=0x700))
         device = vm.add(Recorder, pio=0x6FF, size=2)
         add_exit_port(vm)
@@ -216,7 +216,7 @@ def test_an_access_past_its_range_s_end_is_refused_and_counted_apart() -> None:
 @pytest.mark.parametrize("width", [1, 2, 4])
 def test_rep_outs_of_4096_bytes(width: int, posted: bool) -> None:
     sent = b"".join(hashlib.sha512(bytes([i])).digest() for i in range(64))
-    with Machine(memory="2M", shards=1) as vm:
+    with machine(shards=1) as vm:
         vm.load(guest("rep_outsb", COUNT=4096 // width, WIDTH=width, PORT=0x100, ROUNDS=2))
         vm.memory.write(buffer_address(0), sent)
         device = vm.add(Checksum, pio=0x100, posted=posted)
@@ -233,7 +233,7 @@ def test_rep_outs_of_4096_bytes(width: int, posted: bool) -> None:
 @pytest.mark.parametrize("width", [1, 2, 4])
 def test_rep_ins_of_4096_bytes(width: int) -> None:
     count = 4096 // width
-    with Machine(memory="2M", shards=1) as vm:
+    with machine(shards=1) as vm:
         vm.load(guest("rep_insb", COUNT=count, WIDTH=width, PORT=0x100, ROUNDS=2))
         vm.add(Ascending, pio=0x100)
         add_exit_port(vm)

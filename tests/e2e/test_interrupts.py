@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shardio import Machine
 from shardio.machine import MachineStatistics
-from tests.e2e.support import PATIENCE_S, add_exit_port, result, until
+from tests.e2e.support import PATIENCE_S, add_exit_port, machine, result, until
 from tests.guests.build import guest
 
 pytestmark = pytest.mark.kvm
@@ -22,7 +21,7 @@ def exits(statistics: MachineStatistics) -> dict[str, int]:
 
 
 def test_uart_receive_wakes_the_guest() -> None:
-    with Machine(memory="2M", shards=2) as vm:
+    with machine(shards=2) as vm:
         vm.load(guest("hlt_irq", UART_COUNT=5))
         uart = vm.add(
             "shardio.devices:Uart16550", pio=0x3F8, irq=4, output="null", shard="serial", name="com1"
@@ -55,7 +54,7 @@ def test_uart_receive_wakes_the_guest() -> None:
 
 
 def test_rtc_periodic_interrupt_wakes_the_guest() -> None:
-    with Machine(memory="2M", shards=2) as vm:
+    with machine(shards=2) as vm:
         vm.load(guest("hlt_irq", UART_COUNT=0, RTC_COUNT=5))
         vm.add("shardio.devices:Uart16550", pio=0x3F8, irq=4, output="null", shard="serial")
         vm.add("shardio.devices:CmosRtc", pio=0x70, irq=8, shard="clock")
@@ -77,7 +76,7 @@ def test_rtc_periodic_interrupt_wakes_the_guest() -> None:
 
 
 def test_both_lines_wake_the_same_guest() -> None:
-    with Machine(memory="2M", shards=2) as vm:
+    with machine(shards=2) as vm:
         vm.load(guest("hlt_irq", UART_COUNT=2, RTC_COUNT=3))
         uart = vm.add("shardio.devices:Uart16550", pio=0x3F8, irq=4, output="null", shard="serial")
         vm.add("shardio.devices:CmosRtc", pio=0x70, irq=8, shard="clock")

@@ -16,7 +16,7 @@ from shardio.devices import Counter, Echo
 from shardio.machine import ExitInfo
 from tests.conftest import shm_names
 from tests.e2e.devices import Recorder, Slow, Visits
-from tests.e2e.support import MMIO, NEVER, PATIENCE_S, add_exit_port, result, until
+from tests.e2e.support import MMIO, NEVER, PATIENCE_S, add_exit_port, machine, result, until
 from tests.guests.build import guest
 
 pytestmark = [pytest.mark.kvm, pytest.mark.timeout(120)]
@@ -54,7 +54,7 @@ def sum_after(writes: int) -> int:
 
 @pytest.mark.parametrize("posted", [False, True], ids=["waiting", "posted"])
 def test_paused_vcpus_make_no_access_and_none_is_lost(posted: bool) -> None:
-    with Machine(memory="2M", vcpus=VCPUS, shards=2) as vm:
+    with machine(vcpus=VCPUS, shards=2) as vm:
         busy(vm)
         counters = [
             vm.add(Counter, mmio=MMIO + 0x1000 * vcpu, shard=f"shard{vcpu}", posted=posted)
@@ -75,7 +75,7 @@ def test_paused_vcpus_make_no_access_and_none_is_lost(posted: bool) -> None:
 
 def test_posted_writes_reach_their_device_before_the_machine_has_stopped(tmp_path: Path) -> None:
     log, count = tmp_path / "visits", 300
-    with Machine(memory="2M", vcpus=VCPUS, shards=2) as vm:
+    with machine(vcpus=VCPUS, shards=2) as vm:
         busy(vm, STRIDE=0, COUNT=count)
         vm.add(Slow, mmio=MMIO, path=str(log), shard="shard0", posted=True)
         ended = vm.run(PATIENCE_S)
@@ -86,7 +86,7 @@ def test_posted_writes_reach_their_device_before_the_machine_has_stopped(tmp_pat
 
 @pytest.mark.parametrize("posted", [False, True], ids=["waiting", "posted"])
 def test_stop_under_load_ends_everything_at_once(posted: bool) -> None:
-    with Machine(memory="2M", vcpus=VCPUS, shards=2) as vm:
+    with machine(vcpus=VCPUS, shards=2) as vm:
         busy(vm)
         vm.add(Counter, mmio=MMIO, size=0x2000, shard="shard0", posted=posted)
         vm.start()
@@ -104,7 +104,7 @@ def test_stop_under_load_ends_everything_at_once(posted: bool) -> None:
 
 
 def test_stop_while_paused() -> None:
-    with Machine(memory="2M", vcpus=VCPUS, shards=2) as vm:
+    with machine(vcpus=VCPUS, shards=2) as vm:
         busy(vm)
         vm.add(Counter, mmio=MMIO, size=0x2000)
         vm.start()
@@ -120,7 +120,7 @@ def test_stop_while_paused() -> None:
 @pytest.mark.parametrize("write", [0, 1], ids=["read", "write"])
 def test_every_access_finds_a_device_that_is_there_or_nobody(tmp_path: Path, write: int) -> None:
     log = tmp_path / "visits"
-    with Machine(memory="2M", vcpus=VCPUS, shards=2) as vm:
+    with machine(vcpus=VCPUS, shards=2) as vm:
         busy(vm, WRITE=write, STRIDE=0)
         vm.start()
         run_on(vm)
@@ -146,7 +146,7 @@ def test_every_access_finds_a_device_that_is_there_or_nobody(tmp_path: Path, wri
 
 def test_posted_writes_reach_a_device_that_is_taken_out(tmp_path: Path) -> None:
     log = tmp_path / "visits"
-    with Machine(memory="2M", vcpus=VCPUS, shards=2) as vm:
+    with machine(vcpus=VCPUS, shards=2) as vm:
         busy(vm, STRIDE=0)
         vm.start()
 
@@ -163,7 +163,7 @@ def test_posted_writes_reach_a_device_that_is_taken_out(tmp_path: Path) -> None:
 
 
 def test_a_device_on_a_new_shard_answers_a_running_guest() -> None:
-    with Machine(memory="2M", vcpus=VCPUS, shards=1) as vm:
+    with machine(vcpus=VCPUS, shards=1) as vm:
         busy(vm, WRITE=0, STRIDE=0)
         vm.start()
         run_on(vm)
@@ -179,7 +179,7 @@ def test_a_device_on_a_new_shard_answers_a_running_guest() -> None:
 
 
 def test_a_device_that_cannot_be_made_leaves_the_guest_as_it_was() -> None:
-    with Machine(memory="2M", vcpus=VCPUS, shards=2) as vm:
+    with machine(vcpus=VCPUS, shards=2) as vm:
         busy(vm)
         kept = vm.add(Recorder, mmio=MMIO, size=0x2000, shard="shard0")
         vm.start()
@@ -197,7 +197,7 @@ def test_a_device_that_cannot_be_made_leaves_the_guest_as_it_was() -> None:
 
 
 def test_a_machine_whose_device_cannot_be_made_starts_nothing() -> None:
-    with Machine(memory="2M", vcpus=VCPUS, shards=2) as vm:
+    with machine(vcpus=VCPUS, shards=2) as vm:
         busy(vm)
         vm.add(Recorder, mmio=MMIO, size=0x2000, no_such_option=1)
         with pytest.raises(MachineError, match="unexpected keyword"):
@@ -208,12 +208,10 @@ def test_a_machine_whose_device_cannot_be_made_starts_nothing() -> None:
 # ---- a VMM that is killed ----
 
 VMM = """
-import sys
-from shardio import Machine
-from tests.e2e.support import MMIO, NEVER
+from tests.e2e.support import MMIO, NEVER, machine
 from tests.guests.build import guest
 
-with Machine(memory="2M", vcpus=2, shards=2) as vm:
+with machine(vcpus=2, shards=2) as vm:
     vm.load(guest("mmio_loop", VCPUS=2, STRIDE=0x1000, COUNT=NEVER))
     vm.add("shardio.devices:Echo", mmio=MMIO, shard="a")
     vm.add("shardio.devices:Counter", mmio=MMIO + 0x1000, shard="b", posted=True)

@@ -12,7 +12,17 @@ import pytest
 from shardio import Machine
 from shardio.machine import ExitInfo
 from tests.e2e.devices import Fatal, Pattern
-from tests.e2e.support import MMIO, NEVER, PATIENCE_S, add_exit_port, fragments, let_end, result, until
+from tests.e2e.support import (
+    MMIO,
+    NEVER,
+    PATIENCE_S,
+    add_exit_port,
+    fragments,
+    let_end,
+    machine,
+    result,
+    until,
+)
 from tests.guests.build import guest
 from tests.guests.model import AccessRange, presets, random_accesses
 
@@ -68,30 +78,57 @@ def expected(vcpu: int, count: int) -> int:
     return random_accesses(vcpu, count, SEED, [each[0] for each in RANGES], STRIDES, read, lambda *_: None)
 
 
+def scene(vm: Machine) -> None:
+    """Loads the guest, adds its devices."""
+    strides = {"PIO_STRIDE": STRIDES[False], "MMIO_STRIDE": STRIDES[True]}
+    ranges = presets([each[0] for each in RANGES])
+    vm.load(guest("random_access", VCPUS=VCPUS, COUNT=NEVER, SEED=SEED, **strides, **ranges))
+    for range_, shard, posted in RANGES:
+        space, size = ("mmio", VCPUS * STRIDES[True]) if range_.mmio else ("pio", VCPUS * STRIDES[False])
+        place = {space: range_.base, "size": size}
+        vm.add(Pattern, **place, shard=shard, posted=posted, policy="replay")
+    add_exit_port(vm)
+
+
+def assert_unharmed(vm: Machine, count: int) -> None:
+    """Both vCPUs have read what they must, and nothing was refused or given up."""
+    statistics = vm.statistics()
+    assert [device.refused for device in statistics.devices] == [0] * len(statistics.devices)
+    assert not any(shard.quarantined for shard in statistics.shards)
+    assert [each.hostile for each in (*statistics.vcpus, *statistics.shards) if each.hostile] == []
+    assert [result(vm, 4, vcpu) for vcpu in range(VCPUS)] == [expected(vcpu, count) for vcpu in range(VCPUS)]
+
+
 def test_kills_of_shards_with_replayable_devices_only_lengthen_accesses() -> None:
     chance = random.Random(SEED)
-    with Machine(memory="2M", vcpus=VCPUS, shards=SHARDS) as vm:
-        strides = {"PIO_STRIDE": STRIDES[False], "MMIO_STRIDE": STRIDES[True]}
-        ranges = presets([each[0] for each in RANGES])
-        vm.load(guest("random_access", VCPUS=VCPUS, COUNT=NEVER, SEED=SEED, **strides, **ranges))
-        for range_, shard, posted in RANGES:
-            space, size = ("mmio", VCPUS * STRIDES[True]) if range_.mmio else ("pio", VCPUS * STRIDES[False])
-            vm.add(Pattern, **{space: range_.base}, size=size, shard=shard, posted=posted, policy="replay")
-        add_exit_port(vm)
+    with machine(vcpus=VCPUS, shards=SHARDS) as vm:
+        scene(vm)
         vm.start()
 
         for number in range(SHARDS * KILLS_A_SHARD):
             kill_at(vm, number % SHARDS, chance.randrange(1, 200))
 
         count = let_end(vm, VCPUS)
-        checksums = [result(vm, 4, vcpu) for vcpu in range(VCPUS)]
         vm.stop()
-        statistics = vm.statistics()
-    assert [shard.spawns for shard in statistics.shards[:SHARDS]] == [1 + KILLS_A_SHARD] * SHARDS
-    assert [device.refused for device in statistics.devices] == [0] * len(statistics.devices)
-    assert not any(shard.quarantined for shard in statistics.shards)
-    assert [shard.hostile for shard in statistics.shards] == [0] * len(statistics.shards)
-    assert checksums == [expected(vcpu, count) for vcpu in range(VCPUS)]
+        assert [shard.spawns for shard in vm.statistics().shards[:SHARDS]] == [1 + KILLS_A_SHARD] * SHARDS
+        assert_unharmed(vm, count)
+
+
+def test_workers_and_shards_killed_together() -> None:
+    chance = random.Random(SEED + 1)
+    with machine(vcpus=VCPUS, shards=SHARDS) as vm:
+        scene(vm)
+        vm.start()
+
+        for number in range(SHARDS * KILLS_A_SHARD):
+            kill_at(vm, number % SHARDS, chance.randrange(1, 100))
+            # Most likely a vCPU waits for the shard that has just died.
+            for pid in [vcpu.pid for vcpu in vm.statistics().vcpus if vcpu.pid]:
+                os.kill(pid, signal.SIGKILL)
+
+        count = let_end(vm, VCPUS)
+        vm.stop()
+        assert_unharmed(vm, count)
 
 
 # ---- devices that end or stop their own process ----
@@ -106,7 +143,7 @@ class Scene:
                  policy: str | None = None, deadline: float = 1.0) -> None:  # fmt: skip
         lives_file, log = folder / "lives", folder / "log"
         lives_file.write_bytes(bytes(lives))
-        with Machine(memory="2M", shards=2, hang_deadline=deadline) as vm:
+        with machine(shards=2, hang_deadline=deadline) as vm:
             vm.load(guest("mmio_loop", COUNT=count, WRITE=int(write)))
             options = {
                 "lives": str(lives_file),

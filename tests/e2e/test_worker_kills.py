@@ -11,7 +11,7 @@ import pytest
 from shardio import Machine
 from shardio.machine import DeviceHandle
 from tests.e2e.devices import Sequencer
-from tests.e2e.support import MMIO, NEVER, add_exit_port, fragments, let_end, result, until
+from tests.e2e.support import MMIO, NEVER, add_exit_port, fragments, let_end, machine, result, until
 from tests.guests.build import guest
 from tests.guests.model import AccessRange, RandomAccesses, presets
 
@@ -108,7 +108,7 @@ def kill_at(vm: Machine, vcpu: int, later: int, last: int) -> int:
 
 def test_200_kills_of_workers_and_every_access_happens_once() -> None:
     chance = random.Random(SEED)
-    with Machine(memory="2M", vcpus=VCPUS, shards=2, hang_deadline=10.0) as vm:
+    with machine(vcpus=VCPUS, shards=2) as vm:
         handles = build(vm)
         vm.start()
         last = [0] * VCPUS
@@ -130,7 +130,7 @@ def test_200_kills_of_workers_and_every_access_happens_once() -> None:
 
 
 def test_a_worker_killed_before_its_first_instruction_is_followed_by_another() -> None:
-    with Machine(memory="2M", vcpus=VCPUS, shards=2, hang_deadline=10.0) as vm:
+    with machine(vcpus=VCPUS, shards=2) as vm:
         build(vm)
         vm.start()
         last = 0
@@ -141,3 +141,26 @@ def test_a_worker_killed_before_its_first_instruction_is_followed_by_another() -
         count = let_end(vm, VCPUS)
         checksums = [result(vm, 4, vcpu) for vcpu in range(VCPUS)]
     assert checksums == [Model(vcpu).run(count)[0] for vcpu in range(VCPUS)]
+
+
+def test_a_worker_killed_while_it_is_paused_stays_paused_and_goes_on() -> None:
+    with machine(vcpus=VCPUS, shards=2) as vm:
+        handles = build(vm)
+        vm.start()
+        last = 0
+
+        for _ in range(10):
+            last = kill_at(vm, 0, 5, last)
+            vm.pause()
+            last = kill_at(vm, 0, 0, 0)
+            before = progress(vm, 0)[1]
+            until(lambda: progress(vm, 0)[0] not in (0, last), "another worker")  # noqa: B023
+            vm.pause()
+            assert progress(vm, 0)[1] == before
+            vm.resume()
+
+        count = let_end(vm, VCPUS)
+        seen = [
+            (result(vm, 4, vcpu), [handle.call("value") for handle in handles[vcpu]]) for vcpu in range(VCPUS)
+        ]
+    assert seen == [Model(vcpu).run(count) for vcpu in range(VCPUS)]

@@ -99,7 +99,7 @@ def ranges() -> list[tuple[AccessRange, str, bool]]:
 
 def build(seed: int) -> Machine:
     """The machine, ready to start."""
-    vm = Machine(memory="2M", vcpus=VCPUS, shards=2, hang_deadline=5.0)
+    vm = Machine(memory="2M", vcpus=VCPUS, shards=2, hang_deadline=60.0)
     plan = ranges()
     strides = {"PIO_STRIDE": STRIDES[False], "MMIO_STRIDE": STRIDES[True]}
     image = guest(
