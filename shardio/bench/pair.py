@@ -162,7 +162,7 @@ class Pair:
         self._line_fd = os.memfd_create("shardio-bench", os.MFD_CLOEXEC)
         os.ftruncate(self._line_fd, mmap.PAGESIZE)
         self._page = mmap.mmap(self._line_fd, mmap.PAGESIZE)
-        self.line = ffi.cast("uint64_t *", ffi.from_buffer(self._page))
+        self.line: Any = ffi.cast("uint64_t *", ffi.from_buffer(self._page))
         fabric = self.settings[0].fabric
         self._patience = patience_ticks(fabric)
         self.blocks = self.stolen = 0
@@ -196,6 +196,8 @@ class Pair:
 
     def _release(self) -> None:
         os.sched_setaffinity(0, self._before)
+        self.line = None
+        self._page.close()
         os.close(self._line_fd)
         for setting in self.settings:
             setting.close()

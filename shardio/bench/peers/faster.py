@@ -35,6 +35,7 @@ class FifoWire(Wire):
         super().close()
         self._requests.close()
         self._replies.close()
+        self._requests = self._replies = None
 
 
 class FasterFifo(Peer):

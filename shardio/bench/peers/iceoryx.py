@@ -64,10 +64,8 @@ class IceoryxWire(Wire):
         """End the server, drop the client and the node."""
         super().close()
         self._pending = None
-        for part in (self._client, self._service, self._node):
-            delete = getattr(part, "delete", None)
-            if delete is not None:
-                delete()
+        self._client.delete()
+        self._client = self._service = self._node = None
 
 
 class Iceoryx(Peer):

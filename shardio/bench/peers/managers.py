@@ -37,9 +37,9 @@ class ManagerSession(Session):
     def __init__(self, cpu: int) -> None:
         self._shared: Any = context.RawArray("Q", LINE_WORDS)
         self.line = line_in(self._shared)
-        self._manager = _Manager(ctx=context)
+        self._manager: Any = _Manager(ctx=context)
         self._manager.start(initializer=_keep, initargs=(self._shared, cpu))
-        self._server: Any = self._manager.Server(cpu)  # type: ignore[attr-defined]
+        self._server: Any = self._manager.Server(cpu)
         self._echo: threading.Thread | None = None
 
     def call(self, op: int, offset: int, size: int, value: int) -> int:
@@ -59,7 +59,9 @@ class ManagerSession(Session):
 
     def close(self) -> None:
         """End the manager's process."""
+        self._server = self._echo = None
         self._manager.shutdown()
+        self._manager = None
 
 
 class Manager(Peer):

@@ -30,6 +30,7 @@ class QueueWire(Wire):
         for queue in (self._requests, self._replies):
             queue.close()
             queue.join_thread()
+        self._requests = self._replies = None  # their semaphores' names go with them
 
 
 class Queue(Peer):

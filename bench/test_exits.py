@@ -1,0 +1,31 @@
+"""Real KVM exits: PIO in and out, MMIO read and write, rep outsb; by the form of the device."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.conftest import Keep
+from shardio.bench import exits
+from shardio.bench.effort import Effort
+from shardio.errors import HostError, KvmError
+
+CASES = [(guest, "register") for guest in exits.GUESTS] + [("pio-in", "native"), ("pio-in", "view")]
+
+
+@pytest.mark.parametrize(("guest", "device"), CASES)
+def test_exit(keep: Keep, cpus: tuple[int, int], effort: Effort, guest: str, device: str) -> None:
+    try:
+        figures = keep(lambda: [exits.measure(guest, device, effort)])
+    except (HostError, KvmError) as error:
+        pytest.skip(str(error))
+
+    assert figures[0].value > 0.5
+
+
+def test_two_vcpus_on_one_device(keep: Keep, cpus: tuple[int, int], effort: Effort) -> None:
+    try:
+        figures = keep(lambda: [exits.measure("pio-in", "register", effort, vcpus=2)])
+    except (HostError, KvmError) as error:
+        pytest.skip(str(error))
+
+    assert figures[0].value > 0.5

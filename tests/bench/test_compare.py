@@ -1,0 +1,55 @@
+"""A verdict only where runs differ by more than their noise."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from shardio.bench.compare import Verdict, compare, noise
+from shardio.bench.results import Figure, Percentiles, Point, Run, Unit
+from tests.bench.test_results import HOST
+
+QUIET = [1.0, 1.0, 1.01, 0.99, 1.0]
+NOISY = [1.0, 2.0, 0.5, 1.4, 0.7]
+
+
+def run_of(value: float, rounds: list[float]) -> Run:
+    return Run(host=HOST, rows=[Figure("native", "native", Unit.FLOOR, value, rounds)])
+
+
+def point_run(rate: float, spread: float) -> Run:
+    return Run(host=HOST, scaling=[Point(1, 1, 1, 0, rate, spread, Percentiles(1, 2, 3), False)])
+
+
+@pytest.mark.parametrize(
+    ("after", "verdict"), [(1.2, Verdict.SLOWER), (0.8, Verdict.FASTER), (1.01, Verdict.SAME)]
+)
+def test_quiet_figures_are_judged(after: float, verdict: Verdict) -> None:
+    found = compare(run_of(1.0, QUIET), run_of(after, [after] * 5))
+
+    assert [row.verdict for row in found] == [verdict]
+
+
+def test_a_noisy_figure_is_not_judged() -> None:
+    found = compare(run_of(1.0, NOISY), run_of(1.2, NOISY))
+
+    assert found[0].verdict is Verdict.SAME
+
+
+@pytest.mark.parametrize(
+    ("rate", "verdict"), [(2e6, Verdict.FASTER), (5e5, Verdict.SLOWER), (1.02e6, Verdict.SAME)]
+)
+def test_a_higher_rate_is_better(rate: float, verdict: Verdict) -> None:
+    found = compare(point_run(1e6, 0.05), point_run(rate, 0.05))
+
+    assert [row.verdict for row in found] == [verdict]
+
+
+def test_figures_of_one_run_alone_are_left_out() -> None:
+    other = msgspec.structs.replace(run_of(1.0, QUIET), rows=[])
+
+    assert compare(run_of(1.0, QUIET), other) == []
+
+
+def test_noise_of_equal_rounds_is_none() -> None:
+    assert noise([3.0, 3.0, 3.0]) == 0.0

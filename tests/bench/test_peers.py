@@ -1,0 +1,57 @@
+"""Every peer that is installed serves the device, answers pings, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+import pytest
+
+from shardio.bench.peers import PEERS, Peer, Session
+from shardio.bench.peers.measure import check
+from shardio.bench.peers.peer import READ, WRITE, context
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_multiprocessing_keeps() -> None:
+    """Its resource tracker and its arenas of memory stay until the program ends: made before anything is counted."""
+    resource_tracker.ensure_running()
+    arrays = [context.RawArray("B", size) for size in (4096, 70_000, 70_000, 70_000)]
+    del arrays
+
+
+@pytest.fixture(params=PEERS, ids=lambda peer: peer.name)
+def session(request: pytest.FixtureRequest) -> Iterator[Session]:
+    peer: Peer = request.param
+    reason = peer.missing()
+    if reason:
+        pytest.skip(reason)
+    opened = peer.open(max(os.sched_getaffinity(0)))
+    yield opened
+    opened.close()
+
+
+def test_it_serves_a_device(session: Session) -> None:
+    check(session)
+
+    session.call(WRITE, 0, 4, 77)
+
+    assert session.call(READ, 0, 4, 0) == 77
+
+
+def test_a_package_that_is_not_installed_is_the_reason() -> None:
+    class Absent(Peer):
+        name, title, package = "absent", "absent", "no_such_package_anywhere"
+
+        def open(self, cpu: int) -> Session:
+            raise AssertionError(cpu)
+
+    assert Absent().missing() == "no_such_package_anywhere is not installed"
+
+
+def test_each_peer_has_a_file_of_its_own() -> None:
+    files = {Path(__import__(type(peer).__module__, fromlist=["x"]).__file__).name for peer in PEERS}
+
+    assert len(files) == len(PEERS) - 1, "shardio's two clients share one"
