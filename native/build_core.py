@@ -1,6 +1,6 @@
 """Builds shardio._core: every native/*.c and native/*.cdef, through cffi in API mode.
 
-A `.cdef` file declares to Python what the `.c` files define; the ones named `*_x86.cdef` count only on x86-64.
+A `.cdef` file declares to Python what the `.c` files define; those named `*_x86.cdef` count only on x86-64.
 """
 
 import platform
@@ -32,10 +32,11 @@ ffibuilder.set_source(
     # The core calls handlers through the CPython C API (PyObject_Vectorcall).
     py_limited_api=False,
     define_macros=[("_CFFI_NO_LIMITED_API", None), ("_GNU_SOURCE", None)],
-    # Workers share the VMM's address space without a TLS block of their own: no stack protector, no lazy binding.
+    # Workers share the VMM's address space, without a TLS block of their own: no stack protector, no lazy
+    # binding.
     extra_compile_args=[
-        "-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers",
-        "-fvisibility=hidden", "-fno-stack-protector", "-fno-strict-aliasing",
+        *("-std=gnu11", "-O2", "-g", "-fvisibility=hidden", "-fno-stack-protector", "-fno-strict-aliasing"),
+        *("-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"),
     ],
     extra_link_args=["-Wl,-z,now"],
 )

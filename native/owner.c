@@ -356,23 +356,20 @@ enum idleness { NOTHING, FOUND_AT_ONCE, FOUND };
 /* Nothing was there at the last scan: keeps looking, by the policy of wait.h, for as long as a sleep would cost. */
 static enum idleness linger(struct sio_owner *o)
 {
-    uint64_t start;
+    uint64_t start, now;
     if (o->yield_bias < SIO_YIELD_BIAS || (++o->idles & 31) == 0) {
-        for (uint32_t i = 0; i < SIO_TIGHT_POLLS; i++)
-            if (look(o)) {
-                o->yield_bias = 0;
-                return FOUND_AT_ONCE;
-            }
-        start = sio_ticks();
+        start = 0;
         do {
-            for (uint32_t i = 0; i < 8; i++) {
+            for (uint32_t i = 0; i < SIO_POLLS; i++) {
                 sio_relax();
                 if (look(o)) {
                     o->yield_bias = 0;
-                    return FOUND;
+                    return start ? FOUND : FOUND_AT_ONCE;
                 }
             }
-        } while (sio_ticks() - start < o->spin_ticks);
+            now = sio_ticks();
+            start = start ? start : now;
+        } while (now - start < o->spin_ticks);
     }
     if (o->pause)
         o->pause(o);

@@ -4,7 +4,10 @@
  * about 3 us, where a spin without one costs a whole scheduler slice. Acquire and release alone lose wake-ups: the
  * sleeper's look at the word may pass its own announcement, and the waker's look at the announcement its own publish.
  *
- * Consequences. Spin for about 3 us (64 polls tight, then one `pause` each); yield between polls for about what a wake-up
+ * A loop of loads without a `pause` runs far ahead of itself; when the line changes, all of that is thrown away, which costs
+ * more than the pause.
+ *
+ * Consequences. Spin for about 3 us, one `pause` a poll from the first; yield between polls for about what a wake-up
  * costs, which bounds the loss at twice the best; then announce sleep, full fence, look again, and sleep with a time-out.
  * Where recent waits ended only after a yield, both peers share a CPU: start with the yield, and try the spin again
  * every 32nd time. A waker publishes, full fence, then looks for the announcement (SP-DOZE).
@@ -15,7 +18,7 @@
 #include "fabric.h"
 #include "sys.h"
 
-#define SIO_TIGHT_POLLS 64u
+#define SIO_POLLS 64u /* between two looks at the clock */
 #define SIO_SPIN_NS 3000u
 #define SIO_YIELD_NS 40000u
 #define SIO_SLEEP_NS 10000000u
@@ -90,17 +93,16 @@ static inline uint64_t sio_wait_change(struct sio_waiter *w, struct sio_vcpu_con
 {
     uint64_t now;
     if (w->yield_bias < SIO_YIELD_BIAS || (++w->waits & 31u) == 0) {
-        for (unsigned i = 0; i < SIO_TIGHT_POLLS; i++)
-            if ((now = sio_load_acquire(word)) != old)
-                goto spun;
-        uint64_t start = sio_ticks();
+        uint64_t start = 0, spent;
         do {
-            for (unsigned i = 0; i < 16; i++) {
+            for (unsigned i = 0; i < SIO_POLLS; i++) {
                 sio_relax();
                 if ((now = sio_load_acquire(word)) != old)
                     goto spun;
             }
-        } while (sio_ticks() - start < w->spin_ticks);
+            spent = sio_ticks(); /* only now: most replies have come */
+            start = start ? start : spent;
+        } while (spent - start < w->spin_ticks);
     }
     return sio_wait_slow(w, self, word, old);
 spun:

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from shardio.machine import ExitInfo as ExitInfo
     from shardio.machine import Machine as Machine
     from shardio.machine import MachineStatistics as MachineStatistics
+    from shardio.machine import Shard as Shard
     from shardio.machine import ShardStatistics as ShardStatistics
     from shardio.memory import GuestMemory as GuestMemory
     from shardio.memory import MemoryRegion as MemoryRegion
-    from shardio.machine import Shard as Shard
 
 __version__ = "0.1.0"
 

@@ -113,8 +113,8 @@ class Owner:
         return Turn(lib.sio_py_turn(self.view, turn_ns, epoll_fd))
 
     def raise_line(self, gsi: int) -> bool:
-        """Have interrupt line `gsi` (below 32) raised with the completion of the access in hand: the vCPU worker
-        pulses it before the guest goes on. False outside an access, and in any other thread.
+        """Have interrupt line `gsi` (below 32) raised with the completion of the access in hand: the vCPU
+        worker pulses it before the guest goes on. False outside an access, and in any other thread.
         """
         return bool(lib.sio_owner_raise(self.view, gsi))
 
