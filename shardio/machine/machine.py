@@ -27,8 +27,10 @@ from shardio.machine.devices import DeviceHandle, DeviceRequest, device_request
 from shardio.machine.engine import ACCESS_TIMEOUT_S, Engine
 from shardio.machine.placement import Placement, Shard
 from shardio.machine.statistics import ExitInfo, MachineStatistics
+from shardio.machine.tables import hardware
 from shardio.memory import GuestMemory
 from shardio.options import parse_size
+from shardio.platform import TABLE_KINDS, Hardware, place_tables
 from shardio.range import MmioRange, PioRange
 from shardio.routing import Span
 from shardio.shard.loading import Factory
@@ -86,6 +88,8 @@ class Machine:
         self._ports: PioBus[str] = PioBus()
         self._mmio: MmioBus[str] = MmioBus()
         self._entry: tuple[str, int] | None = None
+        self._has_firmware = False
+        self._tables: set[str] = set()
         self._engine: Engine | None = None
         self._ended = threading.Event()
         self._exit: ExitInfo | None = None
@@ -145,7 +149,31 @@ class Machine:
 
         Raises `ImageError` for a file that cannot be firmware.
         """
+        if self._tables:
+            raise MachineError("firmware makes its own tables", "leave load_tables() out")
+        self._has_firmware = True
         self._entry = ("real", load_firmware(self._vm, self.memory, Path(image)))
+
+    def load_tables(self, kind: str) -> None:
+        """Tell the guest's kernel of its devices: "acpi" or "mp" tables, written below 1 MiB at `start` (see
+        `shardio.platform.place`). They name the devices that are there then and have a `compatible`.
+
+        Raises `MachineError` for another kind, for firmware (it makes its own), or without an irqchip.
+        """
+        if kind not in TABLE_KINDS:
+            raise MachineError(f"no tables {kind!r}", f"use one of {', '.join(TABLE_KINDS)}")
+        if self._backend is None:
+            raise MachineError("the tables name interrupt controllers and there are none", "use irqchip=True")
+        if self._has_firmware:
+            raise MachineError("firmware makes its own tables", "load an image, or leave the tables to it")
+        if self._engine is not None:
+            raise MachineError("the machine has been started", "ask for tables before that")
+        self._tables.add(kind)
+
+    @property
+    def hardware(self) -> Hardware:
+        """What the machine holds, as `shardio.platform` makes tables and device trees of it."""
+        return hardware(self.vcpus, self.memory, (handle.request for handle in self._handles.values()))
 
     def add(
         self,
@@ -247,6 +275,8 @@ class Machine:
             stdin=self._stdin,
         )
         engine.add(handles)
+        for kind in sorted(self._tables):
+            place_tables(kind, self.hardware, self.memory)
         mode, entry = self._entry
         for vcpu in self._vm.vcpus:
             if vcpu.index == 0 or not self._vm.has_irqchip:
