@@ -1,4 +1,4 @@
-"""What becomes of a dead owner's requests, by policy: none is lost, none applied twice where it must not be."""
+"""A dead owner's requests, by policy: none is lost, and none applied twice where that must not be."""
 
 from __future__ import annotations
 

@@ -1,0 +1,162 @@
+"""Devices of these tests. What happened to some is in a file, a character an access: it outlives an owner."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+
+from shardio import DeviceMmio, MutDeviceMmio
+from shardio.device import DeviceHost
+
+
+class Filed(MutDeviceMmio):
+    """Writes "r" and "w" into a file; reads give how much is in it."""
+
+    mmio_size = 0x100
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def read(self, offset: int, size: int) -> int:
+        self._file(b"r")
+        return len(self.path.read_bytes())
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        self._file(b"w")
+
+    def _file(self, what: bytes) -> None:
+        with self.path.open("ab") as file:
+            file.write(what)
+
+
+class Deadly(Filed):
+    """The same, but its first `times` accesses kill their owner: after they are in the file."""
+
+    def __init__(self, path: str, times: int) -> None:
+        super().__init__(path)
+        self.times = times
+
+    def _file(self, what: bytes) -> None:
+        super()._file(what)
+        if len(self.path.read_bytes()) <= self.times:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Hanging(Filed):
+    """The same, but its first access hangs its owner: `way` is "stop", "gil", "loop" or "sleep"."""
+
+    def __init__(self, path: str, way: str) -> None:
+        super().__init__(path)
+        self.way = way
+
+    def _file(self, what: bytes) -> None:
+        super()._file(what)
+        if len(self.path.read_bytes()) == 1:
+            getattr(self, self.way)()
+
+    def stop(self) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def gil(self) -> None:
+        ctypes.PyDLL(None).sleep(60)
+
+    def loop(self) -> None:
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            pass
+
+    def sleep(self) -> None:
+        time.sleep(60)
+
+
+class Journal(MutDeviceMmio):
+    """Remembers the values written, and reads give how many; `values()` all of them."""
+
+    mmio_size = 0x100
+
+    def __init__(self) -> None:
+        self.kept: list[int] = []
+
+    def read(self, offset: int, size: int) -> int:
+        return len(self.kept)
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        self.kept.append(value)
+
+    def values(self) -> list[int]:
+        return self.kept
+
+
+class Views(MutDeviceMmio):
+    """The memoryview form: a byte that is kept."""
+
+    mmio_size = 0x100
+
+    def __init__(self) -> None:
+        self.byte = b"\0"
+
+    def mmio_read(self, base: int, offset: int, data: memoryview) -> None:
+        data[:] = self.byte * len(data)
+
+    def mmio_write(self, base: int, offset: int, data: memoryview) -> None:
+        self.byte = bytes(data[:1])
+
+
+class Native(MutDeviceMmio):
+    """A C function from a library: see `test_shard.py`."""
+
+    mmio_size = 0x100
+
+    def __init__(self, library: str) -> None:
+        self.library = ctypes.CDLL(library)
+        self.state = ctypes.create_string_buffer(8)
+        self.native_handler = ctypes.cast(self.library.keep, ctypes.c_void_p).value
+        self.native_context = ctypes.addressof(self.state)
+
+
+class Raising(MutDeviceMmio):
+    """Raises on every access."""
+
+    mmio_size = 0x100
+
+    def read(self, offset: int, size: int) -> int:
+        raise ValueError("no reading")
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        raise ValueError("no writing")
+
+
+class Which(DeviceMmio):
+    """Immutable: reads give the process that answers."""
+
+    mmio_size = 0x100
+
+    def read(self, offset: int, size: int) -> int:
+        return os.getpid()
+
+
+class Ticking(MutDeviceMmio):
+    """Counts 5 ms ticks of the shard's loop; reads give them."""
+
+    mmio_size = 0x100
+
+    def __init__(self) -> None:
+        self.ticks = 0
+
+    def attach(self, host: DeviceHost) -> None:
+        self.task = host.loop.create_task(self._tick())
+
+    def detach(self) -> None:
+        self.task.cancel()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(0.005)
+            self.ticks += 1
+
+    def read(self, offset: int, size: int) -> int:
+        return self.ticks
