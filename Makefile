@@ -58,8 +58,13 @@ test: lint native-test seabios
 soak: setup
 	@$(PY) -m pytest -q -m soak --timeout 1800
 
-bench: setup
+bench: setup $(VENV)/.bench
 	@$(PY) -m pytest -q bench
+
+# The peers that the benchmarks compare with.
+$(VENV)/.bench: $(VENV)/.installed
+	@$(PIP) install --no-build-isolation --editable '.[bench]'
+	@touch $@
 
 lint: setup
 	@$(PY) tools/make_stub.py --check

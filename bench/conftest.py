@@ -33,8 +33,8 @@ def effort() -> Effort:
 
 @pytest.fixture
 def keep(benchmark: Any) -> Keep:
-    """Measures figures once and keeps them as the benchmark's `extra_info`; pytest-benchmark's own time is that of the
-    whole measurement."""
+    """Measures figures once and keeps them as the benchmark's `extra_info`; its own time is that
+    of the whole measurement."""
 
     def measured(figures: Callable[[], Iterable[Figure]]) -> list[Figure]:
         found = benchmark.pedantic(lambda: list(figures()), rounds=1, iterations=1)

@@ -9,10 +9,11 @@ one switch.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +54,8 @@ class Guest(NamedTuple):
 # Each ends with a jump back to its first byte.
 GUESTS = {
     "pio-in": Guest(b"\xe4\x80\xeb\xfc", "real", "PIO read"),
+    # dec %ecx between the accesses: the loop that a QEMU guest counts with.
+    "pio-count": Guest(b"\xe4\x80\x66\x49\x75\xfa\xeb\xf8", "real", "PIO read, counted"),
     "pio-out": Guest(b"\xe6\x80\xeb\xfc", "real", "PIO write"),
     "mmio-read": Guest(b"\xa1\x00\x00\x00\xd0\xeb\xf9", "protected", "MMIO read", True),
     "mmio-write": Guest(b"\xa3\x00\x00\x00\xd0\xeb\xf9", "protected", "MMIO write", True),
@@ -105,6 +108,27 @@ def measure(
         gate=gate,
         note=f"wait p50 {waits.wait_p50_ns:.0f} ns, p99 {waits.wait_p99_ns:.0f} ns",
     )
+
+
+@contextlib.contextmanager
+def in_loop_ns(guest: str) -> Iterator[Callable[[], float]]:
+    """A running machine; the function gives the nanoseconds of an exit that its worker answers in the loop."""
+    with Machine(memory="1M", shards=1, irqchip=False, pin=False) as vm:
+        vm.load(GUESTS[guest].code, mode=GUESTS[guest].mode)
+        vm.add(DEVICES["native"], pio=PORT, size=1)
+        vm.start()
+        workers, tasks = _workers(vm), _tasks(vm)
+        _await_exits(workers)
+        vm.pause()
+
+        def measured() -> float:
+            vm.resume()
+            try:
+                return _undisturbed(workers, tasks, 1)
+            finally:
+                vm.pause()
+
+        yield measured
 
 
 def row(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:

@@ -45,25 +45,18 @@ def _svg(draw: Callable[[Any, Any], None], size: tuple[float, float] = WIDE, pan
 
 def data_path(rows: Sequence[Figure]) -> str:
     """Each row as a part of what is to be reached, with its gate."""
-    gated = [row for row in rows if row.reach and row.gate][::-1]
+    gated = [(row, row.reach, row.gate) for row in rows if row.reach and row.gate][::-1]
+    colours = {"reached": COLOURS[2], "in gate": COLOURS[4], "missed": COLOURS[1]}
 
     def draw(_figure: Any, axes: Any) -> None:
         axis = axes[0]
-        for at, row in enumerate(gated):
-            colour = (
-                COLOURS[2]
-                if row.verdict == "reached"
-                else COLOURS[4]
-                if row.verdict == "in gate"
-                else COLOURS[1]
-            )
-            axis.barh(at, row.value / row.reach, color=colour, height=0.55)
-            axis.plot([row.gate / row.reach] * 2, [at - 0.38, at + 0.38], color="black", linewidth=1.6)
-            axis.plot(
-                [min(row.rounds) / row.reach, max(row.rounds) / row.reach], [at, at], color=GREY, linewidth=1
-            )
+        for at, (row, reach, gate) in enumerate(gated):
+            axis.barh(at, row.value / reach, color=colours[row.verdict], height=0.55)
+            axis.plot([gate / reach] * 2, [at - 0.38, at + 0.38], color="black", linewidth=1.6)
+            ends = [min(row.rounds) / reach, max(row.rounds) / reach]
+            axis.plot(ends, [at, at], color=GREY, linewidth=1)
         axis.axvline(1.0, color="black", linewidth=1, linestyle=":")
-        axis.set_yticks(range(len(gated)), [row.title for row in gated])
+        axis.set_yticks(range(len(gated)), [row.title for row, _, _ in gated])
         axis.set_xlabel("measured / reach (dotted line: the reach; black tick: the gate; grey: the rounds)")
         axis.set_xlim(left=0)
 

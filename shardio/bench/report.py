@@ -113,10 +113,10 @@ def _model(run: Run, others: Sequence[Run]) -> list[str]:
     )
     sections = [_section("Larger machines, predicted", plots.model(predictions), words)]
     if checked:
-        error, worst = model.typical_error(checked), max(abs(check.error) for check in checked)
+        typical, worst = model.typical_error(checked), max(abs(check.error) for check in checked)
         words = (
             f"Each point is a measured one. The model, fed with the costs of one vCPU and one shard alone, "
-            f"is off by {error:.0%} in the median of {len(checked)} points, by {worst:.0%} at worst."
+            f"is off by {typical:.0%} in the median of {len(checked)} points, by {worst:.0%} at worst."
         )
         sections.append(_section("The model against measurements", plots.checks(checked), words))
     return sections

@@ -17,7 +17,7 @@ from shardio.bench import exits, host, start_up
 from shardio.bench import scaling as scales
 from shardio.bench.effort import Effort
 from shardio.bench.errors import BenchError
-from shardio.bench.peers import PEERS
+from shardio.bench.peers import PEERS, qemu
 from shardio.bench.peers.measure import measure
 from shardio.bench.results import Figure, Host, Run
 from shardio.bench.rows import ROWS
@@ -111,7 +111,7 @@ def _kvm_steps() -> list[Step]:
 
         return Step(f"KVM {exits.GUESTS[guest].title}, {device}", "kvm", measure)
 
-    return [step(*case) for case in cases]
+    return [*(step(*case) for case in cases), Step("QEMU", "kvm", qemu.measure)]
 
 
 def peers(effort: Effort, only: Sequence[str] = ()) -> Plan:

@@ -37,9 +37,10 @@ class ManagerSession(Session):
     def __init__(self, cpu: int) -> None:
         self._shared: Any = context.RawArray("Q", LINE_WORDS)
         self.line = line_in(self._shared)
-        self._manager: Any = _Manager(ctx=context)
-        self._manager.start(initializer=_keep, initargs=(self._shared, cpu))
-        self._server: Any = self._manager.Server(cpu)
+        manager: Any = _Manager(ctx=context)
+        self._manager: Any = manager
+        manager.start(initializer=_keep, initargs=(self._shared, cpu))
+        self._server: Any = manager.Server(cpu)
         self._echo: threading.Thread | None = None
 
     def call(self, op: int, offset: int, size: int, value: int) -> int:

@@ -1,0 +1,87 @@
+"""QEMU, where it is installed: the same guest loop, its port answered by QEMU's own device in C, in
+QEMU's own process.
+
+The guest reads a port a given number of times and leaves through `isa-debug-exit`; two runs of different
+length give the time of an access without the start. It is held against the same loop answered inside the
+KVM_RUN loop, measured beside each run.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from shardio.bench.effort import Effort
+from shardio.bench.errors import BenchError
+from shardio.bench.exits import GUESTS, in_loop_ns
+from shardio.bench.results import Figure, Rounds, Unit
+
+PROGRAM = "qemu-system-x86_64"
+ROM_SIZE = 0x1_0000
+FEW, MANY = 5_000, 25_000
+TIMEOUT_S = 60.0
+DONE = 1
+"""`isa-debug-exit` turns the byte n into the exit status 2 n + 1; the loop writes 0."""
+
+
+def measure(effort: Effort) -> Iterator[Figure]:
+    """An access of a guest under QEMU, as a multiple of one answered in the loop. Raises `BenchError`
+    without QEMU.
+    """
+    if shutil.which(PROGRAM) is None:
+        raise BenchError(f"{PROGRAM} is not installed", "apt-get install qemu-system-x86")
+    rounds = Rounds()
+    with tempfile.TemporaryDirectory() as folder, in_loop_ns("pio-count") as in_loop:
+        few, many = rom(Path(folder), FEW), rom(Path(folder), MANY)
+        for _ in range(effort.rounds):
+            rounds.begin()
+            rounds.add((_seconds(many) - _seconds(few)) * 1e9 / (MANY - FEW), in_loop())
+    effort.progress(effort.budget)
+    yield rounds.figure("qemu", "KVM exit, PIO read, QEMU's own device in C", Unit.IN_LOOP)
+
+
+def rom(folder: Path, count: int) -> Path:
+    """A 64 KiB image: at its first byte the loop, at the reset vector a jump there."""
+    loop = GUESTS["pio-count"].code[:-2]
+    code = b"\x66\xb9" + count.to_bytes(4, "little") + loop + b"\xb0\x00\xe6\xf4\xf4"
+    image = bytearray(b"\xf4" * ROM_SIZE)
+    image[: len(code)] = code
+    image[0xFFF0:0xFFF5] = b"\xea\x00\x00\x00\xf0"
+    path = folder / f"rom{count}"
+    path.write_bytes(image)
+    return path
+
+
+def _seconds(image: Path) -> float:
+    command = (
+        PROGRAM,
+        "-accel",
+        "kvm",
+        "-machine",
+        "pc",
+        "-m",
+        "16",
+        "-nodefaults",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-bios",
+        str(image),
+        "-device",
+        "isa-debug-exit,iobase=0xf4,iosize=1",
+    )
+    began = time.monotonic()
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise BenchError(
+            f"the guest did not end within {TIMEOUT_S} s under QEMU", "see `shardio doctor`"
+        ) from None
+    if done.returncode != DONE:
+        lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+        raise BenchError(f"QEMU: {lines[-1]}", "see `shardio doctor`")
+    return time.monotonic() - began
