@@ -151,8 +151,8 @@ class Machine:
         """
         if self._tables:
             raise MachineError("firmware makes its own tables", "leave load_tables() out")
-        self._has_firmware = True
         self._entry = ("real", load_firmware(self._vm, self.memory, Path(image)))
+        self._has_firmware = True
 
     def load_tables(self, kind: str) -> None:
         """Tell the guest's kernel of its devices: "acpi" or "mp" tables, written below 1 MiB at `start` (see

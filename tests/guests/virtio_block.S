@@ -2,7 +2,8 @@
 # Parameters: vcpus (ignored), base (BASE, 0xD0000000), irq (IRQ, 0: poll; else sleep until this PIC line), size (SIZE,
 # 0x4000000: bytes of the image, a multiple of 2 * piece), piece (PIECE, 0x100000: bytes of a request), data (DATA,
 # 0x4000000: where the image goes in memory), steps (STEPS, 7: 1 reads the image into memory, 2 writes memory to the
-# image with its pieces in reverse order, 4 flushes, 8 ends in HLT instead of at the exit port).
+# image with its pieces in reverse order, 4 flushes and then writes the byte 10 to port 0x402, 8 ends in HLT instead of at
+# the exit port).
 # Results: +4 requests that ended with status OK, +8 other requests, +12 the status register after set-up, +16 bytes
 # that the device says it wrote to memory, +20 interrupts taken, +24 the sum of each piece's first word after step 1,
 # +28 1 once the flush has completed.
@@ -79,6 +80,9 @@
     call submit
     call reap
     movl $1, RESULTS + 28
+    mov $10, %al
+    mov $0x402, %dx
+    out %al, %dx
 6:  mov INTERRUPTS, %eax
     mov %eax, RESULTS + 20
     testl $8, steps
