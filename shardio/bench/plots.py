@@ -8,10 +8,13 @@ from typing import Any
 
 from shardio.bench.model import Check, Prediction
 from shardio.bench.results import Figure, Point, Run
+from shardio.bench.tables import number
 
 WIDE = (9.0, 4.2)
 COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8a5fbf", "#c9822b", "#4a4e69", "#00868b")
 GREY = "#777777"
+SHOWN = 3.0
+"""A bar of the data path ends here, its number goes on."""
 
 
 def _svg(draw: Callable[[Any, Any], None], size: tuple[float, float] = WIDE, panels: int = 1) -> str:
@@ -51,14 +54,18 @@ def data_path(rows: Sequence[Figure]) -> str:
     def draw(_figure: Any, axes: Any) -> None:
         axis = axes[0]
         for at, (row, reach, gate) in enumerate(gated):
-            axis.barh(at, row.value / reach, color=colours[row.verdict], height=0.55)
+            axis.barh(at, min(row.value / reach, SHOWN), color=colours[row.verdict], height=0.55)
+            label = f"{number(row.value)} {row.unit}"
+            axis.text(
+                max(gate / reach, min(row.value / reach, SHOWN)) + 0.05, at, label, va="center", fontsize=7
+            )
             axis.plot([gate / reach] * 2, [at - 0.38, at + 0.38], color="black", linewidth=1.6)
-            ends = [min(row.rounds) / reach, max(row.rounds) / reach]
+            ends = [min(SHOWN, min(row.rounds) / reach), min(SHOWN, max(row.rounds) / reach)]
             axis.plot(ends, [at, at], color=GREY, linewidth=1)
         axis.axvline(1.0, color="black", linewidth=1, linestyle=":")
         axis.set_yticks(range(len(gated)), [row.title for row, _, _ in gated])
         axis.set_xlabel("measured / reach (dotted line: the reach; black tick: the gate; grey: the rounds)")
-        axis.set_xlim(left=0)
+        axis.set_xlim(0, SHOWN * 1.35)
 
     return _svg(draw, (9.0, 0.42 * len(gated) + 1.0))
 
@@ -76,7 +83,7 @@ def peers(rows: Sequence[Figure]) -> str:
             axis.text(
                 row.value * 1.08,
                 at,
-                f"{row.value:.3g} x = {row.operation / 1000:.2f} us",
+                f"{number(row.value)} x = {number(row.operation / 1000)} us",
                 va="center",
                 fontsize=8,
             )

@@ -16,7 +16,7 @@ from shardio.bench.peers.peer import READ, WRITE, context
 
 @pytest.fixture(scope="module", autouse=True)
 def what_multiprocessing_keeps() -> None:
-    """Its resource tracker and its arenas of memory stay until the program ends: made before anything is counted."""
+    """Its resource tracker and its arenas of memory stay until the program ends: made before the counting."""
     resource_tracker.ensure_running()
     arrays = [context.RawArray("B", size) for size in (4096, 70_000, 70_000, 70_000)]
     del arrays
