@@ -94,12 +94,17 @@ static __attribute__((noinline)) enum sio_route_result find_route(struct sio_cli
     return result;
 }
 
+static inline int hits(const struct sio_client *c, const struct sio_route *slot, uint64_t address, uint64_t last)
+{
+    return sio_load_acquire(&c->fabric.map->generation) == c->generation /* SP-MAP */ && slot->base <= address &&
+           last <= slot->last && address <= last;
+}
+
 static inline enum sio_route_result find(struct sio_client *c, uint32_t space, uint64_t address, uint64_t last,
                                          struct sio_route **route)
 {
     struct sio_route *slot = *route = &c->route[slot_of(space, address)];
-    if (likely(sio_load_acquire(&c->fabric.map->generation) == c->generation /* SP-MAP */ && slot->base <= address &&
-               last <= slot->last && address <= last))
+    if (likely(hits(c, slot, address, last)))
         return SIO_ROUTED;
     return find_route(c, space, address, last, slot);
 }
@@ -118,15 +123,17 @@ static NEVER_INLINE enum sio_outcome unclaimed(struct sio_client *c, enum sio_ro
 
 /* ---- doorbells ----------------------------------------------------------------------------------------------------- */
 
-static NEVER_INLINE void ring(struct sio_client *c, uint32_t shard, uint64_t doze)
+/* Always SIO_ANSWERED: what was published is, whether or not the owner has to be told. */
+static NEVER_INLINE enum sio_outcome ring(struct sio_client *c, uint32_t shard, uint64_t doze)
 {
     if (c->shard[shard].rung == doze) /* one ring per doze is enough: the eventfd keeps it */
-        return;
+        return SIO_ANSWERED;
     if (c->doorbell[shard] >= 0) {
         sio_eventfd_ring(c->doorbell[shard]);
         sio_count(self(c)->doorbells);
     }
     c->shard[shard].rung = doze;
+    return SIO_ANSWERED;
 }
 
 /* An odd doze means that the owner sleeps. */
@@ -169,6 +176,17 @@ static inline void aim(struct sio_client *c, uint32_t shard)
         sio_store_relaxed(&c->target, shard);
 }
 
+/* Into the ring, where there is room. */
+static inline void put(struct sio_client *c, const struct sio_route *to, struct sio_client_shard *mine, uint64_t address,
+                       uint32_t size, uint64_t data)
+{
+    uint64_t position = mine->posted;
+    sio_store_relaxed(&c->pending, SIO_PENDING(SIO_PENDING_POSTED, to->shard, position));
+    sio_fence_compiler();
+    sio_posted_push(&c->fabric, to->ring, position, to->range, (uint32_t)(address - to->base), size, data);
+    mine->posted = position + 1;
+}
+
 static inline enum sio_outcome post(struct sio_client *c, struct sio_route *to, uint64_t address, uint32_t size,
                                     uint64_t data)
 {
@@ -180,10 +198,7 @@ static inline enum sio_outcome post(struct sio_client *c, struct sio_route *to, 
     aim(c, shard);
     if (unlikely(position - mine->credit >= f->posted_slots) && !await_room(c, shard, position))
         return SIO_ABORTED;
-    sio_store_relaxed(&c->pending, SIO_PENDING(SIO_PENDING_POSTED, shard, position));
-    sio_fence_compiler();
-    sio_posted_push(f, to->ring, position, to->range, (uint32_t)(address - to->base), size, data);
-    mine->posted = position + 1;
+    put(c, to, mine, address, size, data);
     /* SP-DOZE: the owner's membarrier, between its announcement and its last look, is this side's fence. */
     if (likely(c->waiter.membarrier))
         sio_fence_compiler();
@@ -303,6 +318,18 @@ static NEVER_INLINE enum sio_outcome quarantined(struct sio_route *to)
     return SIO_NOT_ANSWERED;
 }
 
+/* The access by the route that was found for it. */
+static inline __attribute__((always_inline)) enum sio_outcome access_by(struct sio_client *c, struct sio_route *to, uint32_t space,
+                                                                        uint64_t address, uint32_t size, int write,
+                                                                        uint64_t *data)
+{
+    if (unlikely(to->flags & SIO_RANGE_QUARANTINED))
+        return quarantined(to);
+    if (write && (to->flags & SIO_RANGE_POSTED) && address - to->base < SIO_POSTED_OFFSET)
+        return post(c, to, address, size, *data);
+    return request(c, to, write ? SIO_WRITE : 0, space, address, size, 0, data);
+}
+
 static inline __attribute__((always_inline)) enum sio_outcome access_one(struct sio_client *c, uint32_t space,
                                                                          uint64_t address, uint32_t size, int write,
                                                                          uint64_t *data)
@@ -310,30 +337,59 @@ static inline __attribute__((always_inline)) enum sio_outcome access_one(struct 
     struct sio_route *to;
     enum sio_outcome outcome;
 
-    if (write)
-        *data &= width_mask(size);
     if (unlikely(c->pending != 0) && take_up(c, data, &outcome))
-        goto answered;
+        return outcome;
     begin(c);
     enum sio_route_result routed = find(c, space, address, address + size - 1, &to);
-    if (unlikely(routed != SIO_ROUTED))
-        outcome = unclaimed(c, routed, write);
-    else if (unlikely(to->flags & SIO_RANGE_QUARANTINED))
-        outcome = quarantined(to);
-    else if (write && (to->flags & SIO_RANGE_POSTED) && address - to->base < SIO_POSTED_OFFSET)
-        outcome = post(c, to, address, size, *data);
-    else
-        outcome = request(c, to, write ? SIO_WRITE : 0, space, address, size, 0, data);
-answered:
-    if (!write)
-        *data = likely(outcome == SIO_ANSWERED) ? *data & width_mask(size) : width_mask(size);
-    return outcome;
+    return likely(routed == SIO_ROUTED) ? access_by(c, to, space, address, size, write, data) : unclaimed(c, routed, write);
+}
+
+static __attribute__((noinline)) enum sio_outcome write_one(struct sio_client *c, uint32_t space, uint64_t address,
+                                                            uint32_t size, uint64_t data)
+{
+    return access_one(c, space, address, size, 1, &data);
+}
+
+static __attribute__((noinline)) enum sio_outcome write_by(struct sio_client *c, struct sio_route *to, uint32_t space,
+                                                           uint64_t address, uint32_t size, uint64_t data)
+{
+    return access_by(c, to, space, address, size, 1, &data);
+}
+
+/* A write. Posting is tens of instructions, so what is in its way leaves by tail calls: nothing is saved for them here. */
+static inline __attribute__((always_inline)) enum sio_outcome write_or_post(struct sio_client *c, uint32_t space,
+                                                                            uint64_t address, uint32_t size, uint64_t data)
+{
+    struct sio_route *to = &c->route[slot_of(space, address)];
+    uint64_t last = address + size - 1;
+
+    data &= width_mask(size);
+    if (unlikely(c->pending != 0))
+        return write_one(c, space, address, size, data);
+    begin(c);
+    if (unlikely(!hits(c, to, address, last)))
+        return write_one(c, space, address, size, data);
+    if ((to->flags & (SIO_RANGE_POSTED | SIO_RANGE_QUARANTINED)) != SIO_RANGE_POSTED)
+        return write_by(c, to, space, address, size, data);
+    struct sio_client_shard *mine = &c->shard[to->shard];
+    if (unlikely(mine->posted - mine->credit >= c->fabric.posted_slots || c->target != to->shard ||
+                 !c->waiter.membarrier || address - to->base >= SIO_POSTED_OFFSET))
+        return write_by(c, to, space, address, size, data);
+    put(c, to, mine, address, size, data);
+    sio_fence_compiler(); /* SP-DOZE: the owner's membarrier, between its announcement and its last look, fences this side */
+    uint64_t doze = sio_load_relaxed(&c->fabric.shard[to->shard].doze);
+    return likely((doze & 1) == 0) ? SIO_ANSWERED : ring(c, to->shard, doze);
 }
 
 enum sio_outcome sio_client_access(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, int write,
                                    uint64_t *data)
 {
-    return write ? access_one(c, space, address, size, 1, data) : access_one(c, space, address, size, 0, data);
+    if (write)
+        return write_or_post(c, space, address, size, *data);
+    *data = 0;
+    enum sio_outcome outcome = access_one(c, space, address, size, 0, data);
+    *data = likely(outcome == SIO_ANSWERED) ? *data & width_mask(size) : width_mask(size);
+    return outcome;
 }
 
 enum sio_outcome sio_client_string(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, int write,
@@ -377,6 +433,7 @@ int sio_client_read(struct sio_client *c, uint32_t space, uint64_t address, uint
         return -EINVAL;
     *data = 0;
     enum sio_outcome outcome = access_one(c, space, address, size, 0, data);
+    *data = likely(outcome == SIO_ANSWERED) ? *data & width_mask(size) : width_mask(size);
     sio_client_complete(c);
     return (int)outcome;
 }
@@ -385,7 +442,7 @@ int sio_client_write(struct sio_client *c, uint32_t space, uint64_t address, uin
 {
     if (!sound(space, size))
         return -EINVAL;
-    enum sio_outcome outcome = access_one(c, space, address, size, 1, &data);
+    enum sio_outcome outcome = write_or_post(c, space, address, size, data);
     sio_client_complete(c);
     return (int)outcome;
 }
