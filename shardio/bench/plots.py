@@ -104,7 +104,7 @@ def scaling(points: Sequence[Point]) -> str:
 
     def draw(figure: Any, axes: Any) -> None:
         for axis, handler in zip(axes, handlers, strict=True):
-            for number, shards in enumerate(sorted({point.shards for point in points})):
+            for line_number, shards in enumerate(sorted({point.shards for point in points})):
                 line = sorted(
                     (p for p in points if (p.handler_ns, p.shards, p.devices) == (handler, shards, devices)),
                     key=lambda p: p.vcpus,
@@ -114,7 +114,7 @@ def scaling(points: Sequence[Point]) -> str:
                     [p.vcpus for p in line],
                     [p.rate / 1000 for p in line],
                     marker="o",
-                    color=COLOURS[number % 7],
+                    color=COLOURS[line_number % 7],
                     linestyle="-" if shards else "--",
                     label=label,
                 )
@@ -146,7 +146,7 @@ def devices(points: Sequence[Point]) -> str:
 
     def draw(_figure: Any, axes: Any) -> None:
         axis = axes[0]
-        for number, shards in enumerate(sorted({point.shards for point in points if point.shards < 2})):
+        for line_number, shards in enumerate(sorted({point.shards for point in points if point.shards < 2})):
             line = sorted(
                 (p for p in points if (p.handler_ns, p.shards, p.vcpus) == (handler, shards, 1)),
                 key=lambda p: p.devices,
@@ -155,7 +155,7 @@ def devices(points: Sequence[Point]) -> str:
                 [p.devices for p in line],
                 [p.latency.p50 for p in line],
                 marker="o",
-                color=COLOURS[number],
+                color=COLOURS[line_number],
                 label=f"{'1 shard' if shards else 'one process'}, p50",
             )
             axis.plot(
@@ -163,7 +163,7 @@ def devices(points: Sequence[Point]) -> str:
                 [p.latency.p99 for p in line],
                 marker=".",
                 linestyle=":",
-                color=COLOURS[number],
+                color=COLOURS[line_number],
                 label=f"{'1 shard' if shards else 'one process'}, p99",
             )
         axis.set_xscale("log")
@@ -216,11 +216,11 @@ def model(predictions: Sequence[Prediction]) -> str:
     """
 
     def draw(figure: Any, axes: Any) -> None:
-        for number, shards in enumerate(sorted({p.shards for p in predictions})):
+        for line_number, shards in enumerate(sorted({p.shards for p in predictions})):
             line = sorted((p for p in predictions if p.shards == shards), key=lambda p: p.vcpus)
             style = {
                 "marker": ".",
-                "color": COLOURS[number % 7],
+                "color": COLOURS[line_number % 7],
                 "label": f"{shards} shard{'s' if shards > 1 else ''}",
             }
             axes[0].plot([p.vcpus for p in line], [p.rate / 1e6 for p in line], **style)
@@ -245,13 +245,13 @@ def checks(rows: Sequence[Check]) -> str:
 
     def draw(_figure: Any, axes: Any) -> None:
         axis = axes[0]
-        for number, machine in enumerate(dict.fromkeys(row.machine for row in rows)):
+        for line_number, machine in enumerate(dict.fromkeys(row.machine for row in rows)):
             mine = [row for row in rows if row.machine == machine]
             axis.scatter(
                 [row.point.rate for row in mine],
                 [row.prediction.rate for row in mine],
                 s=22,
-                color=COLOURS[number % 7],
+                color=COLOURS[line_number % 7],
                 label=machine,
             )
         low = min(min(row.point.rate, row.prediction.rate) for row in rows) / 1.5
