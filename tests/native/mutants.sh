@@ -39,7 +39,7 @@ try fragment-forgotten-before-sentinel worker.c \
     's/sio_store_release(&v->run->exit_reason, SIO_SENTINEL);/v->fragment = 0; sio_fence_compiler(); &/' "$@"
 try no-fragment-journal worker.c '/sio_store_release(&v->fragment/d' "$@"
 try no-sync-journal client.c '/SIO_PENDING(SIO_PENDING_SYNC, shard, seq)/d' "$@"
-try no-posted-journal client.c '/SIO_PENDING(SIO_PENDING_POSTED, shard, position)/d' "$@"
+try no-posted-journal client.c '/SIO_PENDING(SIO_PENDING_POSTED, to->shard, position)/d' "$@"
 try posted-not-counted-on-take-up client.c '/posted++;/s/.*/            (void)f;/' "$@"
 try routes-not-forgotten worker.c '/sio_client_resume/d' "$@"
 echo "mutants: $found of $found mutants of the worker's journal were found out"
