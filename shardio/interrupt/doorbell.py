@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from shardio.errors import ShardioError
 
@@ -59,6 +59,7 @@ class BoundDoorbell:
     fd: int
 
 
+@runtime_checkable
 class DoorbellBackend(Protocol):
     """What a hypervisor must offer for doorbells. Methods raise a ShardioError with the cure when refused."""
 
@@ -100,6 +101,8 @@ class DoorbellSet:
         self._loop = loop
         self._pio = pio
         self._bound: list[BoundDoorbell] = []
+        self.rings = [0] * len(device.doorbells)
+        """How often each has been rung, those that one call of `device.doorbell` stood for each counted."""
         self._bind(base)
 
     @property
@@ -136,5 +139,5 @@ class DoorbellSet:
 
     def _ring(self, fd: int, index: int) -> None:
         with suppress(BlockingIOError):
-            os.eventfd_read(fd)
+            self.rings[index] += os.eventfd_read(fd)
             self._device.doorbell(index)

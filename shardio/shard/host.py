@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
+from shardio.interrupt.doorbell import DoorbellSet
 from shardio.interrupt.interrupt import Interrupt
 from shardio.interrupt.manager import InterruptManager
 from shardio.memory import GuestMemory
@@ -30,6 +31,8 @@ class Host:
         self.memory = memory
         self.interrupts = interrupts
         """Where the device asks for further interrupts: lines, messages, groups."""
+        self.doorbells: tuple[DoorbellSet, ...] = ()
+        """The device's doorbells in force, one set a range; empty during `attach`."""
         self._control = control
 
     def exit(self, status: int) -> None:

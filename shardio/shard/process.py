@@ -52,7 +52,6 @@ class Shard:
         self.hosts: dict[str, Host] = {}
         self.spans: dict[int, tuple[PioRange | MmioRange, bool, str]] = {}
         self.memory: GuestMemory | None = None
-        self.doorbells: dict[str, list[DoorbellSet]] = {}
         self._interrupt_backend = ProxyBackend(call_over(interrupts), self.runtime.owner.raise_line)
 
     def run(self) -> None:
@@ -136,7 +135,7 @@ class Shard:
             for span in spec.ranges:
                 self._register(span, device, spec.name)
             if getattr(device, "doorbells", None):
-                self.doorbells[spec.name] = [self._bind(device, span) for span in spec.ranges]
+                host.doorbells = tuple(self._bind(device, span) for span in spec.ranges)
         except BaseException:
             self._remove(spec.name)
             raise
@@ -177,7 +176,7 @@ class Shard:
             if (detach := getattr(device, "detach", None)) is not None:
                 last_first.callback(detach)
             # What the guest rang before is delivered while the device still has its host.
-            for doorbells in self.doorbells.pop(name, []):
+            for doorbells in host.doorbells:
                 last_first.callback(doorbells.close)
 
     def _call(self, message: protocol.Call) -> Any:

@@ -45,7 +45,7 @@ def test_uart_receive_wakes_the_guest() -> None:
     assert (ended.reason, ended.status) == ("exit", 0)
     assert received == b"abcde"
     assert sent == ("com1", 5)
-    assert wakeups >= 2
+    assert wakeups >= 1
     # Each interrupt reads IIR and finds LSR empty once; each byte costs LSR, RBR and THR; then comes the exit
     # port.
     handled = 2 * interrupts + 3 * 5 + 1
