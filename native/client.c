@@ -80,16 +80,15 @@ static __attribute__((noinline)) enum sio_route_result find_route(struct sio_cli
     }
     if (result == SIO_ROUTED) {
         uint32_t shard = nearest(c, entry.shards & (~0ull >> (64 - f->shards)));
-        *slot = (struct sio_route){
-            .base = entry.base,
-            .last = entry.last,
-            .box = sio_mailbox(f, shard, c->vcpu),
-            .ring = sio_ring(f, shard, c->vcpu),
-            .stat = sio_stat(f, c->vcpu, entry.range),
-            .range = entry.range,
-            .flags = entry.flags,
-            .shard = shard,
-        };
+        /* Field by field: a struct put together elsewhere and copied would be read back before its parts have arrived. */
+        slot->base = entry.base;
+        slot->last = entry.last;
+        slot->box = sio_mailbox(f, shard, c->vcpu);
+        slot->ring = sio_ring(f, shard, c->vcpu);
+        slot->stat = sio_stat(f, c->vcpu, entry.range);
+        slot->range = entry.range;
+        slot->flags = entry.flags;
+        slot->shard = shard;
     }
     return result;
 }
