@@ -207,3 +207,22 @@ def test_a_written_string_is_carried_whatever_the_side_page_held(side: bytes) ->
 
         assert outcome is Outcome.ANSWERED
         assert bytes(ffi.buffer(lib.sio_side(b.fabric.view, 0), 4096)) == side
+
+
+@given(U64, U32)
+@settings(max_examples=25)
+def test_only_granted_interrupt_lines_are_taken_from_a_reply(lines: int, granted: int) -> None:
+    with bench() as b:
+        b.add(b.owner(), Log())
+        client = b.client()
+        client.view.granted[0] = granted
+        words = ffi.cast("uint64_t *", lib.sio_mailbox(b.fabric.view, 0, 0))
+
+        def answer(state: int) -> tuple[int, int]:
+            words[5] = lines  # at byte 40: native/layout.h asserts it; Python has no name for it
+            return state + 1, 0
+
+        with answering(b, answer):
+            client.read(MMIO, BASE, 4)
+
+        assert client.view.lines == lines & granted

@@ -177,6 +177,7 @@ static void build(void)
     the_vcpu->client.sample_mask = ~0u;
     the_vcpu->run = (struct kvm_run *)world->run;
     the_vcpu->event = -1;
+    the_vcpu->vm_fd = -1;
     the_vcpu->command = SIO_RUN;
 }
 
