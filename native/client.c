@@ -108,9 +108,12 @@ static inline enum sio_route_result find(struct sio_client *c, uint32_t space, u
     return find_route(c, space, address, last, slot);
 }
 
-static NEVER_INLINE enum sio_outcome unclaimed(struct sio_client *c, enum sio_route_result why, int write)
+static NEVER_INLINE enum sio_outcome unclaimed(struct sio_client *c, enum sio_route_result why, uint32_t space,
+                                               uint64_t address, int write)
 {
     struct sio_vcpu_control *me = self(c);
+    sio_store_relaxed(&me->unclaimed_space, space);
+    sio_store_relaxed(&me->unclaimed_address, address);
     if (why == SIO_CROSSING)
         sio_count(me->crossing);
     else if (write)
@@ -340,7 +343,7 @@ static inline __attribute__((always_inline)) enum sio_outcome access_one(struct 
         return outcome;
     begin(c);
     enum sio_route_result routed = find(c, space, address, address + size - 1, &to);
-    return likely(routed == SIO_ROUTED) ? access_by(c, to, space, address, size, write, data) : unclaimed(c, routed, write);
+    return likely(routed == SIO_ROUTED) ? access_by(c, to, space, address, size, write, data) : unclaimed(c, routed, space, address, write);
 }
 
 static __attribute__((noinline)) enum sio_outcome write_one(struct sio_client *c, uint32_t space, uint64_t address,
@@ -404,7 +407,7 @@ enum sio_outcome sio_client_string(struct sio_client *c, uint32_t space, uint64_
     begin(c);
     enum sio_route_result routed = find(c, space, address, address + size - 1, &to);
     if (routed != SIO_ROUTED)
-        outcome = unclaimed(c, routed, write);
+        outcome = unclaimed(c, routed, space, address, write);
     else if (to->flags & SIO_RANGE_QUARANTINED)
         outcome = quarantined(to);
     else {

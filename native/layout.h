@@ -80,7 +80,9 @@ struct sio_shard_control {
 
 struct sio_vcpu_control {
     uint32_t doze;                 /* futex: 1 set by the client that sleeps, 0 by whoever wakes it */
-    uint8_t pad0[SIO_LINE - 4];
+    uint32_t unclaimed_space;      /* writer: the client; of the last access that nothing claimed, for the log */
+    uint64_t unclaimed_address;
+    uint8_t pad0[SIO_LINE - 16];
     /* writer: the client */
     uint64_t unclaimed_reads;
     uint64_t unclaimed_writes;

@@ -146,6 +146,19 @@ static void apply_posted(struct sio_owner *o, const struct sio_posted_write *m, 
         sio_count(run->stat->refused);
 }
 
+void sio_owner_apply(struct sio_owner *o, const struct sio_posted_write *write)
+{
+    struct run run = {.range = NO_RANGE};
+    apply_posted(o, write, &run);
+    end_run(&run);
+    o->served++;
+}
+
+static inline uint32_t serve_coalesced(struct sio_owner *o)
+{
+    return __builtin_expect(o->drain_coalesced != NULL, 0) ? o->drain_coalesced(o) : 0;
+}
+
 /* Each return wakes: handlers may be slow, and a client that finds credit by its time-out takes it for a lost wake-up. */
 static void return_credit(struct sio_owner *o, uint32_t vcpu, uint64_t position)
 {
@@ -212,6 +225,7 @@ static void refuse(struct sio_owner *o, uint32_t vcpu, const struct sio_request 
 static int flush_before(struct sio_owner *o, uint32_t vcpu, uint64_t posted_upto)
 {
     uint64_t behind = posted_upto - o->posted[vcpu];
+    serve_coalesced(o);
     if (__builtin_expect(behind == 0, 1))
         return 1;
     return behind <= o->fabric.posted_slots && serve_posted(o, vcpu, behind) == behind;
@@ -290,13 +304,14 @@ static inline uint32_t look(struct sio_owner *o)
 {
     uint32_t n = scan_mailboxes(o);
     if (o->posted_ranges && __builtin_expect((++o->looks & (SIO_SWEEP_EVERY - 1)) == 0, 0))
-        n += sweep(o);
+        n += sweep(o) + serve_coalesced(o);
     return n;
 }
 
 uint32_t sio_owner_scan(struct sio_owner *o)
 {
     uint32_t n = scan_mailboxes(o);
+    n += serve_coalesced(o);
     for (uint32_t v = 0; o->posted_ranges && v < o->fabric.vcpus; v++)
         n += serve_posted(o, v, o->fabric.posted_slots);
     return n;
@@ -304,6 +319,7 @@ uint32_t sio_owner_scan(struct sio_owner *o)
 
 void sio_owner_flush(struct sio_owner *o)
 {
+    serve_coalesced(o);
     for (uint32_t v = 0; v < o->fabric.vcpus; v++)
         serve_posted(o, v, o->fabric.posted_slots);
 }

@@ -54,6 +54,8 @@ struct sio_access {
 
 enum sio_turn { SIO_TURN_HOT, SIO_TURN_EVENTS, SIO_TURN_ASLEEP };
 
+struct sio_coalesced;
+
 struct sio_owner {
     struct sio_fabric fabric;
     uint32_t shard;
@@ -75,6 +77,8 @@ struct sio_owner {
     uint64_t *posted;                  /* [vcpus]: next position of each ring */
     int (*python)(struct sio_owner *owner, const struct sio_handler *handler, struct sio_access *access);
     void (*pause)(struct sio_owner *owner);
+    uint32_t (*drain_coalesced)(struct sio_owner *owner); /* coalesced.c; NULL: no ring */
+    struct sio_coalesced *coalesced;
     void *runtime;                     /* pydispatch.c's */
 };
 
@@ -89,6 +93,8 @@ enum sio_turn sio_owner_turn(struct sio_owner *owner, uint64_t turn_ns, int epol
 /* Raises interrupt line `gsi` (below 32) with the reply of the access in hand. Zero where there is none: outside an access, in
  * a posted write, in another thread than the one that serves. */
 int sio_owner_raise(struct sio_owner *owner, uint32_t gsi);
+/* One posted write, from wherever it came: to its handler, if it has one and lies inside. */
+void sio_owner_apply(struct sio_owner *owner, const struct sio_posted_write *write);
 /* Drains every posted ring to where it ends now: before a device goes. */
 void sio_owner_flush(struct sio_owner *owner);
 

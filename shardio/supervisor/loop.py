@@ -37,6 +37,7 @@ from shardio.supervisor.shard_process import ShardProcess
 from shardio.vcpu import VcpuState, VcpuWorker
 
 TICK_S = 0.05
+LOG_EVERY_S = 1.0
 START_S = 30.0
 """How long a shard may take to make its devices before that counts as hanging."""
 QUIT_S = 2.0
@@ -85,6 +86,8 @@ class Supervisor:
         self._workers_stopping = False
         self._stalled: dict[int, tuple[tuple[int, int], int, float, float]] = {}
         self._reported: set[int] = set()
+        self._unclaimed: dict[int, int] = {}
+        self._logged_at = 0.0
         self._thread = threading.Thread(target=self._run, name="shardio-supervisor", daemon=True)
         self._selector.register(self._wake, selectors.EVENT_READ, self._on_wake)
         self._selector.register(self.state_event, selectors.EVENT_READ, self._on_state)
@@ -333,6 +336,23 @@ class Supervisor:
         except (ShardioError, OSError) as error:
             self._on_event("failure", error)
 
+    def _log_unclaimed(self) -> None:
+        """What nobody answers is counted by the vCPUs; here it is told, at a limited rate."""
+        for worker in self.workers:
+            control = self.fabric.view.vcpu[worker.index]
+            total = control.unclaimed_reads + control.unclaimed_writes + control.crossing
+            new = total - self._unclaimed.get(worker.index, 0)
+            if new:
+                space = "mmio" if control.unclaimed_space else "pio"
+                log.info(
+                    "vCPU %d: %d accesses unclaimed, or past their range's end; the last at %s %#x",
+                    worker.index,
+                    new,
+                    space,
+                    control.unclaimed_address,
+                )
+            self._unclaimed[worker.index] = total
+
     # ---- hangs ----
 
     def _tick(self) -> None:
@@ -342,6 +362,9 @@ class Supervisor:
                 self._refuse(shard)  # what was on its way when the map changed
         for worker in self.workers:
             self._watch_wait(worker, now)
+        if now - self._logged_at > LOG_EVERY_S:
+            self._logged_at = now
+            self._log_unclaimed()
         self._on_state()
 
     def _watch_wait(self, worker: VcpuWorker, now: float) -> None:
