@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from shardio.devices.i8042 import I8042 as I8042
     from shardio.devices.log_device import LogDevice as LogDevice
     from shardio.devices.options import DeviceOptionError as DeviceOptionError
+    from shardio.devices.pci_bus import PciBus as PciBus
     from shardio.devices.pci_host import PciHost as PciHost
     from shardio.devices.port92 import Port92 as Port92
     from shardio.devices.post_port import PostPort as PostPort
@@ -47,6 +48,7 @@ _MODULES = {
     "FwCfg": "fw_cfg",
     "I8042": "i8042",
     "LogDevice": "log_device",
+    "PciBus": "pci_bus",
     "PciHost": "pci_host",
     "Port92": "port92",
     "PostPort": "post_port",

@@ -36,9 +36,10 @@ Name = Annotated[str, Meta(min_length=1)]
 
 
 class DeviceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One `[[device]]` table. `pio` or `mmio` is the base of its range, `size` the range's bytes.
+    """One `[[device]]` table. `pio` or `mmio` is the base of its range, `size` the range's bytes; a class
+    that declares both sizes may have both.
 
-    `irq` is an ISA line (GSI), `shard` the name of the owner, `replicas` how many shards answer for an
+    `irq` is an ISA line (GSI), `irq_mode` how it is driven, `shard` the name of the owner, `replicas` how many shards answer for an
     immutable device, `policy` what becomes of the access in flight when its shard dies, `options` the
     constructor's arguments.
     """
@@ -49,11 +50,13 @@ class DeviceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     size: Count | None = None
     irq: Annotated[int, Meta(ge=0, le=4095)] | None = None
     shard: Name | None = None
-    posted: bool = False
+    irq_mode: Literal["edge", "level"] | None = None
+    posted: bool | Literal["coalesced"] = False
     policy: Literal["exact", "replay", "fail"] | None = None
     replicas: Count = 1
     name: Name | None = None
     options: dict[str, Any] = {}
+    sizes: tuple[int, int] = (0, 0)
 
     @property
     def label(self) -> str:
@@ -61,23 +64,26 @@ class DeviceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return self.name or self.type.rpartition(":")[2]
 
     @property
-    def range(self) -> PioRange | MmioRange:
+    def ranges(self) -> tuple[PioRange | MmioRange, ...]:
         """The addresses that it answers. Raises InvalidRange when they leave their space."""
+        pio, mmio = self.sizes
+        found: list[PioRange | MmioRange] = []
         if self.pio is not None:
-            return PioRange(self.pio, self.size or 0)
-        return MmioRange(self.mmio or 0, self.size or 0)
+            found.append(PioRange(self.pio, self.size or pio))
+        if self.mmio is not None:
+            found.append(MmioRange(self.mmio, self.size or mmio))
+        return tuple(found)
 
     def __str__(self) -> str:
-        space = "mmio" if self.pio is None else "pio"
-        return f'"{self.label}" ({space} {int(self.range.base):#x} to {int(self.range.last):#x})'
+        return f'"{self.label}" ({", ".join(map(_described, self.ranges))})'
 
 
 class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The `[machine]` table, defaults filled in, and its devices.
 
     `memory` is in bytes, `at` (where the flat image goes) and `entry` are guest-physical addresses,
-    `hang_deadline` is in seconds, `tables` tells the guest's kernel of the devices. `firmware` brings the devices of a PC, except where a `[[device]]`
-    has their range and unless `platform` is false.
+    `hang_deadline` is in seconds, `tables` tells the guest's kernel of the devices. `firmware` brings the
+    devices of a PC, except where a `[[device]]` has their range and unless `platform` is false.
     """
 
     vcpus: Annotated[int, Meta(ge=1, le=254)] = 1
@@ -97,7 +103,8 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 MACHINE_KEYS = tuple(key for key in MachineConfig.__struct_fields__ if key != "devices")
-DEVICE_KEYS = tuple(key for key in DeviceConfig.__struct_fields__ if key != "options")
+# `options` and `sizes` are what the other keys and the class come to.
+DEVICE_KEYS = tuple(key for key in DeviceConfig.__struct_fields__ if key not in ("options", "sizes"))
 # Keys whose value may be text: "0x3f8".
 NUMBERS = {"pio", "mmio", "size", "irq", "at", "entry"}
 
@@ -170,18 +177,22 @@ def device_config(table: Mapping[str, Any], where: str) -> DeviceConfig:
     device_class = load_device_class(device.type, where)
     options = {key: value for key, value in table.items() if key not in DEVICE_KEYS}
     check_options(device_class, options, where, DEVICE_KEYS)
-    if (device.pio is None) == (device.mmio is None):
+    spaces = [space for space in ("pio", "mmio") if getattr(device, space) is not None]
+    pio_size, mmio_size = (getattr(device_class, f"{space}_size", None) or 0 for space in ("pio", "mmio"))
+    if not spaces or (len(spaces) == 2 and (device.size or not pio_size or not mmio_size)):
         raise ConfigError(where, "its range has no base, or two", "give one of pio and mmio")
-    space = "mmio" if device.pio is None else "pio"
-    if not (answers(device_class, space) or getattr(device_class, "native_handler", None)):
-        cure = f"place it in the other space, or give it {space}_read and {space}_write"
-        raise ConfigError(where, f"{device_class.__qualname__} has no handlers for {space}", cure)
-    size = device.size or getattr(device_class, f"{space}_size", None)
-    if not isinstance(size, int):
-        raise ConfigError(where, "no size", "add `size = ...`, the bytes of its range")
-    placed: DeviceConfig = msgspec.structs.replace(device, size=size, options=options)
+    for space in spaces:
+        if not (answers(device_class, space) or getattr(device_class, "native_handler", None)):
+            cure = f"place it in the other space, or give it {space}_read and {space}_write"
+            raise ConfigError(where, f"{device_class.__qualname__} has no handlers for {space}", cure)
+    placed: DeviceConfig = msgspec.structs.replace(device, options=options, sizes=(pio_size, mmio_size))
+    if len(spaces) == 1:
+        size = device.size or (pio_size if device.mmio is None else mmio_size)
+        if not size:
+            raise ConfigError(where, "no size", "add `size = ...`, the bytes of its range")
+        placed = msgspec.structs.replace(placed, size=size)
     try:
-        _ = placed.range
+        _ = placed.ranges
     except InvalidRange as error:
         raise ConfigError(where, error.message, error.cure) from error
     return placed
@@ -189,19 +200,22 @@ def device_config(table: Mapping[str, Any], where: str) -> DeviceConfig:
 
 def check_placement(devices: Iterable[DeviceConfig], memory: int, where: str) -> None:
     """Raises ConfigError when two devices overlap or share a name, or when one lies in guest RAM."""
-    ordered = sorted(devices, key=lambda device: (device.pio is None, device.range.base))
-    for lower, upper in itertools.pairwise(ordered):
-        if _overlap(lower, upper):
-            raise ConfigError(where, f"device {upper} overlaps {lower}", "move one, or make its size smaller")
-    names = [device.name for device in ordered if device.name is not None]
+    devices = list(devices)
+    placed = [(span, device) for device in devices for span in device.ranges]
+    placed.sort(key=lambda entry: (isinstance(entry[0], MmioRange), entry[0].base))
+    for (lower, below), (upper, above) in itertools.pairwise(placed):
+        if lower.overlaps(upper):  # type: ignore[arg-type]  # ranges of two spaces never overlap
+            cure = "move one, or make its size smaller"
+            raise ConfigError(where, f"device {above} overlaps {below}", cure)
+    names = [device.name for device in devices if device.name is not None]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(where, f'two devices have the name "{name}"', "rename one")
     ram: list[PioRange | MmioRange] = [MmioRange(0, min(memory, LOW_MEMORY))]
     if memory > LOW_MEMORY:
         ram.append(MmioRange(4 * GIB, memory - LOW_MEMORY))
-    for device in ordered:
-        if any(region.overlaps(device.range) for region in ram):  # type: ignore[arg-type]
+    for span, device in placed:
+        if any(region.overlaps(span) for region in ram):  # type: ignore[arg-type]
             cure = "move it above the memory and below 4 GiB, to 0xd0000000 say"
             raise ConfigError(where, f"device {device} lies in guest RAM, which would answer instead", cure)
 
@@ -242,6 +256,7 @@ def build(config: MachineConfig, *, stdin: int | None = None) -> Machine:
         for device in config.devices:
             table = msgspec.structs.asdict(device)
             options = table.pop("options")
+            del table["sizes"]
             machine.add(table.pop("type"), **table, **options)
     except BaseException:
         machine.__exit__(None, None, None)
@@ -250,7 +265,12 @@ def build(config: MachineConfig, *, stdin: int | None = None) -> Machine:
 
 
 def _overlap(one: DeviceConfig, other: DeviceConfig) -> bool:
-    return one.range.overlaps(other.range)  # type: ignore[arg-type]  # ranges of two spaces never overlap
+    return any(mine.overlaps(theirs) for mine in one.ranges for theirs in other.ranges)  # type: ignore[arg-type]
+
+
+def _described(span: PioRange | MmioRange) -> str:
+    space = "pio" if isinstance(span, PioRange) else "mmio"
+    return f"{space} {int(span.base):#x} to {int(span.last):#x}"
 
 
 def _check_shape(tables: Mapping[str, Any], where: str) -> None:

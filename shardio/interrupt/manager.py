@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from shardio.interrupt.backend import InterruptBackend
 from shardio.interrupt.config import LegacyConfig, MsiConfig
+from shardio.interrupt.doorbell import DoorbellBackend, DoorbellDevice, DoorbellSet
 from shardio.interrupt.group import InterruptGroup
 from shardio.interrupt.interrupt import EdgeInterrupt, Interrupt, LevelInterrupt
 
@@ -69,6 +70,16 @@ class InterruptManager:
         group = InterruptGroup(self._backend, count, legacy, self._watch)
         self._closers.append(group.free)
         return group
+
+    def doorbells(self, device: DoorbellDevice, base: int, *, pio: bool = False) -> DoorbellSet | None:
+        """Bind the doorbells of `device` for a range that begins at `base` (a port when `pio`) from now on:
+        for a range that comes, goes and moves at the guest's will. The caller closes the set.
+
+        None where nobody can bind any (a backend without a hypervisor, no loop): they stay ordinary writes.
+        """
+        if self._loop is None or not isinstance(self._backend, DoorbellBackend):
+            return None
+        return DoorbellSet(device, base, self._backend, self._loop, pio=pio)
 
     def close(self) -> None:
         """Free everything that was handed out."""

@@ -24,9 +24,6 @@ from shardio.platform.hardware import (
     PlatformDevice,
 )
 
-PCI_WINDOW: Final = (0xE000_0000, 0xFEC0_0000 - 0xE000_0000)
-"""Base and bytes of what a guest may give to BARs: from above the devices to the IOAPIC."""
-
 _RSDP_SIZE: Final = 36
 _FADT_SIZE: Final = 276
 _BOOT_LEGACY, _BOOT_8042, _BOOT_NO_VGA, _BOOT_NO_RTC = 1 << 0, 1 << 1, 1 << 2, 1 << 5
@@ -131,15 +128,20 @@ def _dsdt(hardware: Hardware) -> bytes:
         for compatible, label, kind in ((RTC, "RTC", "PNP0B00"), (KEYBOARD, "KBD", "PNP0303"))
         for each in hardware.of(compatible)[:1]
     ]
-    terms += [_pci(each) for each in hardware.of(PCI_HOST)[:1]]
+    if bridge := hardware.of(PCI_HOST):
+        terms.append(_pci(bridge))
     return aml.scope("_SB", *terms)
 
 
-def _pci(host: PlatformDevice) -> bytes:
-    crs = aml.resources(
-        aml.bus_numbers(0, 0xFF), aml.ports(host.base, host.size), aml.memory_window(*PCI_WINDOW)
-    )
-    return aml.device("PCI0", _plug_and_play("PNP0A03"), _number(0), aml.name("_CRS", crs))
+def _pci(ranges: tuple[PlatformDevice, ...]) -> bytes:
+    """The host bridge: its configuration ports, and the window in which BARs may lie."""
+    descriptors = [aml.bus_numbers(0, 0xFF)]
+    descriptors += [
+        aml.ports(each.base, each.size) if each.pio else aml.memory_window(each.base, each.size)
+        for each in ranges
+    ]
+    crs = aml.name("_CRS", aml.resources(*descriptors))
+    return aml.device("PCI0", _plug_and_play("PNP0A03"), _number(0), crs)
 
 
 def _id(text: str) -> bytes:

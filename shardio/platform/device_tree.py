@@ -7,7 +7,7 @@ controller.
 
 from __future__ import annotations
 
-from shardio.platform.hardware import UART, Hardware, PlatformDevice
+from shardio.platform.hardware import PCI_HOST, UART, Hardware, PlatformDevice
 
 _NAMES = {"virtio,mmio": "virtio_mmio", "ns16550a": "serial", "motorola,mc146818": "rtc"}
 _EDGE_RISING, _LEVEL_HIGH = 1, 4
@@ -18,11 +18,15 @@ def device_tree(hardware: Hardware, *, parent: str = "intc", spi: bool = False) 
     and two size cells.
 
     `parent`: the label of the interrupt controller. `spi`: interrupt specifiers have three cells, as a GIC's
-    shared peripheral interrupts; else two, line and flags. Devices on ports are left out: there are no ports
-    but on x86.
+    shared peripheral interrupts; else two, line and flags. Devices on ports are left out, the PCI bridge with
+    them: there are no ports but on x86.
     """
     nodes = [_memory(region.guest_address, region.size) for region in hardware.memory]
-    nodes += [_device(device, parent, spi) for device in hardware.devices if not device.pio]
+    nodes += [
+        _device(device, parent, spi)
+        for device in hardware.devices
+        if not device.pio and device.compatible != PCI_HOST
+    ]
     body = "\n".join(nodes)
     return f"/ {{\n\t#address-cells = <2>;\n\t#size-cells = <2>;\n\n{body}}};\n"
 

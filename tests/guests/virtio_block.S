@@ -16,7 +16,7 @@
     param data, DATA, 0x4000000
     param steps, STEPS, 7
     begin32
-.include "virtio.inc"
+.include "virtio_mmio.inc"
 .set IN, 0
 .set OUT, 1
 .set FLUSH, 4

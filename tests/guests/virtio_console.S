@@ -9,7 +9,7 @@
     param irq, IRQ, 0
     param count, COUNT, 0
     begin32
-.include "virtio.inc"
+.include "virtio_mmio.inc"
 .set RECEIVE, QUEUES
 .set TRANSMIT, QUEUES + QUEUE_SPAN
 .set INPUT_BYTES, 256

@@ -19,7 +19,7 @@
     param table, TABLE, 0x40000
     param looks, LOOKS, 2000
     begin32
-.include "virtio.inc"
+.include "virtio_mmio.inc"
 .set NEEDS_RESET, 0x40
     movl $0, RESULTS + 4
     movl $0, RESULTS + 8

@@ -11,7 +11,7 @@
     param count, COUNT, 1
     param returns, RETURNS, 0
     begin32
-.include "virtio.inc"
+.include "virtio_mmio.inc"
 .set RECEIVE, QUEUES
 .set TRANSMIT, QUEUES + QUEUE_SPAN
 .set INCOMING, BUFFERS

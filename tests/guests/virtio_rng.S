@@ -10,7 +10,7 @@
     param count, COUNT, 1
     param length, LENGTH, 32
     begin32
-.include "virtio.inc"
+.include "virtio_mmio.inc"
     results
     movl $0, 4(%edi)
     movl $0, 8(%edi)

@@ -35,7 +35,8 @@ COM1 = PlatformDevice("com1", "ns16550a", 0x3F8, 8, pio=True, irq=4)
 CLOCK = PlatformDevice("rtc", "motorola,mc146818", 0x70, 2, pio=True, irq=8)
 KEYBOARD = PlatformDevice("kbd", "intel,8042", 0x60, 5, pio=True, irq=1)
 PCI = PlatformDevice("pci", "pci-host-cam-generic", 0xCF8, 8, pio=True)
-ALL = (RNG, DISK, FAR, COM1, CLOCK, KEYBOARD, PCI)
+WINDOW = PlatformDevice("pci", "pci-host-cam-generic", 0xE000_0000, 0x100_0000)
+ALL = (RNG, DISK, FAR, COM1, CLOCK, KEYBOARD, PCI, WINDOW)
 
 ENABLED, BOOTSTRAP = 1, 2
 EDGE_HIGH, LEVEL_HIGH = 0x0005, 0x000D
@@ -153,7 +154,7 @@ def test_dsdt_describes_virtio_devices_below_and_above_4_gib(memory: GuestMemory
 
 
 def test_dsdt_describes_the_pc_s_devices(memory: GuestMemory) -> None:
-    place_tables("acpi", hardware(memory, COM1, CLOCK, KEYBOARD, PCI), memory)
+    place_tables("acpi", hardware(memory, COM1, CLOCK, KEYBOARD, PCI, WINDOW), memory)
 
     devices = read_dsdt(read_acpi(memory)["DSDT"])
 
@@ -163,7 +164,10 @@ def test_dsdt_describes_the_pc_s_devices(memory: GuestMemory) -> None:
     ]
     assert [tag for tag, _ in devices["KBD_"].resources] == [8, 8, 4]
     assert devices["RTC_"].resources[1] == (4, struct.pack("<H", 1 << 8))
-    assert [tag for tag, _ in devices["PCI0"].resources] == [0x88, 8, 0x87]
+    buses, ports, window = devices["PCI0"].resources
+    assert [tag for tag, _ in (buses, ports)] == [0x88, 8]
+    assert window[0] == 0x87
+    assert struct.unpack_from("<II", window[1], 7) == (0xE000_0000, 0xE0FF_FFFF)
 
 
 @pytest.mark.parametrize("vcpus", [1, 254])
