@@ -25,6 +25,16 @@ class IrqMode(StrEnum):
     LEVEL = "level"
 
 
+class Posted(StrEnum):
+    """Whether a device's writes wait for it, and which way those go that do not."""
+
+    NO = "no"
+    RING = "ring"
+    """An exit, then the fabric's posted ring: the guest goes on once the vCPU worker has queued it."""
+    COALESCED = "coalesced"
+    """KVM's coalesced ring: no exit."""
+
+
 class DeviceRequest(msgspec.Struct):
     """A device to be added, its arguments checked."""
 
@@ -34,7 +44,7 @@ class DeviceRequest(msgspec.Struct):
     shard: str | None
     irq: int | None
     irq_mode: IrqMode
-    posted: bool
+    posted: Posted
     policy: Policy | None
     replicas: int
     dma: bool
@@ -58,6 +68,8 @@ class DeviceHandle:
         self.shards: tuple[str, ...] = ()
         self.shard_numbers: tuple[int, ...] = ()
         self.routes: tuple[Route, ...] = ()
+        self.zones: tuple[PioRange | MmioRange, ...] = ()
+        """The spans whose writes go into KVM's coalesced ring."""
         self._call = call
 
     def call(self, method: str, *arguments: Any, **options: Any) -> Any:
@@ -82,7 +94,7 @@ def device_request(
     shard: str | None,
     irq: int | None,
     irq_mode: str | None,
-    posted: bool,
+    posted: bool | str,
     policy: str | None,
     replicas: int,
     options: Mapping[str, Any],
@@ -125,12 +137,20 @@ def device_request(
         shard,
         irq,
         mode,
-        posted,
+        _posted(posted),
         chosen,
         replicas,
         bool(getattr(factory, "dma", False)),
         getattr(factory, "compatible", ""),
     )
+
+
+def _posted(wanted: bool | str) -> Posted:
+    if wanted is True or wanted is False:
+        return Posted.RING if wanted else Posted.NO
+    if wanted != Posted.COALESCED:
+        raise MachineError(f"no posted={wanted!r}", 'use True, False or "coalesced"')
+    return Posted.COALESCED
 
 
 def _span(

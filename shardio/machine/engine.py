@@ -15,10 +15,11 @@ from typing import Any
 from shardio._core import lib
 from shardio.errors import MachineError
 from shardio.fabric import Fabric
+from shardio.kvm.coalesced import KvmCoalesced
 from shardio.kvm.doorbell import KvmDoorbells
 from shardio.kvm.interrupt import KvmBackend
 from shardio.kvm.vm import Vm
-from shardio.machine.devices import DeviceHandle, IrqMode
+from shardio.machine.devices import DeviceHandle, IrqMode, Posted
 from shardio.machine.placement import Placement, pins
 from shardio.machine.statistics import MachineStatistics, ShardStatistics, device_statistics
 from shardio.memory import GuestMemory
@@ -56,7 +57,9 @@ class Engine:
         stdin: int | None,
     ) -> None:
         """`ranges`: room in the address map; the rest is what `Machine` was given."""
-        self._memory, self._placement = memory, placement
+        self._vm, self._memory, self._placement = vm, memory, placement
+        self._coalesced: KvmCoalesced | None = None
+        self._ring_reader: tuple[int, ...] = ()
         self._policies: dict[int, Policy | None] = {}
         named, vcpus = len(placement.names), len(vm.vcpus)
         room = min(lib.SIO_MAX_SHARDS, named + SPARE_SHARDS)
@@ -110,6 +113,13 @@ class Engine:
                 self._call(self._take_back, handle)
             raise
         self._call(self._routes.publish)
+        try:
+            for handle in handles:
+                self._call(self._coalesce, handle)
+        except BaseException:
+            for handle in handles:
+                self.remove(handle)
+            raise
 
     def remove(self, handle: DeviceHandle) -> None:
         """Returns once no access is in flight and the shards have dropped the device. Raises `MachineError`.
@@ -144,20 +154,38 @@ class Engine:
             shard.name = wanted
             self._call(self.supervisor.start_shard, shard)
             self._placement.add_shard(wanted)
+        if wanted is None and handle.request.posted is Posted.COALESCED and self._ring_reader:
+            wanted = self._placement.names[self._ring_reader[0]]
         handle.shard_numbers = self._placement.place(wanted, handle.request.replicas)
+        if handle.request.posted is Posted.COALESCED:
+            reader = self._ring_reader = self._ring_reader or handle.shard_numbers
+            if handle.shard_numbers != reader or len(reader) != 1:
+                self._placement.release(handle.shard_numbers)
+                handle.shard_numbers = ()
+                name = self._placement.names[reader[0]]
+                raise MachineError(
+                    f"device {handle.name} is coalesced, and KVM's one ring is read by shard {name!r}",
+                    f"place it with shard={name!r}, or use posted=True",
+                )
         handle.shards = tuple(self._placement.names[number] for number in handle.shard_numbers)
 
     def _route(self, handle: DeviceHandle) -> None:
         request = handle.request
         for span in handle.spans:
-            route = self._routes.add(span, handle.shard_numbers, posted=request.posted)
+            posted = request.posted is Posted.RING
+            route = self._routes.add(span, handle.shard_numbers, posted=posted)
             handle.routes = (*handle.routes, route)
             self._policies[route.index] = request.policy
 
     def _record(self, handle: DeviceHandle) -> DeviceRecord:
         request = handle.request
         fds: list[int] = []
-        memory = -1
+        memory = ring = -1
+        coalesced = request.posted is Posted.COALESCED
+        page = 0
+        if coalesced:
+            ring, page = len(fds), self._ring().page
+            fds.append(self._ring().fd)
         if request.dma:
             memory = len(fds)
             fds.append(self._memory.fd)
@@ -167,14 +195,18 @@ class Engine:
                 "pio" if isinstance(span, PioRange) else "mmio",
                 int(span.base),
                 span.size,
-                request.posted,
+                request.posted is Posted.RING,
+                coalesced,
             )
             for span, route in zip(handle.spans, handle.routes, strict=True)
         ]
         size = self._memory.size if request.dma else 0
         irq = -1 if request.irq is None else request.irq
         level = request.irq_mode is IrqMode.LEVEL
-        return DeviceRecord(DeviceSpec(request.name, request.packed, ranges, memory, size, irq, level), fds)
+        spec = DeviceSpec(
+            request.name, request.packed, ranges, memory, size, irq, level, ring, page
+        )
+        return DeviceRecord(spec, fds)
 
     def _send_records(self, by_shard: Mapping[int, list[DeviceRecord]]) -> list[Future[Any]]:
         return [self.supervisor.shards[number].add(records) for number, records in by_shard.items()]
@@ -183,7 +215,22 @@ class Engine:
         shard.records.pop(name, None)
         return shard.request(lambda serial: RemoveDevice(serial, name, indices))
 
+    def _ring(self) -> KvmCoalesced:
+        if self._coalesced is None:
+            self._coalesced = KvmCoalesced(self._vm)
+        return self._coalesced
+
+    def _coalesce(self, handle: DeviceHandle) -> None:
+        if handle.request.posted is Posted.COALESCED:
+            for span in handle.spans:
+                self._ring().add(span)
+                handle.zones = (*handle.zones, span)
+
     def _unroute(self, handle: DeviceHandle) -> None:
+        # What is in the ring by now is drained before the shard drops the device.
+        for zone in handle.zones:
+            self._ring().remove(zone)
+        handle.zones = ()
         for span, _ in zip(handle.spans, handle.routes, strict=False):
             self._routes.remove(span)
         self._routes.publish()
@@ -245,6 +292,8 @@ class Engine:
     def close(self) -> None:
         """Give everything back; workers and shards must have ended."""
         self.supervisor.close()
+        if self._coalesced is not None:
+            self._coalesced.close()
         for worker in self.supervisor.workers:
             worker.close()
         for shard in self.supervisor.shards:

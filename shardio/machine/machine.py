@@ -185,7 +185,7 @@ class Machine:
         irq: int | None = None,
         irq_mode: str | None = None,
         shard: Shard | str | None = None,
-        posted: bool = False,
+        posted: bool | str = False,
         policy: str | None = None,
         replicas: int = 1,
         name: str | None = None,
@@ -196,8 +196,10 @@ class Machine:
         `options` are its arguments; it is made in its shard. `pio`, `mmio`: the base of its range; `size`:
         bytes, where the class does not say. `irq`: the interrupt line (GSI) of its trigger; `irq_mode`:
         "edge" or "level" (None: the class's `irq_mode`, else edge). `shard`: its owner; without one it goes
-        where the fewest devices are. `posted`: the guest does not wait for its writes. `policy`: what becomes of a request that a dying shard had taken: "replay" or "fail" (None:
-        replay reads, fail writes). `replicas`: how many shards answer for it (immutable devices only).
+        where the fewest devices are. `posted`: the guest does not wait for its writes; "coalesced": they go
+        through KVM's ring, without an exit (all such devices in one shard). `policy`: what becomes of a request
+        that a dying shard had taken: "replay" or "fail" (None: replay reads, fail writes). `replicas`: how many
+        shards answer for it (immutable devices only).
 
         While the guest runs, the device is there when this returns. Raises `DeviceOverlap`, `InvalidRange`,
         `MachineError`.

@@ -22,6 +22,7 @@ from shardio._core import lib
 from shardio.address import Space
 from shardio.errors import InterruptError, ShardioError
 from shardio.fabric import Fabric
+from shardio.fabric.coalesced import CoalescedRing
 from shardio.interrupt.config import LegacyConfig
 from shardio.interrupt.doorbell import DoorbellSet
 from shardio.interrupt.interrupt import Interrupt
@@ -34,6 +35,9 @@ from shardio.shard import protocol
 from shardio.shard.host import Host
 from shardio.shard.loading import make
 from shardio.shard.runtime import Runtime, new_event_loop
+
+COALESCED_LOOK_S = 0.002
+"""How long a write may sit in KVM's coalesced ring: nobody is told of it."""
 
 
 class Shard:
@@ -52,6 +56,7 @@ class Shard:
         self.hosts: dict[str, Host] = {}
         self.spans: dict[int, tuple[PioRange | MmioRange, bool, str]] = {}
         self.memory: GuestMemory | None = None
+        self.ring: CoalescedRing | None = None
         self._interrupt_backend = ProxyBackend(call_over(interrupts), self.runtime.owner.raise_line)
 
     def run(self) -> None:
@@ -66,6 +71,8 @@ class Shard:
                 with contextlib.suppress(InterruptError):  # the VMM is gone, and what it had to free with it
                     self._detach(name)
             self.runtime.close()
+            if self.ring is not None:
+                self.ring.close()
             self._interrupt_backend.close()
             self.loop.close()
 
@@ -114,6 +121,9 @@ class Shard:
         device = make(spec.factory)
         if spec.memory >= 0 and self.memory is None:
             self.memory = GuestMemory.from_fd(fds[spec.memory], spec.memory_size)
+        if spec.ring >= 0 and self.ring is None:
+            self.ring = CoalescedRing(self.runtime.owner, fds[spec.ring], spec.ring_page)
+            self.runtime.look_every(COALESCED_LOOK_S)
         interrupts = InterruptManager(self._interrupt_backend, self.loop)
         try:
             host = Host(
@@ -150,11 +160,15 @@ class Shard:
             self.io_manager.register_mmio(span, device)
         self.spans[spec.index] = (span, spec.posted, name)
         self.runtime.names[spec.index] = name
-        self.runtime.owner.set_handler(spec.index, span, device, posted=spec.posted)
+        self.runtime.owner.set_handler(spec.index, span, device, posted=spec.posted or spec.coalesced)
+        if spec.coalesced and self.ring is not None:
+            self.ring.add(spec.index)
 
     def _unregister(self, index: int) -> None:
         span, _, _ = self.spans.pop(index)
         self.runtime.owner.clear_handler(index)
+        if self.ring is not None:
+            self.ring.drop(index)
         self.runtime.names.pop(index, None)
         if isinstance(span, PioRange):
             self.io_manager.deregister_pio(span.base)

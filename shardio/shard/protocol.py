@@ -23,19 +23,23 @@ MAX_FDS = 250
 
 
 class RangeSpec(msgspec.Struct, frozen=True, array_like=True):
-    """A range that a device answers: `index` is its number in the address map."""
+    """A range that a device answers: `index` is its number in the address map. `coalesced`: its writes come
+    through KVM's ring.
+    """
 
     index: int
     space: str
     base: int
     size: int
     posted: bool
+    coalesced: bool = False
 
 
 class DeviceSpec(msgspec.Struct, frozen=True):
     """A device to make: a pickle of (factory or dotted path, options), its ranges, and where among the
     message's descriptors its guest RAM is (-1: it has none). `irq`: the line (GSI) of its trigger, -1
-    for none; `level`: it is a level line.
+    for none; `level`: it is a level line. `ring`: where the descriptor is through which KVM's coalesced ring
+    is mapped, at `ring_page`.
     """
 
     name: str
@@ -45,6 +49,8 @@ class DeviceSpec(msgspec.Struct, frozen=True):
     memory_size: int = 0
     irq: int = -1
     level: bool = False
+    ring: int = -1
+    ring_page: int = 0
 
 
 class Setup(msgspec.Struct, frozen=True, tag="setup"):

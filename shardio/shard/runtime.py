@@ -58,12 +58,13 @@ class Runtime:
         self._sites: set[tuple[int, str, int]] = set()
         self._scheduled: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._look_s = LOOK_S
 
     def serve(self) -> None:
         """Begin to drain."""
         self.loop.add_reader(self._doorbell, self._rung)
         self._schedule()
-        self._timer = self.loop.call_later(LOOK_S, self._look)
+        self._timer = self.loop.call_later(self._look_s, self._look)
 
     def close(self) -> None:
         """Stop draining. Requests that come later wait for a successor."""
@@ -90,9 +91,16 @@ class Runtime:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._doorbell)
 
+    def look_every(self, seconds: float) -> None:
+        """While asleep, look this often without having been rung (seconds)."""
+        self._look_s = seconds
+        if self._timer is not None:
+            self._timer.cancel()
+            self._look()
+
     def _look(self) -> None:
         self._schedule()
-        self._timer = self.loop.call_later(LOOK_S, self._look)
+        self._timer = self.loop.call_later(self._look_s, self._look)
 
     def _failed(self, index: int, error: BaseException, write: int) -> None:
         """A handler raised. The access is refused in any case; the traceback is logged once per place."""

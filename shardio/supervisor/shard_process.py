@@ -206,6 +206,8 @@ def _message(batch: Sequence[DeviceRecord]) -> tuple[Callable[[int], protocol.Ad
                 spec.memory_size,
                 spec.irq,
                 spec.level,
+                spec.ring + base if spec.ring >= 0 else -1,
+                spec.ring_page,
             )
         )
         fds.extend(record.fds)

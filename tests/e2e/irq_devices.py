@@ -170,3 +170,26 @@ class Queues(MutDeviceMmio, MutDevicePio):
     def counts(self) -> list[int]:
         """Calls of each doorbell, and writes."""
         return [*self.calls, self.writes]
+
+
+class Tally(MutDeviceMmio, MutDevicePio):
+    """Counts its writes and notes whether each carried the number that was due; a read tells how many."""
+
+    mmio_size = 0x1000
+    pio_size = 8
+
+    def __init__(self) -> None:
+        self.writes = self.wrong = 0
+
+    def read(self, offset: int, size: int) -> int:
+        """How many writes there were."""
+        return self.writes
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """One more."""
+        self.writes += 1
+        self.wrong += value != self.writes
+
+    def counts(self) -> list[int]:
+        """Writes, and how many of them were out of order."""
+        return [self.writes, self.wrong]
