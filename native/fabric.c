@@ -87,6 +87,7 @@ int sio_fabric_create(struct sio_fabric *f, void *base, uint32_t vcpus, uint32_t
         return -EINVAL;
     f->size = arrange(f);
     f->ticks_to_ns_32 = measure_ticks_to_ns_32();
+    f->membarrier = sio_membarrier_register() == 0;
     struct sio_header header = {
         .magic = SIO_MAGIC,
         .layout_version = SIO_LAYOUT_VERSION,
@@ -97,6 +98,7 @@ int sio_fabric_create(struct sio_fabric *f, void *base, uint32_t vcpus, uint32_t
         .ranges = ranges,
         .posted_slots = posted_slots,
         .ticks_to_ns_32 = f->ticks_to_ns_32,
+        .membarrier = f->membarrier,
     };
     memcpy(base, &header, sizeof header);
     return 0;
@@ -119,6 +121,7 @@ int sio_fabric_attach(struct sio_fabric *f, void *base, uint64_t size)
     f->ranges = header.ranges;
     f->posted_slots = header.posted_slots;
     f->ticks_to_ns_32 = header.ticks_to_ns_32;
+    f->membarrier = header.membarrier != 0;
     /* A tick between 10 ps and 1 us: what any x86 or Arm counter has. */
     if (!sane(f) || f->ticks_to_ns_32 < (1ull << 32) / 100 || f->ticks_to_ns_32 > (1000ull << 32))
         return -EBADMSG;

@@ -14,6 +14,7 @@ struct sio_fabric {
     uint32_t posted_slots;
     uint32_t posted_shift;         /* log2 of it */
     uint64_t ticks_to_ns_32;
+    uint32_t membarrier;
     struct sio_shard_control *shard;
     struct sio_vcpu_control *vcpu;
     struct sio_mailbox *mailboxes;

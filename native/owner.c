@@ -32,7 +32,11 @@ int sio_owner_init(struct sio_owner *o, const struct sio_fabric *f, uint32_t sha
         o->posted[v] = sio_load_relaxed(&credit->taken);
         sio_store_release(&credit->credit, o->posted[v]); /* SP-CREDIT */
     }
-    o->membarrier = sio_membarrier_register() == 0;
+    o->membarrier = f->membarrier;
+    if (f->membarrier && sio_membarrier_register() != 0) {
+        sio_owner_free(o);
+        return -EOPNOTSUPP; /* clients post without a fence: an owner that cannot fence them would miss what they post */
+    }
     struct sio_shard_control *control = &f->shard[shard];
     sio_store_relaxed(&control->epoch, sio_load_relaxed(&control->owner_epoch));
     if (sio_load_relaxed(&control->doze) & 1)
@@ -168,8 +172,8 @@ static void return_credit(struct sio_owner *o, uint32_t vcpu, uint64_t position)
     sio_wake_client(&o->fabric.vcpu[vcpu]); /* SP-DOZE: a client that sleeps for want of credit has fenced this side */
 }
 
-/* Serves up to `limit` posted writes of one vCPU; returns how many. */
-static uint32_t serve_posted(struct sio_owner *o, uint32_t vcpu, uint64_t limit)
+/* Serves up to `limit` posted writes of one vCPU, none that begins after `until` (ticks, 0: whenever); returns how many. */
+static uint32_t serve_posted(struct sio_owner *o, uint32_t vcpu, uint64_t limit, uint64_t until)
 {
     const struct sio_fabric *f = &o->fabric;
     struct sio_posted *ring = sio_ring(f, o->shard, vcpu);
@@ -179,7 +183,7 @@ static uint32_t serve_posted(struct sio_owner *o, uint32_t vcpu, uint64_t limit)
     uint64_t position = o->posted[vcpu];
     uint32_t n = 0;
 
-    while (n < limit && sio_posted_poll(f, ring, position, &m)) {
+    while (n < limit && !(until && sio_ticks() > until) && sio_posted_poll(f, ring, position, &m)) {
         __builtin_prefetch(sio_posted_slot(f, ring, position + SIO_AHEAD));
         position++;
         n++;
@@ -228,7 +232,7 @@ static int flush_before(struct sio_owner *o, uint32_t vcpu, uint64_t posted_upto
     serve_coalesced(o);
     if (__builtin_expect(behind == 0, 1))
         return 1;
-    return behind <= o->fabric.posted_slots && serve_posted(o, vcpu, behind) == behind;
+    return behind <= o->fabric.posted_slots && serve_posted(o, vcpu, behind, 0) == behind;
 }
 
 static void serve(struct sio_owner *o, uint32_t vcpu, struct sio_request *r)
@@ -274,7 +278,7 @@ static uint32_t sweep(struct sio_owner *o)
 {
     uint32_t n = 0, vcpus = o->fabric.vcpus;
     for (uint32_t i = 0; i < SIO_SWEEP && i < vcpus; i++) {
-        uint32_t got = serve_posted(o, o->sweep, SIO_POSTED_BATCH);
+        uint32_t got = serve_posted(o, o->sweep, SIO_POSTED_BATCH, o->python ? o->turn_end : 0);
         n += got;
         if (got < SIO_POSTED_BATCH) /* a full batch: the ring is hot, look at it first next time */
             o->sweep = o->sweep + 1 < vcpus ? o->sweep + 1 : 0;
@@ -313,7 +317,7 @@ uint32_t sio_owner_scan(struct sio_owner *o)
     uint32_t n = scan_mailboxes(o);
     n += serve_coalesced(o);
     for (uint32_t v = 0; o->posted_ranges && v < o->fabric.vcpus; v++)
-        n += serve_posted(o, v, o->fabric.posted_slots);
+        n += serve_posted(o, v, o->fabric.posted_slots, 0);
     return n;
 }
 
@@ -321,7 +325,7 @@ void sio_owner_flush(struct sio_owner *o)
 {
     serve_coalesced(o);
     for (uint32_t v = 0; v < o->fabric.vcpus; v++)
-        serve_posted(o, v, o->fabric.posted_slots);
+        serve_posted(o, v, o->fabric.posted_slots, 0);
 }
 
 static int host_io_ready(int epoll_fd)
@@ -406,6 +410,7 @@ enum sio_turn sio_owner_turn(struct sio_owner *o, uint64_t turn_ns, int epoll_fd
     uint64_t turn_ticks = sio_ns_to_ticks(&o->fabric, turn_ns);
     uint64_t start = sio_ticks(), looked = start;
 
+    o->turn_end = start + turn_ticks;
     wake_up(o);
     for (uint32_t rounds = 1;; rounds++) {
         enum idleness idle = look(o) ? FOUND_AT_ONCE : linger(o);
@@ -414,10 +419,11 @@ enum sio_turn sio_owner_turn(struct sio_owner *o, uint64_t turn_ns, int epoll_fd
                 o->pause(o);
             return SIO_TURN_ASLEEP;
         }
-        if (idle == FOUND_AT_ONCE && (rounds & 31))
+        /* The clock, now and then; after every round where handlers may be slow. */
+        if (idle == FOUND_AT_ONCE && (rounds & (o->python ? 3 : 31)))
             continue;
         uint64_t now = sio_ticks();
-        if (now - start > turn_ticks)
+        if (now > o->turn_end)
             return SIO_TURN_HOT;
         if (now - looked > o->epoll_ticks) {
             looked = now;

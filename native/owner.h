@@ -68,6 +68,7 @@ struct sio_owner {
     uint64_t spin_ticks;
     uint64_t yield_ticks;
     uint64_t epoll_ticks;              /* how often a busy owner looks whether host I/O is ready */
+    uint64_t turn_end;                 /* ticks: when the turn in hand should be over */
     uint64_t served;                   /* posted and synchronous, this owner's */
     uint64_t failed;
     uint64_t serving;                  /* the thread inside a synchronous access, 0: none is */

@@ -24,6 +24,13 @@ uint64_t sio_recover_epoch(const struct sio_fabric *f, uint32_t shard)
     return epoch;
 }
 
+void sio_recover_taken(const struct sio_fabric *f, uint32_t shard, uint32_t vcpu, uint64_t posted)
+{
+    struct sio_credit *credit = sio_credit(f, shard, vcpu);
+    if (posted - sio_load_relaxed(&credit->taken) > f->posted_slots)
+        sio_store_relaxed(&credit->taken, posted);
+}
+
 void sio_recover_discard_posted(const struct sio_fabric *f, uint32_t shard, uint32_t vcpu, uint64_t upto)
 {
     sio_store_relaxed(&sio_credit(f, shard, vcpu)->taken, upto);

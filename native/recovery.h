@@ -11,6 +11,8 @@ int sio_recover_request(const struct sio_fabric *fabric, uint32_t shard, uint32_
 void sio_recover_refuse(const struct sio_fabric *fabric, uint32_t shard, uint32_t vcpu, uint64_t state);
 /* A new owner may start: its epoch. */
 uint64_t sio_recover_epoch(const struct sio_fabric *fabric, uint32_t shard);
+/* What a dead owner's journal says it took of a ring, where the client had posted `posted`, is believed only if it can be so. */
+void sio_recover_taken(const struct sio_fabric *fabric, uint32_t shard, uint32_t vcpu, uint64_t posted);
 /* Nobody will own this shard again: what is posted to it counts as taken, so that no client waits for room. */
 void sio_recover_discard_posted(const struct sio_fabric *fabric, uint32_t shard, uint32_t vcpu, uint64_t upto);
 

@@ -36,8 +36,8 @@ SHARED_FILES = (".hypothesis", "/dev/urandom", "/dev/null", "/proc/")
 
 
 def shm_names() -> frozenset[str]:
-    """Names in /dev/shm."""
-    return frozenset(os.listdir("/dev/shm"))
+    """Names in /dev/shm that are ours; other programs have theirs."""
+    return frozenset(name for name in os.listdir("/dev/shm") if name.startswith("shardio"))
 
 
 def open_fds() -> dict[int, str]:

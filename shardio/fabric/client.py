@@ -32,7 +32,8 @@ def set_up(client: Any, fabric: Fabric, vcpu: int, doorbells: Mapping[int, int],
         raise FabricError(f"no vCPU {vcpu} in a fabric of {fabric.vcpus}", f"use 0 to {fabric.vcpus - 1}")
     lib.sio_client_init(client, fabric.view, vcpu)
     client.sample_mask = sample_every - 1
-    client.waiter.membarrier = lib.sio_membarrier_register() == 0
+    lib.sio_membarrier_register()
+    client.waiter.membarrier = fabric.view.membarrier
     for shard, fd in doorbells.items():
         client.doorbell[shard] = fd
 

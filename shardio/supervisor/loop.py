@@ -147,7 +147,8 @@ class Supervisor:
             shard.add(list(shard.records.values())).add_done_callback(
                 lambda done: self._restored(shard, done)
             )
-        shard.serve()
+        else:
+            shard.serve()
 
     def _interrupt_server(self, shard: ShardProcess) -> InterruptServer | None:
         if self._backend is None and self._doorbells is None:
@@ -300,12 +301,17 @@ class Supervisor:
         if shard.dies_too_often:
             self._quarantine_shard(shard)
             return
+        for worker in self.workers:
+            posted = self._posted(worker.index, shard.index)
+            lib.sio_recover_taken(self.fabric.view, shard.index, worker.index, posted)
         self._guard(lambda: self.start_shard(shard))
         self.keep_spare()
 
     def _restored(self, shard: ShardProcess, done: Future[Any]) -> None:
         shard.restored = True
-        if (error := done.exception()) is not None and not shard.quitting and shard.alive:
+        if (error := done.exception()) is None:
+            shard.serve()
+        elif not shard.quitting and shard.alive:
             log.error("shard %s cannot hold its devices again: %s", shard.name, error)
             shard.kill()  # dying again and again ends in quarantine
 

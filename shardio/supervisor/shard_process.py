@@ -51,7 +51,6 @@ class ShardProcess:
         self.spawns = 0
         self.deaths: deque[float] = deque(maxlen=DEATHS)
         self.records: dict[str, DeviceRecord] = {}
-        self.serving = False
         self.restored = False
         """It holds all devices on its record."""
         self.spawned_at = 0.0
@@ -87,13 +86,10 @@ class ShardProcess:
 
     def add(self, records: Sequence[DeviceRecord]) -> Future[Any]:
         """Give devices to the shard: the future is done when it holds them all. Messages hold what fits."""
-        last: Future[Any] = Future()
-        last.set_result(None)
-        for batch in _batches(records):
-            last = self.request(*_message(batch))
+        answers = [self.request(*_message(batch)) for batch in _batches(records)]
         for record in records:
             self.records[record.spec.name] = record
-        return last
+        return _all(answers)
 
     def request(self, make: Callable[[int], Any], fds: Sequence[int] = ()) -> Future[Any]:
         """Send what `make(serial)` gives; the future ends with the shard's answer, or a `ShardError` when it
@@ -113,8 +109,8 @@ class ShardProcess:
 
     def serve(self) -> None:
         """Let it drain its rings."""
-        self._send(protocol.Serve())
-        self.serving = True
+        with contextlib.suppress(OSError):  # its death is noticed by its pidfd
+            self._send(protocol.Serve())
 
     def answered(self, done: protocol.Done) -> None:
         """The shard's answer to a request; one that nobody waits for is ignored."""
@@ -143,7 +139,6 @@ class ShardProcess:
         if self.interpreter is None or (code := self.interpreter.reap()) is None:
             return None
         self.interpreter = None
-        self.serving = False
         self.deaths.append(time.monotonic())
         if self.interrupt_server is not None:
             self.interrupt_server.close()
@@ -170,6 +165,26 @@ class ShardProcess:
         if self.interpreter is None:
             raise OSError("it has no process")
         protocol.send(self.interpreter.control, message, fds)
+
+
+def _all(answers: Sequence[Future[Any]]) -> Future[Any]:
+    """Done when every answer is there; fails as the first of them that failed."""
+    whole: Future[Any] = Future()
+    left = len(answers)
+
+    def one(answer: Future[Any]) -> None:
+        nonlocal left
+        left -= 1
+        if (error := answer.exception()) is not None and not whole.done():
+            whole.set_exception(error)
+        elif left == 0 and not whole.done():
+            whole.set_result(None)
+
+    if not answers:
+        whole.set_result(None)
+    for answer in answers:
+        answer.add_done_callback(one)
+    return whole
 
 
 def _cause(code: int) -> str:
