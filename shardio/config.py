@@ -39,9 +39,9 @@ class DeviceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """One `[[device]]` table. `pio` or `mmio` is the base of its range, `size` the range's bytes; a class
     that declares both sizes may have both.
 
-    `irq` is an ISA line (GSI), `irq_mode` how it is driven, `shard` the name of the owner, `replicas` how many shards answer for an
-    immutable device, `policy` what becomes of the access in flight when its shard dies, `options` the
-    constructor's arguments.
+    `irq` is an ISA line (GSI), `irq_mode` how it is driven, `shard` the name of the owner, `replicas` how
+    many shards answer for an immutable device, `policy` what becomes of the access in flight when its shard
+    dies, `options` the constructor's arguments.
     """
 
     type: str

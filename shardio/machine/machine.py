@@ -197,9 +197,9 @@ class Machine:
         bytes, where the class does not say. `irq`: the interrupt line (GSI) of its trigger; `irq_mode`:
         "edge" or "level" (None: the class's `irq_mode`, else edge). `shard`: its owner; without one it goes
         where the fewest devices are. `posted`: the guest does not wait for its writes; "coalesced": they go
-        through KVM's ring, without an exit (all such devices in one shard). `policy`: what becomes of a request
-        that a dying shard had taken: "replay" or "fail" (None: replay reads, fail writes). `replicas`: how many
-        shards answer for it (immutable devices only).
+        through KVM's ring, without an exit (all such devices in one shard). `policy`: what becomes of a
+        request that a dying shard had taken: "replay" or "fail" (None: replay reads, fail writes).
+        `replicas`: how many shards answer for it (immutable devices only).
 
         While the guest runs, the device is there when this returns. Raises `DeviceOverlap`, `InvalidRange`,
         `MachineError`.
