@@ -63,14 +63,22 @@ class _Entropy:
         self.exits = vm.statistics().vcpus[0].exits["MMIO"]
 
 
-def _entropy(count: int, irq: int) -> _Entropy:
+def _entropy(count: int, irq: int, irq_mode: str = "edge") -> _Entropy:
     with machine(memory="2M", shards=1) as vm:
         vm.load(guest("virtio_rng", COUNT=count, IRQ=irq))
-        add_virtio(vm, "VirtioMmioRng")
+        add_virtio(vm, "VirtioMmioRng", irq_mode=irq_mode)
         assert vm.run(PATIENCE_S) == ENDED
         found = _Entropy(vm)
     assert (found.status, found.device_id) == (RUNNING, 4)
     return found
+
+
+@pytest.mark.parametrize("irq_mode", ["edge", "level"])
+def test_either_kind_of_line_completes_every_request(irq_mode: str) -> None:
+    found = _entropy(count=50, irq=LINE, irq_mode=irq_mode)
+
+    assert (found.done, found.filled) == (50, 50 * 32)
+    assert found.interrupts >= 50
 
 
 # ---- console ----

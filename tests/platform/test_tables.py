@@ -189,6 +189,40 @@ def test_iasl_reads_the_tables_without_a_word(vcpus: int, tmp_path: Path, memory
     assert "0 Errors, 0 Warnings, 0 Remarks" in compiled.stdout
 
 
+KINDS = st.sampled_from(
+    ["virtio,mmio", "ns16550a", "motorola,mc146818", "intel,8042", "pci-host-cam-generic"]
+)
+DEVICES = st.lists(
+    st.builds(
+        PlatformDevice,
+        name=st.just("any"),
+        compatible=KINDS,
+        base=st.integers(0, 0xF000),
+        size=st.integers(1, 0xFF),
+        pio=st.booleans(),
+        irq=st.none() | st.integers(0, 23),
+        level=st.booleans(),
+    ),
+    max_size=40,
+)
+
+
+@given(DEVICES, st.integers(1, 254))
+def test_any_hardware_makes_tables_that_read_back(devices: list[PlatformDevice], vcpus: int) -> None:
+    with GuestMemory(2 * MIB) as memory:
+        machine = hardware(memory, *devices, vcpus=vcpus)
+        place_tables("mp", machine, memory)
+        place_tables("acpi", machine, memory)
+
+        processors = read_mp(memory).processors
+        tables = read_acpi(memory)
+
+    entries = read_madt(tables["APIC"])
+    described = [path for path in read_dsdt(tables["DSDT"]) if path.startswith("V")]
+    assert list(processors) == [entry[1] for entry in entries[0]] == list(range(vcpus))
+    assert len(described) == len(machine.of("virtio,mmio"))
+
+
 # ---- AML --------------------------------------------------------------------------------------------------
 
 
