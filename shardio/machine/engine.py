@@ -6,6 +6,7 @@ be called from any thread, one at a time: what must happen in the supervisor's t
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -65,28 +66,36 @@ class Engine:
         room = min(lib.SIO_MAX_SHARDS, named + SPARE_SHARDS)
         self.fabric = Fabric.create(vcpus=vcpus, shards=room, ranges=min(ranges, lib.SIO_MAX_RANGES))
         self._routes = AddressMap(self.fabric)
-        self.supervisor = Supervisor(
-            self.fabric,
-            self._routes,
-            self._policy,
-            on_event,
-            hang_deadline=hang_deadline,
-            backend=backend,
-            doorbells=doorbells,
-            stdin=stdin,
-        )
-        worker_cpus, shard_cpus = pins(pin, vcpus, placement.cpus)
-        # A worker rings doorbells of shards to come, too: each has one from the start.
-        for number in range(room):
-            name = placement.names[number] if number < named else f"spare{number}"
-            cpu = shard_cpus[number] if number < named else None
-            self.supervisor.shards.append(ShardProcess(self.fabric, number, name, cpu=cpu))
-        bells = {shard.index: shard.doorbell for shard in self.supervisor.shards}
-        for vcpu, cpu in zip(vm.vcpus, worker_cpus, strict=True):
-            worker = VcpuWorker(vcpu, self.fabric, bells, self.supervisor.state_event, cpu, vm_fd=vm.fd)
-            self.supervisor.workers.append(worker)
-        for shard in self.supervisor.shards[:named]:
-            self._call(self.supervisor.start_shard, shard)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.fabric.close)
+            self.supervisor = Supervisor(
+                self.fabric,
+                self._routes,
+                self._policy,
+                on_event,
+                hang_deadline=hang_deadline,
+                backend=backend,
+                doorbells=doorbells,
+                stdin=stdin,
+            )
+            undo.pop_all()
+            undo.callback(self.close)
+            undo.callback(self.stop_shards)
+            worker_cpus, shard_cpus = pins(pin, vcpus, placement.cpus)
+            # A worker rings doorbells of shards to come, too: each has one from the start.
+            for number in range(room):
+                name = placement.names[number] if number < named else f"spare{number}"
+                cpu = shard_cpus[number] if number < named else None
+                self.supervisor.shards.append(ShardProcess(self.fabric, number, name, cpu=cpu))
+            bells = {shard.index: shard.doorbell for shard in self.supervisor.shards}
+            for vcpu, cpu in zip(vm.vcpus, worker_cpus, strict=True):
+                worker = VcpuWorker(
+                    vcpu, self.fabric, bells, self.supervisor.state_event, cpu, vm_fd=vm.fd
+                )
+                self.supervisor.workers.append(worker)
+            for shard in self.supervisor.shards[:named]:
+                self._call(self.supervisor.start_shard, shard)
+            undo.pop_all()
 
     # ---- devices ----
 

@@ -7,6 +7,7 @@ It holds the KVM VM, guest memory and the list of devices; what runs is its `Eng
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import time
@@ -430,7 +431,9 @@ def _contents(image: str | os.PathLike[str] | bytes) -> tuple[str, bytes]:
         try:
             data = Path(image).read_bytes()
         except OSError as error:
-            raise ImageError(name, f"cannot be read: {error.strerror}", "name a readable file") from None
+            few = error.errno == errno.EMFILE
+            cure = "raise the limit on open files (ulimit -n)" if few else "name a readable file"
+            raise ImageError(name, f"cannot be read: {error.strerror}", cure) from None
     if not data:
         raise ImageError(name, "is empty", "assemble or copy it first")
     return name, data
