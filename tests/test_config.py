@@ -326,7 +326,7 @@ def test_machine_is_built_as_the_file_says(tmp_path: Path) -> None:
         handle = machine._handles["lamp"]
 
     assert (machine.vcpus, machine.memory.size) == (2, 8 << 20)
-    assert (handle.request.shard, handle.request.posted, handle.request.policy) == ("hall", True, "fail")
+    assert (handle.request.shard, handle.request.posted, handle.request.policy) == ("hall", "ring", "fail")
     assert handle.spans == (PioRange(0x300, 4),)
 
 
