@@ -1,0 +1,236 @@
+"""What triggers cost, both ways, on a real guest: `python -m bench.irq [--quick]` prints the tables of
+docs/interrupts.md.
+
+Writes: a guest writes to a device and goes on (its cost), or waits until the device has answered in memory (a
+round trip); the write is a plain exit, a posted one, one through KVM's coalesced ring, or a doorbell.
+Interrupts: a device in a shard triggers outside an access and watches memory for the first thing that the
+guest's handler does; the trigger is an eventfd, or goes through the VMM process, which makes the ioctl. Order:
+how often a trigger made during an access had not reached the interrupt controller when the access completed,
+with and without the completion's help.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from shardio import Machine, MutDeviceMmio
+from shardio._core import lib
+from shardio.interrupt import Doorbell, MsiConfig
+from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, result
+from tests.guests.build import guest
+
+ANSWER = 0x9100
+TRIGGER_GAP_S = 50e-6
+VECTOR = 0x50
+RAM = 0xB000
+TIMES = 0x4_0000
+
+
+class Responder(MutDeviceMmio):
+    """Answers a write by the number in memory. With `ring`, by way of a doorbell."""
+
+    mmio_size = 0x1000
+    dma = True
+
+    def __init__(self, ring: bool = False) -> None:
+        self.doorbells = [Doorbell(0, 4)] if ring else []
+
+    def attach(self, host: Any) -> None:
+        """Keep the word."""
+        self.host = host
+        self.word = host.memory.view(ANSWER, 4).cast("I")
+
+    def detach(self) -> None:
+        """Let memory go."""
+        self.word.release()
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Answer."""
+        self.word[0] = value
+
+    def doorbell(self, index: int) -> None:
+        """Answer."""
+        self.word[0] = self.host.doorbells[0].rings[0]
+
+
+class Caller(MutDeviceMmio):
+    """Triggers again and again from its loop, and times each until the guest's handler has begun.
+
+    `way`: "line", "message", or the number of a socket to the VMM, which is asked to do it.
+    """
+
+    mmio_size = 0x1000
+    dma = True
+
+    def __init__(self, way: str, peer: str = "") -> None:
+        self.way, self.peer = way, peer
+        self.times: list[int] = []
+
+    def attach(self, host: Any) -> None:
+        """Keep the word and the way."""
+        self.host = host
+        self.word = host.memory.view(ANSWER, 4).cast("I")
+        if self.way == "message":
+            message = host.interrupts.message(MsiConfig(0xFEE0_0000, VECTOR))
+            message.enable()
+            self.trigger: Callable[[], Any] = message.trigger
+        elif self.way == "line":
+            self.trigger = host.trigger.trigger
+        else:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            sock.connect("\0" + self.peer)
+            self.trigger = lambda: sock.send(b"!")
+
+    def detach(self) -> None:
+        """Let memory go."""
+        self.word.release()
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Start."""
+        self.count = value
+        self.host.loop.call_later(0.01, self._one)
+
+    def _one(self) -> None:
+        before, now = self.word[0], time.perf_counter_ns
+        began = now()
+        self.trigger()
+        while self.word[0] == before and now() - began < 1_000_000_000:
+            pass
+        self.times.append(now() - began)
+        if len(self.times) < self.count:
+            self.host.loop.call_later(TRIGGER_GAP_S, self._one)
+
+    def results(self) -> list[int]:
+        """Nanoseconds of each."""
+        return self.times
+
+
+class Late(MutDeviceMmio):
+    """Triggers within a write by its eventfd alone."""
+
+    mmio_size = 0x1000
+
+    def attach(self, host: Any) -> None:
+        """Find the eventfd."""
+        self.trigger = host.trigger
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Trigger."""
+        getattr(self.trigger, "deassert", int)()
+        os.eventfd_write(self.trigger._irqfd.fd, 1)
+
+
+def _run(vm: Machine) -> None:
+    ended = vm.wait(PATIENCE_S)
+    assert ended is not None, "the guest goes on and on"
+    assert ended.reason == "exit", ended
+
+
+def writes(kind: str, count: int, *, wait: bool) -> tuple[float, float]:
+    """p50 and p99 nanoseconds of a write, or of a round."""
+    with Machine(memory="2M", shards=1) as vm:
+        address = RAM if kind == "ram" else MMIO
+        vm.load(guest("respond", COUNT=count, WAIT=int(wait), ADDRESS=address))
+        posted: bool | str = "coalesced" if kind == "coalesced" else kind == "posted"
+        if kind != "ram":
+            vm.add(Responder, mmio=MMIO, posted=posted, ring=kind == "doorbell")
+        add_exit_port(vm)
+        vm.start()
+        _run(vm)
+        vm.stop()
+        ticks = sorted(vm.memory.view(TIMES, 4 * count).cast("I"))
+        fabric = vm._started().fabric.view
+        p50, p99 = (lib.sio_ticks_to_ns(fabric, ticks[count * at // 100]) for at in (50, 99))
+    return p50, p99
+
+
+def interrupts(mode: int, line: int, way: str, count: int, halt: int) -> tuple[float, float]:
+    """p50 and p99 nanoseconds from trigger to handler."""
+    with Machine(memory="2M", shards=1) as vm:
+        vm.load(guest("irq_latency", MODE=mode, IRQ=line, COUNT=count, HALT=halt))
+        peer, server = f"shardio-bench-{os.getpid()}", None
+        if way == "vmm":
+            server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            server.bind("\0" + peer)
+            server.listen()
+            threading.Thread(target=_vmm, args=(server, vm, line if mode != 3 else None), daemon=True).start()
+        device = vm.add(Caller, mmio=MMIO, way=way, peer=peer, irq=line if way == "line" else None)
+        add_exit_port(vm)
+        vm.start()
+        _run(vm)
+        times = sorted(device.call("results"))
+        vm.stop()
+        if server is not None:
+            server.close()
+    return statistics.median(times), times[len(times) * 99 // 100]
+
+
+def _vmm(server: socket.socket, vm: Machine, line: int | None) -> None:
+    sock, _ = server.accept()
+    while sock.recv(1):
+        if line is None:
+            vm._vm.signal_msi(0xFEE0_0000, VECTOR)
+        else:
+            vm._vm.irq_line(line, 1)
+            vm._vm.irq_line(line, 0)
+
+
+def order(mode: int, line: int, device: Any, count: int, irq_mode: str = "edge") -> int:
+    """Of `count` accesses, those after which the controller did not have the interrupt."""
+    with Machine(memory="2M", shards=1) as vm:
+        vm.load(guest("irq_order", MODE=mode, IRQ=line, COUNT=count))
+        vm.add(device, mmio=MMIO, irq=line, irq_mode=irq_mode)
+        add_exit_port(vm)
+        vm.start()
+        _run(vm)
+        vm.stop()
+        return result(vm, 4)
+
+
+def _head(*columns: str) -> None:
+    print(f"\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
+
+
+def main() -> None:
+    """Print the tables."""
+    scale = 10 if "--quick" in sys.argv else 1
+    loop, _ = writes("ram", 4000 // scale, wait=False)
+    print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} CPUs")
+    print(f"a round without a device takes {loop / 1000:.2f} us: taken off")
+    _head("write", "cost to the guest: p50", "p99", "until the device has answered: p50", "p99")
+    for kind in ("plain", "posted", "coalesced", "doorbell"):
+        cells = [f"{(each - loop) / 1000:.1f} us" for wait in (False, True)
+                 for each in writes(kind, (1000 if wait else 4000) // scale, wait=wait)]
+        print(f"| {kind} | {' | '.join(cells)} |", flush=True)
+    _head("interrupt, to the handler's first instruction", "guest spins: p50", "p99", "guest in HLT: p50", "p99")
+    for name, mode, line, way in (
+        ("message, eventfd", 3, 5, "message"),
+        ("message, through the VMM", 3, 5, "vmm"),
+        ("line, PIC, eventfd", 0, 5, "line"),
+        ("line, IOAPIC, eventfd", 1, 20, "line"),
+        ("line, PIC, through the VMM", 0, 5, "vmm"),
+    ):
+        cells = [
+            f"{each / 1000:.1f} us"
+            for halt in (0, 1)
+            for each in interrupts(mode, line, way, 1000 // scale, halt)
+        ]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    _head("trigger during an access, 2000 of them", "not there at its end, eventfd alone", "with the completion")
+    for name, mode, line, irq_mode in (
+        ("PIC", 0, 5, "edge"), ("IOAPIC, edge", 1, 20, "edge"), ("IOAPIC, level", 2, 10, "level"),
+    ):
+        late = order(mode, line, Late, 2000 // scale, irq_mode)
+        prompt = order(mode, line, "tests.e2e.irq_devices:Prompt", 2000 // scale, irq_mode)
+        print(f"| {name} | {late} | {prompt} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
