@@ -4,8 +4,8 @@ docs/interrupts.md.
 Writes: a guest writes to a device and goes on (its cost), or waits until the device has answered in memory (a
 round trip); the write is a plain exit, a posted one, one through KVM's coalesced ring, or a doorbell.
 Interrupts: a device in a shard triggers outside an access and watches memory for the first thing that the
-guest's handler does; the trigger is an eventfd, or goes through the VMM process, which makes the ioctl. Order:
-how often a trigger made during an access had not reached the interrupt controller when the access completed,
+guest's handler does; the trigger is an eventfd, or goes through the VMM process, which makes the ioctl.
+Order: how often a trigger made during an access had not reached the interrupt controller when the access completed,
 with and without the completion's help.
 """
 
@@ -209,7 +209,7 @@ def main() -> None:
         cells = [f"{(each - loop) / 1000:.1f} us" for wait in (False, True)
                  for each in writes(kind, (1000 if wait else 4000) // scale, wait=wait)]
         print(f"| {kind} | {' | '.join(cells)} |", flush=True)
-    _head("interrupt, to the handler's first instruction", "guest spins: p50", "p99", "guest in HLT: p50", "p99")
+    _head("interrupt, to the handler's first instruction", "spinning guest: p50", "p99", "HLT: p50", "p99")
     for name, mode, line, way in (
         ("message, eventfd", 3, 5, "message"),
         ("message, through the VMM", 3, 5, "vmm"),
@@ -223,7 +223,7 @@ def main() -> None:
             for each in interrupts(mode, line, way, 1000 // scale, halt)
         ]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
-    _head("trigger during an access, 2000 of them", "not there at its end, eventfd alone", "with the completion")
+    _head("trigger during an access, 2000 of them", "late with the eventfd alone", "with the completion")
     for name, mode, line, irq_mode in (
         ("PIC", 0, 5, "edge"), ("IOAPIC, edge", 1, 20, "edge"), ("IOAPIC, level", 2, 10, "level"),
     ):
