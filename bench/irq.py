@@ -5,8 +5,8 @@ Writes: a guest writes to a device and goes on (its cost), or waits until the de
 round trip); the write is a plain exit, a posted one, one through KVM's coalesced ring, or a doorbell.
 Interrupts: a device in a shard triggers outside an access and watches memory for the first thing that the
 guest's handler does; the trigger is an eventfd, or goes through the VMM process, which makes the ioctl.
-Order: how often a trigger made during an access had not reached the interrupt controller when the access completed,
-with and without the completion's help.
+Order: how often a trigger made during an access had not reached the interrupt controller when the access
+completed, with and without the completion's help.
 """
 
 from __future__ import annotations
