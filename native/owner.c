@@ -32,6 +32,7 @@ int sio_owner_init(struct sio_owner *o, const struct sio_fabric *f, uint32_t sha
         o->posted[v] = sio_load_relaxed(&credit->taken);
         sio_store_release(&credit->credit, o->posted[v]); /* SP-CREDIT */
     }
+    o->thread = (uint64_t)pthread_self();
     o->membarrier = f->membarrier;
     if (f->membarrier && sio_membarrier_register() != 0) {
         sio_owner_free(o);
@@ -183,7 +184,9 @@ static uint32_t serve_posted(struct sio_owner *o, uint32_t vcpu, uint64_t limit,
     uint64_t position = o->posted[vcpu];
     uint32_t n = 0;
 
-    while (n < limit && !(until && sio_ticks() > until) && sio_posted_poll(f, ring, position, &m)) {
+    while (n < limit && sio_posted_poll(f, ring, position, &m)) {
+        if (until && (n & (SIO_CALLS_PER_LOOK - 1)) == 0 && sio_ticks() > until)
+            break;
         __builtin_prefetch(sio_posted_slot(f, ring, position + SIO_AHEAD));
         position++;
         n++;
@@ -254,7 +257,7 @@ static void serve(struct sio_owner *o, uint32_t vcpu, struct sio_request *r)
                            .size = r->size, .write = r->op & SIO_WRITE};
     uint64_t begin = r->op & SIO_SAMPLE ? sio_ticks() : 0;
     take(o, SIO_JOURNAL(vcpu, r->state >> 2));
-    sio_store_relaxed(&o->serving, (uint64_t)pthread_self());
+    sio_store_relaxed(&o->serving, o->thread);
     if (__builtin_expect(string, 0))
         handle_string(o, h, r, vcpu, &failed);
     else
@@ -411,6 +414,7 @@ enum sio_turn sio_owner_turn(struct sio_owner *o, uint64_t turn_ns, int epoll_fd
     uint64_t start = sio_ticks(), looked = start;
 
     o->turn_end = start + turn_ticks;
+    o->thread = (uint64_t)pthread_self();
     wake_up(o);
     for (uint32_t rounds = 1;; rounds++) {
         enum idleness idle = look(o) ? FOUND_AT_ONCE : linger(o);
@@ -419,9 +423,10 @@ enum sio_turn sio_owner_turn(struct sio_owner *o, uint64_t turn_ns, int epoll_fd
                 o->pause(o);
             return SIO_TURN_ASLEEP;
         }
-        /* The clock, now and then; after every round where handlers may be slow. */
-        if (idle == FOUND_AT_ONCE && (rounds & (o->python ? 3 : 31)))
+        /* The clock, now and then; sooner where Python was called, which may be slow. */
+        if (idle == FOUND_AT_ONCE && (rounds & 31) && o->called < SIO_CALLS_PER_LOOK)
             continue;
+        o->called = 0;
         uint64_t now = sio_ticks();
         if (now > o->turn_end)
             return SIO_TURN_HOT;

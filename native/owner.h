@@ -12,6 +12,7 @@
 #include "wait.h"
 
 #define SIO_POSTED_BATCH 256u  /* posted writes of one ring served before the next line is looked at */
+#define SIO_CALLS_PER_LOOK 8u  /* calls of Python between two looks at the clock */
 #define SIO_SWEEP 8u           /* rings looked at per sweep, in turn */
 #define SIO_SWEEP_EVERY 16u    /* looks at the mailboxes per sweep: a consumer at the producer's heels doubles the transfers */
 
@@ -71,6 +72,8 @@ struct sio_owner {
     uint64_t turn_end;                 /* ticks: when the turn in hand should be over */
     uint64_t served;                   /* posted and synchronous, this owner's */
     uint64_t failed;
+    uint32_t called;                   /* calls of Python since the last look at the clock */
+    uint64_t thread;                   /* pthread_self() of whoever turns */
     uint64_t serving;                  /* the thread inside a synchronous access, 0: none is */
     uint32_t lines;                    /* interrupt lines raised during that access: its reply carries them */
     int doorbell;                      /* eventfd, -1: none */

@@ -54,6 +54,16 @@ static void report(struct sio_owner *o, struct sio_py *py, const struct sio_acce
 /* 8-byte views are shared by strings and single accesses alike; log2 of the width picks one. */
 static inline int width_index(uint32_t size) { return __builtin_ctz(size); }
 
+/* `args[0]` is to spare: a bound method's object goes there, and its function is called without the detour. */
+static inline PyObject *call(PyObject *callable, PyObject **args, size_t n)
+{
+    if (__builtin_expect(PyMethod_Check(callable), 1)) {
+        args[0] = PyMethod_GET_SELF(callable);
+        return PyObject_Vectorcall(PyMethod_GET_FUNCTION(callable), args, n + 1, NULL);
+    }
+    return PyObject_Vectorcall(callable, args + 1, n | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+}
+
 static PyObject *call_register(struct sio_py *py, const struct sio_handler *h, struct sio_access *a)
 {
     PyObject *args[4] = {NULL, PyLong_FromUnsignedLongLong(a->offset), py->sizes[width_index(a->size)], NULL};
@@ -61,9 +71,9 @@ static PyObject *call_register(struct sio_py *py, const struct sio_handler *h, s
     if (!args[1])
         return NULL;
     if (!a->write)
-        result = PyObject_Vectorcall(h->read, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        result = call(h->read, args, 2);
     else if ((args[3] = PyLong_FromUnsignedLongLong(a->value))) {
-        result = PyObject_Vectorcall(h->write, args + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        result = call(h->write, args, 3);
         Py_DECREF(args[3]);
     }
     Py_DECREF(args[1]);
@@ -83,7 +93,7 @@ static PyObject *call_view(struct sio_py *py, const struct sio_handler *h, struc
     if (!args[2])
         return NULL;
     py->value = a->write ? a->value : 0;
-    PyObject *result = PyObject_Vectorcall(a->write ? h->write : h->read, args + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    PyObject *result = call(a->write ? h->write : h->read, args, 3);
     a->value = py->value;
     Py_DECREF(args[2]);
     return result;
@@ -92,6 +102,7 @@ static PyObject *call_view(struct sio_py *py, const struct sio_handler *h, struc
 static int call_python(struct sio_owner *o, const struct sio_handler *h, struct sio_access *a)
 {
     struct sio_py *py = o->runtime;
+    o->called++;
     if (!py->held) {
         py->gil = PyGILState_Ensure();
         py->held = 1;
