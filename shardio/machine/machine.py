@@ -52,9 +52,9 @@ class Machine:
 
     `memory`: guest RAM, bytes or text such as "64M". `vcpus`: how many. `shards`: the device-owner processes:
     how many at least, or `Shard`s and names (None: two); one more for each further name that a device asks
-    for. `irqchip`: interrupt controllers and PIT in the kernel. `stdin`: a descriptor that becomes the
-    shards' standard input (None: /dev/null). `pin`: give each worker and shard a CPU of its own (None: if
-    there are enough). `hang_deadline`: seconds after which a shard that does not answer is killed.
+    for. `irqchip`: interrupt controllers and PIT in the kernel; "split": the local APICs alone, for messages.
+    `stdin`: a descriptor that becomes the shards' standard input (None: /dev/null). `pin`: give each worker and
+    shard a CPU of its own (None: if there are enough). `hang_deadline`: seconds after which a shard that does not answer is killed.
     `max_ranges`: room for address ranges beyond those added before `start`.
 
     Raises `KvmError` or `HostError` where KVM cannot be used, `MachineError` for arguments that make no
@@ -69,7 +69,7 @@ class Machine:
         vcpus: int = 1,
         shards: int | Sequence[Shard | str] | None = None,
         *,
-        irqchip: bool = True,
+        irqchip: bool | str = True,
         stdin: int | None = None,
         pin: bool | None = None,
         hang_deadline: float = 1.0,
@@ -82,6 +82,8 @@ class Machine:
             raise MachineError(f"{count} shards", f"use 1 to {lib.SIO_MAX_SHARDS}")
         if hang_deadline <= 0:
             raise MachineError(f"a hang deadline of {hang_deadline} s", "use a positive number of seconds")
+        if irqchip not in (True, False, "split"):
+            raise MachineError(f"no irqchip {irqchip!r}", 'use True, False or "split"')
         self.vcpus = vcpus
         self._shards, self._stdin, self._pin = shards, stdin, pin
         self._hang_deadline, self._spare_ranges = hang_deadline, max_ranges
@@ -108,10 +110,13 @@ class Machine:
             self._vm.set_identity_map_addr()
             self._vm.set_tss_addr()
             if irqchip:
+                self._backend = KvmBackend(self._vm, split=irqchip == "split")
+                undo.callback(self._backend.close)
+            if irqchip == "split":
+                self._vm.create_split_irqchip()
+            elif irqchip:
                 self._vm.create_irqchip()
                 self._vm.create_pit()
-                self._backend = KvmBackend(self._vm)
-                undo.callback(self._backend.close)
             self._doorbells = KvmDoorbells(self._vm)
             undo.callback(self._doorbells.close)
             self._vm.set_memory(self.memory)

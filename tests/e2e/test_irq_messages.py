@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shardio import Machine
+from shardio import Machine, MachineError
 from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, result
 from tests.guests.build import guest
 
@@ -38,3 +38,30 @@ def test_masked_vectors_are_pending_and_delivered_once_when_unmasked() -> None:
     assert (ended.reason, ended.status) == ("exit", 0), ended
     assert taken == [1, 1, 2, 2, 3]
     assert pending == [1, 0, 1, 0]
+
+
+def test_a_split_irqchip_takes_messages() -> None:
+    with Machine(memory="2M", shards=2, irqchip="split") as vm:
+        vm.load(guest("irq_order", MODE=3, COUNT=50))
+        vm.add("tests.e2e.irq_devices:PromptMessage", mmio=MMIO, shard="one")
+        add_exit_port(vm, shard="two")
+
+        ended = vm.run(PATIENCE_S)
+
+        missing, taken = result(vm, 4), result(vm, 8)
+    assert (ended.reason, ended.status) == ("exit", 0), ended
+    assert (missing, taken) == (0, 50)
+
+
+def test_a_split_irqchip_has_no_lines() -> None:
+    with Machine(memory="2M", irqchip="split") as vm:
+        vm.load(guest("hlt"))
+        vm.add("tests.e2e.irq_devices:Prompt", mmio=MMIO, irq=5)
+
+        with pytest.raises(MachineError, match="split irqchip has no lines"):
+            vm.start()
+
+
+def test_there_are_three_kinds_of_irqchip() -> None:
+    with pytest.raises(MachineError, match="irqchip"):
+        Machine(memory="2M", irqchip="half")
