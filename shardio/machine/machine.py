@@ -53,9 +53,9 @@ class Machine:
     `memory`: guest RAM, bytes or text such as "64M". `vcpus`: how many. `shards`: the device-owner processes:
     how many at least, or `Shard`s and names (None: two); one more for each further name that a device asks
     for. `irqchip`: interrupt controllers and PIT in the kernel; "split": the local APICs alone, for messages.
-    `stdin`: a descriptor that becomes the shards' standard input (None: /dev/null). `pin`: give each worker and
-    shard a CPU of its own (None: if there are enough). `hang_deadline`: seconds after which a shard that does not answer is killed.
-    `max_ranges`: room for address ranges beyond those added before `start`.
+    `stdin`: a descriptor that becomes the shards' standard input (None: /dev/null). `pin`: give each worker
+    and shard a CPU of its own (None: if there are enough). `hang_deadline`: seconds after which a shard that
+    does not answer is killed. `max_ranges`: room for address ranges beyond those added before `start`.
 
     Raises `KvmError` or `HostError` where KVM cannot be used, `MachineError` for arguments that make no
     machine.
