@@ -89,7 +89,7 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     vcpus: Annotated[int, Meta(ge=1, le=254)] = 1
     memory: Count = 64 << 20
     shards: Count | None = None
-    irqchip: bool = True
+    irqchip: bool | Literal["split"] = True
     image: Path | None = None
     at: Annotated[int, Meta(ge=0)] = 0x1000
     entry: Annotated[int, Meta(ge=0)] | None = None
@@ -159,7 +159,7 @@ def with_devices(config: MachineConfig, tables: Iterable[Mapping[str, Any]]) -> 
 
     Without an in-kernel irqchip there are no lines: they come without one, to be polled.
     """
-    lines = {} if config.irqchip else {"irq": None}
+    lines = {} if config.irqchip is True else {"irq": None}
     added = [device_config({**table, **lines}, "platform") for table in tables]
     free = [new for new in added if not any(_overlap(new, old) for old in config.devices)]
     names = {device.name for device in config.devices}

@@ -85,6 +85,7 @@ class Machine:
         if irqchip not in (True, False, "split"):
             raise MachineError(f"no irqchip {irqchip!r}", 'use True, False or "split"')
         self.vcpus = vcpus
+        self._irqchip = irqchip
         self._shards, self._stdin, self._pin = shards, stdin, pin
         self._hang_deadline, self._spare_ranges = hang_deadline, max_ranges
         self._handles: dict[str, DeviceHandle] = {}
@@ -168,7 +169,7 @@ class Machine:
         """
         if kind not in TABLE_KINDS:
             raise MachineError(f"no tables {kind!r}", f"use one of {', '.join(TABLE_KINDS)}")
-        if self._backend is None:
+        if self._irqchip is not True:
             raise MachineError("the tables name interrupt controllers and there are none", "use irqchip=True")
         if self._has_firmware:
             raise MachineError("firmware makes its own tables", "load an image, or leave the tables to it")
