@@ -217,8 +217,14 @@ class Supervisor:
 
     def _poll(self, timeout: float) -> None:
         for key, _ in self._selector.select(timeout):
-            if key.fileobj in self._selector.get_map():  # an earlier one of this round may have ended it
+            # An earlier one of this round may have ended it, and its number may be another's by now.
+            if self._selector.get_map().get(key.fd) is not key:
+                continue
+            try:
                 key.data()
+            except Exception as error:  # the machine ends with it; the thread must live to take it down
+                log.exception("the supervisor failed")
+                self._on_event("failure", error)
 
     def _on_wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
