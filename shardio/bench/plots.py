@@ -56,11 +56,10 @@ def data_path(rows: Sequence[Figure]) -> str:
         for at, (row, reach, gate) in enumerate(gated):
             axis.barh(at, min(row.value / reach, SHOWN), color=colours[row.verdict], height=0.55)
             label = f"{number(row.value)} {row.unit}"
-            axis.text(
-                max(gate / reach, min(row.value / reach, SHOWN)) + 0.05, at, label, va="center", fontsize=7
-            )
-            axis.plot([gate / reach] * 2, [at - 0.38, at + 0.38], color="black", linewidth=1.6)
             ends = [min(SHOWN, min(row.rounds) / reach), min(SHOWN, max(row.rounds) / reach)]
+            end = max(gate / reach, min(row.value / reach, SHOWN), *ends)
+            axis.text(end + 0.05, at, label, va="center", fontsize=7)
+            axis.plot([gate / reach] * 2, [at - 0.38, at + 0.38], color="black", linewidth=1.6)
             axis.plot(ends, [at, at], color=GREY, linewidth=1)
         axis.axvline(1.0, color="black", linewidth=1, linestyle=":")
         axis.set_yticks(range(len(gated)), [row.title for row, _, _ in gated])
