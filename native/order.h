@@ -67,17 +67,6 @@ static inline void sio_relax(void)
 #endif
 }
 
-/* Asks for a line that will be written. (GCC's builtin asks for reading where the baseline has no prefetchw: every x86-64
- * processor executes it, those without it as a no-op.) */
-static inline void sio_prefetch_write(const void *line)
-{
-#if defined(__x86_64__)
-    __asm__ volatile("prefetchw %0" : : "m"(*(const char *)line));
-#else
-    __builtin_prefetch(line, 1);
-#endif
-}
-
 /* A constant-rate counter of the processor, in ticks (fabric.h: ticks to nanoseconds). */
 static inline uint64_t sio_ticks(void)
 {

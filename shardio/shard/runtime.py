@@ -2,8 +2,8 @@
 other.
 
 Facts. The loop in C polls, yields and finally announces sleep; then a doorbell (an eventfd) tells of the next
-request. asyncio costs some 10 us an iteration, which no access should pay. The selector's epoll descriptor is
-itself pollable.
+request. An iteration of asyncio costs system calls and interpreter time that no access should pay. The
+selector's epoll descriptor is itself pollable.
 
 Consequences. A turn of the C loop lasts while requests keep coming, at most `TURN_NS`; it looks at the epoll
 descriptor every 50 us and returns early when host I/O is ready. After a turn that ended hot, the next one is

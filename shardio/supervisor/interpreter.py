@@ -1,7 +1,8 @@
 """A warm Python interpreter that waits to be told which shard it is.
 
 Starting Python and importing what a shard needs takes over 100 ms; a machine keeps one interpreter that has
-done so, so that a dead shard's successor serves within a few milliseconds.
+done so, so that a dead shard's successor need not wait for that: measured from the kill to its first
+access, 23 and 27 ms (medians of two runs of 8, 13 to 47).
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import selectors
 import socket
@@ -40,6 +41,8 @@ TICK_S = 0.05
 LOG_EVERY_S = 1.0
 START_S = 30.0
 """How long a shard may take to make its devices before that counts as hanging."""
+SPARE_AFTER_S = 0.5
+"""How long after a death the next spare is started."""
 QUIT_S = 2.0
 """How long workers and shards may take to end by themselves before they are killed."""
 
@@ -75,6 +78,7 @@ class Supervisor:
         self._backend, self._doorbells = backend, doorbells
         self._stdin = stdin
         self._spare: Interpreter | None = None
+        self._spare_due = math.inf
         self._recovery = Recovery(fabric, policy)
         self._on_event = on_event
         self._hang_deadline = hang_deadline
@@ -183,6 +187,7 @@ class Supervisor:
 
     def stop_shards(self) -> None:
         """Ask every shard to quit and reap it; kill one that does not within 2 s."""
+        self._spare_due = math.inf
         for shard in self.shards:
             shard.quit()
         if self._spare is not None:
@@ -311,7 +316,8 @@ class Supervisor:
             posted = self._posted(worker.index, shard.index)
             lib.sio_recover_taken(self.fabric.view, shard.index, worker.index, posted)
         self._guard(lambda: self.start_shard(shard))
-        self.keep_spare()
+        # Not yet: its start would take the CPU that the successor needs.
+        self._spare_due = time.monotonic() + SPARE_AFTER_S
 
     def _restored(self, shard: ShardProcess, done: Future[Any]) -> None:
         shard.restored = True
@@ -369,6 +375,9 @@ class Supervisor:
 
     def _tick(self) -> None:
         now = time.monotonic()
+        if now > self._spare_due:
+            self._spare_due = math.inf
+            self.keep_spare()
         for shard in self.shards:
             if shard.quarantined:
                 self._refuse(shard)  # what was on its way when the map changed
