@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import selectors
+import signal
 import socket
 import threading
 import time
@@ -41,8 +41,6 @@ TICK_S = 0.05
 LOG_EVERY_S = 1.0
 START_S = 30.0
 """How long a shard may take to make its devices before that counts as hanging."""
-SPARE_AFTER_S = 0.5
-"""How long after a death the next spare is started."""
 QUIT_S = 2.0
 """How long workers and shards may take to end by themselves before they are killed."""
 
@@ -78,7 +76,6 @@ class Supervisor:
         self._backend, self._doorbells = backend, doorbells
         self._stdin = stdin
         self._spare: Interpreter | None = None
-        self._spare_due = math.inf
         self._recovery = Recovery(fabric, policy)
         self._on_event = on_event
         self._hang_deadline = hang_deadline
@@ -187,7 +184,6 @@ class Supervisor:
 
     def stop_shards(self) -> None:
         """Ask every shard to quit and reap it; kill one that does not within 2 s."""
-        self._spare_due = math.inf
         for shard in self.shards:
             shard.quit()
         if self._spare is not None:
@@ -210,6 +206,8 @@ class Supervisor:
             self._poll(0.01)
 
     def _run(self) -> None:
+        # Ctrl-C is for the main thread; an interpreter that still starts inherits this mask and outlives it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         lib.sio_quiesce_register()
         lib.sio_membarrier_register()
         next_tick = time.monotonic() + TICK_S
@@ -316,8 +314,7 @@ class Supervisor:
             posted = self._posted(worker.index, shard.index)
             lib.sio_recover_taken(self.fabric.view, shard.index, worker.index, posted)
         self._guard(lambda: self.start_shard(shard))
-        # Not yet: its start would take the CPU that the successor needs.
-        self._spare_due = time.monotonic() + SPARE_AFTER_S
+        self.keep_spare()
 
     def _restored(self, shard: ShardProcess, done: Future[Any]) -> None:
         shard.restored = True
@@ -375,9 +372,6 @@ class Supervisor:
 
     def _tick(self) -> None:
         now = time.monotonic()
-        if now > self._spare_due:
-            self._spare_due = math.inf
-            self.keep_spare()
         for shard in self.shards:
             if shard.quarantined:
                 self._refuse(shard)  # what was on its way when the map changed
