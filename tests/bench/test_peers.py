@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from shardio.bench.peers import PEERS, Peer, Session
+from shardio.bench.peers.iceoryx import Iceoryx
 from shardio.bench.peers.measure import check
 from shardio.bench.peers.peer import READ, WRITE, context
 
@@ -55,3 +57,19 @@ def test_each_peer_has_a_file_of_its_own() -> None:
     files = {Path(__import__(type(peer).__module__, fromlist=["x"]).__file__).name for peer in PEERS}
 
     assert len(files) == len(PEERS) - 1, "shardio's two clients share one"
+
+
+def test_iceoryx2_leaves_no_name_and_no_file() -> None:
+    peer = Iceoryx()
+    if peer.missing():
+        pytest.skip(peer.missing())
+    before = set(os.listdir("/dev/shm"))
+
+    opened = peer.open(max(os.sched_getaffinity(0)))
+    ours = sorted(name for name in os.listdir("/dev/shm") if name.startswith(f"shardio-bench-{os.getpid()}-"))
+    opened.close()
+
+    assert ours, "the session's names are its own"
+    assert not {name for name in set(os.listdir("/dev/shm")) - before if name.startswith("iox2_")}
+    assert not {name for name in os.listdir("/dev/shm") if name in ours}
+    assert not list(Path(tempfile.gettempdir()).glob(f"shardio-bench-{os.getpid()}-*"))
