@@ -14,10 +14,12 @@ from typing import NamedTuple
 import msgspec
 
 from shardio.bench import exits, host, start_up
+from shardio.bench import peers as others
 from shardio.bench import scaling as scales
 from shardio.bench.effort import Effort
 from shardio.bench.errors import BenchError
-from shardio.bench.peers import PEERS, qemu
+from shardio.bench.peers import qemu
+from shardio.bench.peers.interpreter import check_named
 from shardio.bench.peers.measure import measure
 from shardio.bench.results import Figure, Host, Run
 from shardio.bench.rows import ROWS
@@ -114,18 +116,21 @@ def _kvm_steps() -> list[Step]:
     return [*(step(*case) for case in cases), Step("QEMU", "kvm", qemu.measure)]
 
 
-def peers(effort: Effort, only: Sequence[str] = ()) -> Plan:
-    """The same device in other hands. Raises `BenchError` for a name in `only` that no peer has."""
+def peers(effort: Effort, only: Sequence[str] = (), python: str = "") -> Plan:
+    """The same device in other hands. `python`: an interpreter for those that need another one. Raises
+    `BenchError` for a name in `only` that no peer has.
+    """
     cpus = host.two_cpus()
-    return Plan(host.describe(cpus), effort, _peer_steps(cpus, only))
+    return Plan(host.describe(cpus), effort, _peer_steps(cpus, only, python))
 
 
-def _peer_steps(cpus: tuple[int, int], only: Sequence[str] = ()) -> list[Step]:
-    known = {peer.name: peer for peer in PEERS}
+def _peer_steps(cpus: tuple[int, int], only: Sequence[str] = (), python: str = "") -> list[Step]:
+    check_named(python)
+    known = {peer.name: peer for peer in others.peers(python)}
     for name in only:
         if name not in known:
             raise BenchError(f"no peer {name!r}", f"use {', '.join(known)}")
-    chosen = [known[name] for name in only] or PEERS
+    chosen = [known[name] for name in only] or known.values()
     return [Step(peer.title, "peers", partial(measure, peer, cpus)) for peer in chosen]
 
 

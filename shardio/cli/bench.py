@@ -71,6 +71,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 default=(),
                 help="these peers alone",
             )
+            suite.add_argument(
+                "--python",
+                default="",
+                metavar="PROGRAM",
+                help="the free-threaded Python, or that with subinterpreters, to compare with (default: "
+                "$SHARDIO_BENCH_PYTHON, or one on PATH or of pyenv)",
+            )
         if name == "report":
             suite.add_argument(
                 "--from",
@@ -135,7 +142,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         case "kvm":
             return suites.kvm(effort)
         case "peers":
-            return suites.peers(effort, arguments.only)
+            return suites.peers(effort, arguments.only, arguments.python)
         case "scaling":
             return suites.scaling(
                 effort, arguments.devices, arguments.vcpus, arguments.shards, arguments.handler

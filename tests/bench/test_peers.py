@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,7 @@ import pytest
 from shardio.bench.peers import PEERS, Peer, Session
 from shardio.bench.peers.iceoryx import Iceoryx
 from shardio.bench.peers.measure import check
-from shardio.bench.peers.peer import READ, WRITE, context
-
-
-@pytest.fixture(scope="module", autouse=True)
-def what_multiprocessing_keeps() -> None:
-    """Its resource tracker and its arenas of memory stay until the program ends: made before the counting."""
-    resource_tracker.ensure_running()
-    arrays = [context.RawArray("B", size) for size in (4096, 70_000, 70_000, 70_000)]
-    del arrays
+from shardio.bench.peers.peer import READ, WRITE
 
 
 @pytest.fixture(params=PEERS, ids=lambda peer: peer.name)

@@ -5,6 +5,7 @@
 
 from shardio.bench.peers.busy_wait import BusyWait
 from shardio.bench.peers.faster import FasterFifo
+from shardio.bench.peers.free_threaded import FreeThreaded
 from shardio.bench.peers.gil import OneProcess
 from shardio.bench.peers.iceoryx import Iceoryx
 from shardio.bench.peers.managers import Manager
@@ -13,20 +14,29 @@ from shardio.bench.peers.pipe import Pipe
 from shardio.bench.peers.queues import Queue
 from shardio.bench.peers.seqpacket import SeqPacket
 from shardio.bench.peers.shard import CClient, PythonClient
+from shardio.bench.peers.subinterpreters import Subinterpreters
 from shardio.bench.peers.zero import ZeroMq
 
-PEERS: tuple[Peer, ...] = (
-    CClient(),
-    PythonClient(),
-    OneProcess(),
-    BusyWait(),
-    FasterFifo(),
-    Iceoryx(),
-    SeqPacket(),
-    ZeroMq(),
-    Pipe(),
-    Queue(),
-    Manager(),
-)
 
-__all__ = ["PEERS", "Peer", "Session"]
+def peers(python: str = "") -> tuple[Peer, ...]:
+    """All of them. `python`: the interpreter to try first for those that need another than this one."""
+    return (
+        CClient(),
+        PythonClient(),
+        OneProcess(),
+        FreeThreaded(python),
+        Subinterpreters(python),
+        BusyWait(),
+        FasterFifo(),
+        Iceoryx(),
+        SeqPacket(),
+        ZeroMq(),
+        Pipe(),
+        Queue(),
+        Manager(),
+    )
+
+
+PEERS = peers()
+
+__all__ = ["PEERS", "Peer", "Session", "peers"]

@@ -2,7 +2,6 @@
 process at all.
 
 Its latency is the best there is while one vCPU runs; `shardio bench scaling` shows what two of them get.
-Under a free-threaded Python the same file measures that.
 """
 
 from __future__ import annotations

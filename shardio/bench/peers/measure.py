@@ -26,7 +26,7 @@ def measure(peer: Peer, cpus: tuple[int, int], effort: Effort) -> Iterator[Figur
     """A peer's round trip, in floors. Raises `BenchError` where it cannot be measured, or answers wrongly."""
     reason = peer.missing()
     if reason:
-        raise BenchError(reason, "pip install 'shardio[bench]'")
+        raise BenchError(reason, peer.cure)
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {cpus[0]})
     try:
@@ -49,7 +49,7 @@ def _measured(peer: Peer, session: Session, effort: Effort) -> Figure:
         floor = session.floor(FLOORS) * tick_ns
         times = session.calls(n, clock)
         rounds.add(statistics.median(times), floor, floor=[floor], latency=times)
-    return rounds.figure(peer.name, peer.title, Unit.FLOOR)
+    return rounds.figure(peer.name, peer.title, Unit.FLOOR, note=session.note)
 
 
 def check(session: Session) -> None:

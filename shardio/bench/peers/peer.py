@@ -50,6 +50,8 @@ class Session(ABC):
 
     line: Any = None
     """`uint64_t *` of the floor's cache line."""
+    note = ""
+    """What a reader of the figure should know."""
 
     def calls(self, n: int, clock: Callable[[], int]) -> list[int]:
         """Nanoseconds of each of `n` reads."""
@@ -82,6 +84,8 @@ class Peer(ABC):
     name: str
     title: str
     package: str = ""
+    cure: str = "pip install 'shardio[bench]'"
+    """What to do where it is missing."""
 
     def missing(self) -> str:
         """Why it cannot be measured here; empty when it can."""
