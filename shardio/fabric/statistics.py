@@ -7,11 +7,23 @@ Histograms are log-scale: exact below 4 ns, then four buckets to an octave, so a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
 from shardio._core import lib
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def copied(kind: type[S], source: Any, **given: Any) -> S:
+    """A `kind` whose fields are the attributes of the same names of `source`, but for those `given`.
+
+    >>> copied(ShardCounters, AccessStatistics(), served=5, sleeps=0, yields=0, lost_wakeups=0, hostile=1)
+    ShardCounters(served=5, sleeps=0, yields=0, lost_wakeups=0, hostile=1)
+    """
+    rest = {name: getattr(source, name) for name in kind.__struct_fields__ if name not in given}
+    return kind(**rest, **given)
 
 
 def bucket_bounds(bucket: int) -> tuple[float, float]:
@@ -59,16 +71,7 @@ class AccessStatistics(msgspec.Struct, frozen=True):
     @classmethod
     def read(cls, stat: Any, hist: Any) -> Self:
         """A copy of a `struct sio_stat *` and its `struct sio_hist *`."""
-        return cls(
-            stat.reads,
-            stat.writes,
-            stat.posted,
-            stat.refused,
-            stat.strings,
-            stat.samples,
-            stat.total_ns,
-            tuple(hist.bucket),
-        )
+        return copied(cls, stat, histogram=tuple(hist.bucket))
 
     def __add__(self, other: AccessStatistics) -> AccessStatistics:
         return AccessStatistics(
@@ -107,7 +110,7 @@ class VcpuCounters(msgspec.Struct, frozen=True):
     @classmethod
     def read(cls, control: Any) -> Self:
         """A copy of a `struct sio_vcpu_control`."""
-        return cls(*(getattr(control, name) for name in cls.__struct_fields__))
+        return copied(cls, control)
 
 
 class ShardCounters(msgspec.Struct, frozen=True):
@@ -122,4 +125,4 @@ class ShardCounters(msgspec.Struct, frozen=True):
     @classmethod
     def read(cls, control: Any, served: int) -> Self:
         """A copy of a `struct sio_shard_control`; `served`: requests and posted writes taken."""
-        return cls(served, control.sleeps, control.yields, control.lost_wakeups, control.hostile)
+        return copied(cls, control, served=served)

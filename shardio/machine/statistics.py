@@ -10,6 +10,7 @@ from typing import Self
 import msgspec
 
 from shardio.fabric import AccessStatistics, Fabric, ShardCounters
+from shardio.fabric.statistics import copied
 from shardio.supervisor import ShardProcess
 from shardio.vcpu import VcpuStatistics
 
@@ -68,17 +69,8 @@ class ShardStatistics(msgspec.Struct, frozen=True):
     @classmethod
     def read(cls, name: str, shard: ShardProcess, counters: ShardCounters) -> Self:
         """Of a shard's process and its counters in the fabric."""
-        return cls(
-            name=name,
-            pid=shard.pid,
-            spawns=shard.spawns,
-            served=counters.served,
-            sleeps=counters.sleeps,
-            yields=counters.yields,
-            lost_wakeups=counters.lost_wakeups,
-            hostile=counters.hostile,
-            quarantined=shard.quarantined,
-        )
+        process = {"pid": shard.pid, "spawns": shard.spawns, "quarantined": shard.quarantined}
+        return copied(cls, counters, name=name, **process)
 
 
 class MachineStatistics(msgspec.Struct, frozen=True):
@@ -103,14 +95,14 @@ def device_statistics(
     service = functools.reduce(
         operator.add, (fabric.service(shard, index) for shard, _ in shards for index in indices), nothing
     )
-    return DeviceStatistics(
+    return copied(
+        DeviceStatistics,
+        waits,
         name=name,
         shard="+".join(label for _, label in shards),
-        reads=waits.reads,
         writes=waits.writes + service.posted,
         posted=service.posted,
         refused=max(waits.refused, service.refused),
-        strings=waits.strings,
         wait_ns=waits.total_ns,
         wait_p50_ns=waits.percentile_ns(0.5),
         wait_p99_ns=waits.percentile_ns(0.99),
