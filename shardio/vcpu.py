@@ -7,6 +7,7 @@ flight. All methods are called from the supervisor's thread: a worker dies with 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from shardio._core import ffi, lib
 from shardio.errors import VcpuError
 from shardio.fabric import Fabric
 from shardio.fabric.client import set_up
+from shardio.fabric.statistics import copied
 from shardio.kvm.exits import EXIT_NAMES, decode
 from shardio.kvm.vcpu import Vcpu
 
@@ -137,20 +139,29 @@ class VcpuWorker:
     def kill(self) -> None:
         """SIGKILL, where there is a worker."""
         if self.pidfd >= 0:
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # the program has reaped it already
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def reap(self) -> int | None:
-        """Collect the worker if it has ended: its wait status's signal number (0: it left by itself), else
-        None.
+        """Collect the worker if it has ended: its wait status's signal number (0: it left by itself, or
+        nobody knows), else None.
+
+        A program that ignores SIGCHLD, or waits for any child, may have collected it first.
         """
         if self.pidfd < 0:
             return None
-        ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
-        if ended is None:
-            return None
+        cause = 0
+        try:
+            ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            pass
+        else:
+            if ended is None:
+                return None
+            cause = ended.si_status if ended.si_code != os.CLD_EXITED else 0
         os.close(self.pidfd)
         self.pid, self.pidfd = 0, -1
-        return ended.si_status if ended.si_code != os.CLD_EXITED else 0
+        return cause
 
     def close(self) -> None:
         """Give the stack back; the worker must be reaped. Idempotent."""
@@ -176,18 +187,8 @@ class VcpuWorker:
         if view.other_exits:
             exits["other"] = view.other_exits
         waiting = lib.sio_ticks_to_ns(self._fabric.view, view.wait_ticks)
-        return VcpuStatistics(
-            state=self.state,
-            exits=exits,
-            string_exits=view.string_exits,
-            interrupted=view.interrupted,
-            running_ns=max(0, elapsed_ns - waiting),
-            waiting_ns=waiting,
-            spawns=view.spawns,
-            unclaimed_reads=counters.unclaimed_reads,
-            unclaimed_writes=counters.unclaimed_writes,
-            crossing=counters.crossing,
-            lost_wakeups=counters.lost_wakeups,
-            hostile=counters.hostile,
-            pid=self.pid,
+        worker = {name: getattr(view, name) for name in ("string_exits", "interrupted", "spawns")}
+        times = {"running_ns": max(0, elapsed_ns - waiting), "waiting_ns": waiting}
+        return copied(
+            VcpuStatistics, counters, state=self.state, pid=self.pid, exits=exits, **worker, **times
         )

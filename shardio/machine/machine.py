@@ -7,44 +7,35 @@ It holds the KVM VM, guest memory and the list of devices; what runs is its `Eng
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import threading
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from shardio._core import lib
-from shardio.bus import MmioBus, PioBus
-from shardio.errors import ImageError, MachineError, ShardioError
+from shardio.errors import MachineError
 from shardio.kvm import Kvm
 from shardio.kvm.boot import set_entry
 from shardio.kvm.doorbell import KvmDoorbells
 from shardio.kvm.firmware import load_firmware
 from shardio.kvm.interrupt import KvmBackend
-from shardio.machine.devices import DeviceHandle, DeviceRequest, device_request
+from shardio.machine.addresses import Addresses
+from shardio.machine.devices import DeviceHandle, device_request
+from shardio.machine.ends import end_by
 from shardio.machine.engine import ACCESS_TIMEOUT_S, Engine
+from shardio.machine.image import load_flat
+from shardio.machine.life import Life, State
 from shardio.machine.placement import Placement, Shard
 from shardio.machine.statistics import ExitInfo, MachineStatistics
 from shardio.machine.tables import hardware
 from shardio.memory import GuestMemory
 from shardio.options import parse_size
 from shardio.platform import TABLE_KINDS, Hardware, place_tables
-from shardio.range import MmioRange, PioRange
-from shardio.routing import Span
 from shardio.shard.loading import Factory
 from shardio.vcpu import VcpuState
 
 SPARE_RANGES = 256
-
-_REASONS = {
-    VcpuState.SHUTDOWN: "shutdown",
-    VcpuState.SYSTEM: "system event",
-    VcpuState.FAILED: "failed",
-    VcpuState.BROKEN: "failed",
-}
 
 
 class Machine:
@@ -60,7 +51,8 @@ class Machine:
     Raises `KvmError` or `HostError` where KVM cannot be used, `MachineError` for arguments that make no
     machine.
 
-    Methods may be called from any thread, one at a time.
+    Methods may be called from any thread, and take turns; `stop` ends a `run` or `wait` in another one. In a
+    fork of this process the machine cannot be used, and closing it there does nothing.
     """
 
     def __init__(
@@ -89,17 +81,11 @@ class Machine:
         self._shards, self._stdin, self._pin = shards, stdin, pin
         self._hang_deadline, self._spare_ranges = hang_deadline, max_ranges
         self._handles: dict[str, DeviceHandle] = {}
-        self._ports: PioBus[str] = PioBus()
-        self._mmio: MmioBus[str] = MmioBus()
         self._entry: tuple[str, int] | None = None
         self._has_firmware = False
         self._tables: set[str] = set()
         self._engine: Engine | None = None
-        self._ended = threading.Event()
-        self._exit: ExitInfo | None = None
-        self._running_since: int | None = None
-        self._ran_ns = 0
-        self._stopped = False
+        self._life = Life()
         self._backend: KvmBackend | None = None
         self._cleanup = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
@@ -107,6 +93,7 @@ class Machine:
             if vcpus > kvm.max_vcpus:
                 raise MachineError(f"{vcpus} vCPUs", f"KVM here runs at most {kvm.max_vcpus}")
             self.memory = undo.enter_context(GuestMemory(parse_size(memory)))
+            self._addresses = Addresses(self.memory.regions)
             self._vm = undo.enter_context(kvm.create_vm())
             self._vm.set_identity_map_addr()
             self._vm.set_tss_addr()
@@ -139,15 +126,8 @@ class Machine:
         The first one loaded says where vCPU 0 begins: at `entry` (default: `at`), in `mode` "real",
         "protected" or "long". Raises `ImageError` for a file that cannot be read or does not fit.
         """
-        name, data = _contents(image)
-        try:
-            self.memory.write(at, data)
-        except ShardioError:
-            raise ImageError(
-                name,
-                f"of {len(data)} bytes does not fit at {at:#x}",
-                f"give the machine more memory (it has {self.memory.size} bytes) or load it lower",
-            ) from None
+        with self._life.turn(State.NEW, State.STARTING, State.RUNNING):
+            load_flat(self.memory, image, at)
         if self._entry is None:
             self._entry = (mode, at if entry is None else entry)
 
@@ -158,8 +138,9 @@ class Machine:
         """
         if self._tables:
             raise MachineError("firmware makes its own tables", "leave load_tables() out")
-        self._entry = ("real", load_firmware(self._vm, self.memory, Path(image)))
-        self._has_firmware = True
+        with self._life.turn(State.NEW):
+            self._entry = ("real", load_firmware(self._vm, self.memory, Path(image)))
+            self._has_firmware = True
 
     def load_tables(self, kind: str) -> None:
         """Tell the guest's kernel of its devices: "acpi" or "mp" tables, written below 1 MiB at `start` (see
@@ -173,9 +154,8 @@ class Machine:
             raise MachineError("the tables name interrupt controllers and there are none", "use irqchip=True")
         if self._has_firmware:
             raise MachineError("firmware makes its own tables", "load an image, or leave the tables to it")
-        if self._engine is not None:
-            raise MachineError("the machine has been started", "ask for tables before that")
-        self._tables.add(kind)
+        with self._life.turn(State.NEW):
+            self._tables.add(kind)
 
     @property
     def hardware(self) -> Hardware:
@@ -229,19 +209,20 @@ class Machine:
         if request.irq is not None and self._backend is None:
             cure = "use irqchip=True"
             raise MachineError(f"device {request.name} wants irq {irq} without an in-kernel irqchip", cure)
-        if request.name in self._handles:
-            if name is not None:
-                raise MachineError(f"there is a device named {name!r}", "give each device its own name")
-            request.name = _unused(request.name, self._handles)
-        self._claim(request)
-        handle = DeviceHandle(request, self._call_device)
-        try:
-            if self._engine is not None:
-                self._engine.add([handle])
-        except BaseException:
-            self._unclaim(handle.spans)
-            raise
-        self._handles[handle.name] = handle
+        with self._life.turn(State.NEW, State.RUNNING):
+            if request.name in self._handles:
+                if name is not None:
+                    raise MachineError(f"there is a device named {name!r}", "give each device its own name")
+                request.name = _unused(request.name, self._handles)
+            self._addresses.claim(request.name, request.spans)
+            handle = DeviceHandle(request, self._call_device)
+            try:
+                if self._engine is not None:
+                    self._engine.add([handle])
+            except BaseException:
+                self._addresses.give_back(handle.spans)
+                raise
+            self._handles[handle.name] = handle
         return handle
 
     def remove(self, device: DeviceHandle | str) -> None:
@@ -249,13 +230,14 @@ class Machine:
 
         Raises `MachineError` for a device that is not there, or when an access does not end within 30 s.
         """
-        handle = self._handles.get(device if isinstance(device, str) else device.name)
-        if handle is None or (isinstance(device, DeviceHandle) and handle is not device):
-            raise MachineError(f"no device {device!r} in this machine", "remove each device once")
-        if self._engine is not None:
-            self._engine.remove(handle)
-        self._unclaim(handle.spans)
-        del self._handles[handle.name]
+        with self._life.turn(State.NEW, State.RUNNING):
+            handle = self._handles.get(device if isinstance(device, str) else device.name)
+            if handle is None or (isinstance(device, DeviceHandle) and handle is not device):
+                raise MachineError(f"no device {device!r} in this machine", "remove each device once")
+            if self._engine is not None:
+                self._engine.remove(handle)
+            self._addresses.give_back(handle.spans)
+            del self._handles[handle.name]
 
     # ---- its life ----
 
@@ -265,10 +247,14 @@ class Machine:
         Raises what a device's constructor raised, as text in a `MachineError`; then nothing runs and the
         machine can only be closed.
         """
-        if self._engine is not None:
-            raise MachineError("the machine has been started", "make a new one, or resume() after pause()")
-        if self._entry is None:
-            raise MachineError("there is nothing to run", "load() an image or load_firmware() first")
+        with self._life.turn(State.NEW):
+            if self._entry is None:
+                raise MachineError("there is nothing to run", "load() an image or load_firmware() first")
+            self._life.state = State.STARTING
+            self._start(*self._entry)
+            self._life.state = State.RUNNING
+
+    def _start(self, mode: str, entry: int) -> None:
         handles = list(self._handles.values())
         named = (handle.request.shard for handle in handles if handle.request.shard is not None)
         engine = self._engine = Engine(
@@ -286,32 +272,33 @@ class Machine:
         engine.add(handles)
         for kind in sorted(self._tables):
             place_tables(kind, self.hardware, self.memory)
-        mode, entry = self._entry
         for vcpu in self._vm.vcpus:
             if vcpu.index == 0 or not self._vm.has_irqchip:
                 set_entry(vcpu, self.memory, mode, entry)
         engine.start()
-        self._running_since = time.monotonic_ns()
+        self._life.clock_on()
 
     def pause(self, timeout: float = ACCESS_TIMEOUT_S) -> None:
         """Park every vCPU between two exits, its last access complete.
 
         Raises `MachineError` after `timeout` seconds.
         """
-        self._started().command(lib.SIO_PAUSE, VcpuState.PAUSED, timeout)
-        self._clock_off()
+        with self._life.turn(State.RUNNING):
+            self._started().command(lib.SIO_PAUSE, VcpuState.PAUSED, timeout)
+            self._life.clock_off()
 
     def resume(self, timeout: float = ACCESS_TIMEOUT_S) -> None:
         """Let paused vCPUs run again."""
-        engine = self._started()
-        if self._running_since is None:
-            self._running_since = time.monotonic_ns()
-        engine.command(lib.SIO_RUN, VcpuState.RUNNING, timeout)
+        with self._life.turn(State.RUNNING):
+            self._life.clock_on()
+            self._started().command(lib.SIO_RUN, VcpuState.RUNNING, timeout)
 
     def wait(self, timeout: float | None = None) -> ExitInfo | None:
-        """Wait until the guest ends; None when it has not within `timeout` seconds."""
-        self._started()
-        return self._exit if self._ended.wait(timeout) else None
+        """Wait until the guest ends, or `stop` is called; None when neither happens within `timeout` seconds.
+        """
+        if self._life.exit is None:
+            self._life.require(State.STARTING, State.RUNNING)
+        return self._life.wait(timeout)
 
     def run(self, timeout: float | None = None) -> ExitInfo:
         """`start`, `wait`, `stop`: how the guest ended, or "stopped" when it had not after `timeout` seconds.
@@ -319,26 +306,35 @@ class Machine:
         self.start()
         self.wait(timeout)
         self.stop()
-        assert self._exit is not None
-        return self._exit
+        assert self._life.exit is not None
+        return self._life.exit
 
     def stop(self) -> None:
-        """End the vCPUs, then the shards. Statistics and memory can still be read. Idempotent."""
-        if self._stopped or self._engine is None:
+        """End the vCPUs, then the shards. Statistics and memory can still be read. Idempotent; one that was
+        broken off (Ctrl-C) can be repeated.
+        """
+        if self._life.forked:
             return
-        self._stopped = True
-        self._end(ExitInfo("stopped"))
-        self._engine.stop_workers()
-        self._clock_off()
-        self._engine.stop_shards()
+        with self._life.turn():
+            if self._engine is None or self._life.state >= State.STOPPED:
+                return
+            self._life.end(ExitInfo("stopped"))
+            self._engine.stop_workers()
+            self._life.clock_off()
+            self._engine.stop_shards()
+            self._life.state = State.STOPPED
 
     def close(self) -> None:
         """`stop`, and give everything back: memory, descriptors, the VM. Idempotent."""
-        self.stop()
-        self._cleanup.close()
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.close()
+        if self._life.forked:
+            return
+        with self._life.turn(), contextlib.ExitStack() as last:
+            self.stop()
+            self._life.state = State.CLOSED
+            engine, self._engine = self._engine, None
+            if engine is not None:
+                last.callback(engine.close)
+            last.callback(self._cleanup.close)
 
     def __enter__(self) -> Self:
         return self
@@ -353,96 +349,28 @@ class Machine:
 
     def statistics(self) -> MachineStatistics:
         """What the machine has done so far; empty before `start` and after `close`."""
-        if self._engine is None:
-            return MachineStatistics((), (), ())
-        now = time.monotonic_ns() - self._running_since if self._running_since is not None else 0
-        return self._engine.statistics(self._handles.values(), self._ran_ns + now)
+        with self._life.turn():
+            if self._engine is None:
+                return MachineStatistics((), (), ())
+            return self._engine.statistics(self._handles.values(), self._life.ran_ns)
 
     # ---- its parts ----
 
     def _started(self) -> Engine:
-        if self._engine is None:
-            raise MachineError("the machine does not run", "start() it first")
+        self._life.require(State.STARTING, State.RUNNING)
+        assert self._engine is not None
         return self._engine
-
-    def _clock_off(self) -> None:
-        if self._running_since is not None:
-            self._ran_ns += time.monotonic_ns() - self._running_since
-            self._running_since = None
 
     def _call_device(
         self, handle: DeviceHandle, method: str, arguments: tuple[Any, ...], options: Mapping[str, Any]
     ) -> Any:
         return self._started().call_device(handle, method, arguments, options)
 
-    def _claim(self, request: DeviceRequest) -> None:
-        """Reserve a device's addresses; all or none."""
-        claimed: list[Span] = []
-        try:
-            for span in request.spans:
-                self._check_ram(request.name, span)
-                self._bus(span).register(span, request.name)  # type: ignore[arg-type]
-                claimed.append(span)
-        except ShardioError:
-            self._unclaim(claimed)
-            raise
-
-    def _unclaim(self, spans: Iterable[Span]) -> None:
-        for span in spans:
-            self._bus(span).deregister(int(span.base))
-
-    def _bus(self, span: Span) -> PioBus[str] | MmioBus[str]:
-        return self._ports if isinstance(span, PioRange) else self._mmio
-
-    def _check_ram(self, name: str, span: Span) -> None:
-        for region in self.memory.regions if isinstance(span, MmioRange) else ():
-            if span.base < region.end and region.guest_address <= span.last:
-                raise MachineError(
-                    f"device {name} at {span} lies in guest RAM ({region}), which would answer instead",
-                    "place it between the RAM's end and 4 GiB, at 0xd0000000 say",
-                )
-
-    # ---- its end: called in the supervisor's thread ----
-
     def _on_event(self, kind: str, value: Any) -> None:
-        if kind == "exit":
-            self._end(ExitInfo("exit", status=value))
-        elif kind == "reset":
-            self._end(ExitInfo("reset"))
-        elif kind == "failure":
-            self._end(ExitInfo("error", detail=str(value)))
-        else:
-            self._on_vcpu(value)
-
-    def _on_vcpu(self, index: int) -> None:
-        workers = self._started().supervisor.workers
-        worker = workers[index]
-        if worker.state in _REASONS:
-            self._end(ExitInfo(_REASONS[worker.state], vcpu=index, detail=worker.describe_end()))
-        elif all(other.state is VcpuState.HALTED for other in workers):
-            self._end(ExitInfo("halted", vcpu=index))
-
-    def _end(self, info: ExitInfo) -> None:
-        """The first end counts. The vCPUs run on until `stop`, if they can."""
-        if self._exit is None:
-            self._exit = info
-            self._ended.set()
-
-
-def _contents(image: str | os.PathLike[str] | bytes) -> tuple[str, bytes]:
-    if isinstance(image, bytes | bytearray | memoryview):
-        name, data = "image", bytes(image)
-    else:
-        name = os.fspath(image)
-        try:
-            data = Path(image).read_bytes()
-        except OSError as error:
-            few = error.errno == errno.EMFILE
-            cure = "raise the limit on open files (ulimit -n)" if few else "name a readable file"
-            raise ImageError(name, f"cannot be read: {error.strerror}", cure) from None
-    if not data:
-        raise ImageError(name, "is empty", "assemble or copy it first")
-    return name, data
+        """In the supervisor's thread, out of turn."""
+        workers = self._engine.supervisor.workers if self._engine is not None else ()
+        if (info := end_by(kind, value, workers)) is not None:
+            self._life.end(info)
 
 
 def _unused(name: str, taken: Mapping[str, Any]) -> str:

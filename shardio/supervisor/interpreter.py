@@ -6,6 +6,7 @@ done so. Measured from a shard's kill to its successor's first access: 35 ms (me
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -54,8 +55,9 @@ class Interpreter:
         return self._process.pid
 
     def kill(self) -> None:
-        """SIGKILL."""
-        signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        """SIGKILL, unless it is dead already (a program that waits for any child may have reaped it)."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def reap(self) -> int | None:
         """Collect it if it is dead: its return code (negative: a signal), else None. Closes its descriptors.

@@ -1,0 +1,40 @@
+"""Flat images: what a guest begins as."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from shardio.errors import ImageError, MemoryAccessError
+from shardio.memory import GuestMemory
+
+
+def load_flat(memory: GuestMemory, image: str | os.PathLike[str] | bytes, at: int) -> None:
+    """Write an image (a path or its bytes) at guest address `at`. Raises `ImageError`, with nothing written.
+    """
+    name, data = _contents(image)
+    try:
+        memory.write(at, data)
+    except MemoryAccessError:
+        raise ImageError(
+            name,
+            f"of {len(data)} bytes does not fit at {at:#x}",
+            f"give the machine more memory (it has {memory.size} bytes) or load it lower",
+        ) from None
+
+
+def _contents(image: str | os.PathLike[str] | bytes) -> tuple[str, bytes]:
+    if isinstance(image, bytes | bytearray | memoryview):
+        name, data = "image", bytes(image)
+    else:
+        name = os.fspath(image)
+        try:
+            data = Path(image).read_bytes()
+        except OSError as error:
+            few = error.errno == errno.EMFILE
+            cure = "raise the limit on open files (ulimit -n)" if few else "name a readable file"
+            raise ImageError(name, f"cannot be read: {error.strerror}", cure) from None
+    if not data:
+        raise ImageError(name, "is empty", "assemble or copy it first")
+    return name, data

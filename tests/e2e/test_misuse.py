@@ -1,0 +1,191 @@
+"""A machine used as nobody should: from two threads, after its end, in a fork, by a program that takes its
+children away. It refuses, or goes on; it never takes the VMM down.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from shardio import Machine, MachineError
+from shardio.devices import Counter
+from shardio.machine import ExitInfo
+from shardio.machine.engine import Engine
+from tests.e2e.support import MMIO, NEVER, PATIENCE_S, add_exit_port, machine, until
+from tests.guests.build import guest
+
+pytestmark = [pytest.mark.kvm, pytest.mark.timeout(120)]
+
+USES: dict[str, Callable[[Machine], object]] = {
+    "start": Machine.start,
+    "run": Machine.run,
+    "pause": Machine.pause,
+    "resume": Machine.resume,
+    "add": lambda vm: vm.add(Counter, mmio=0xE000_0000, size=4),
+    "remove": lambda vm: vm.remove("Counter"),
+    "load": lambda vm: vm.load(b"\xf4"),
+    "load_firmware": lambda vm: vm.load_firmware("/dev/null"),
+    "load_tables": lambda vm: vm.load_tables("mp"),
+}
+
+
+def busy(vm: Machine, vcpus: int = 1) -> Machine:
+    """The machine with a guest that writes to its device without an end."""
+    vm.load(guest("mmio_loop", VCPUS=vcpus, COUNT=NEVER))
+    add_exit_port(vm)
+    vm.add(Counter, mmio=MMIO, size=0x1000)
+    return vm
+
+
+def exits(vm: Machine) -> int:
+    """How often vCPU 0 has left the guest."""
+    return sum(vm.statistics().vcpus[0].exits.values())
+
+
+def goes_on(vm: Machine) -> None:
+    """Returns when the guest has made some more exits."""
+    goal = exits(vm) + 20
+    until(lambda: exits(vm) >= goal, "the guest runs on")
+
+
+@contextmanager
+def sigchld(action: signal.Handlers) -> Iterator[None]:
+    """SIGCHLD handled so."""
+    before = signal.signal(signal.SIGCHLD, action)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def in_fork(action: Callable[[], None]) -> int:
+    """The wait status of a forked child that does this and no more; SIGALRM after 10 s."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            signal.alarm(10)
+            action()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitpid(pid, 0)[1]
+
+
+# ---- threads ----
+
+
+@pytest.mark.parametrize("end", [Machine.stop, Machine.close])
+def test_run_returns_once_another_thread_has_ended_the_machine(end: Callable[[Machine], None]) -> None:
+    endings = []
+    for _ in range(3):
+        with busy(machine(vcpus=2), vcpus=2) as vm:
+
+            def from_outside(vm: Machine = vm) -> None:
+                until(lambda: bool(vm.statistics().vcpus), "it starts")
+                end(vm)
+
+            other = threading.Thread(target=from_outside)
+            other.start()
+            endings.append(vm.run(PATIENCE_S))
+        other.join()
+    assert endings == [ExitInfo("stopped")] * 3
+
+
+def test_a_stop_that_was_broken_off_is_repeated_by_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    stop_workers = Engine.stop_workers
+
+    def interrupted(engine: Engine) -> None:
+        asked.append(engine)
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        stop_workers(engine)
+
+    monkeypatch.setattr(Engine, "stop_workers", interrupted)
+    vm = busy(machine())
+    vm.start()
+    with suppress(KeyboardInterrupt):
+        vm.stop()
+    vm.close()
+    assert len(asked) == 2
+
+
+# ---- after the end ----
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_a_closed_machine_refuses(use: Callable[[Machine], object]) -> None:
+    vm = busy(machine())
+    vm.start()
+    vm.close()
+    with pytest.raises(MachineError, match="is closed"):
+        use(vm)
+    assert vm.wait(0) == ExitInfo("stopped")
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_a_machine_that_was_closed_before_its_start_refuses(use: Callable[[Machine], object]) -> None:
+    vm = busy(machine())
+    vm.close()
+    with pytest.raises(MachineError, match="is closed"):
+        use(vm)
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_a_stopped_machine_refuses(use: Callable[[Machine], object]) -> None:
+    with busy(machine()) as vm:
+        vm.start()
+        vm.stop()
+        before = vm.statistics()
+        with pytest.raises(MachineError, match="has stopped"):
+            use(vm)
+        assert vm.statistics() == before
+
+
+def test_a_stopped_machine_says_when_its_devices_could_be_called() -> None:
+    with busy(machine()) as vm:
+        handle = vm.add(Counter, mmio=0xE000_0000, size=4)
+        vm.start()
+        vm.stop()
+        with pytest.raises(MachineError, match=r"between start\(\) and stop\(\)"):
+            handle.call("read", 0, 4)
+
+
+# ---- forks and children ----
+
+
+def test_a_fork_of_the_vmm_closes_nothing() -> None:
+    with busy(machine()) as vm:
+        vm.start()
+        goes_on(vm)
+        status = in_fork(vm.close)
+        goes_on(vm)
+    assert status == 0
+
+
+def test_a_fork_of_the_vmm_cannot_use_the_machine() -> None:
+    def refused() -> None:
+        with pytest.raises(MachineError, match="another process"):
+            vm.pause()
+
+    with busy(machine()) as vm:
+        vm.start()
+        status = in_fork(refused)
+        goes_on(vm)
+    assert status == 0
+
+
+@pytest.mark.parametrize("victim", ["vcpus", "shards"])
+def test_a_program_that_ignores_sigchld_keeps_its_machine(victim: str) -> None:
+    with sigchld(signal.SIG_IGN), busy(machine(shards=1)) as vm:
+        vm.start()
+        goes_on(vm)
+        os.kill(getattr(vm.statistics(), victim)[0].pid, signal.SIGKILL)
+        until(lambda: getattr(vm.statistics(), victim)[0].spawns == 2, "a successor")
+        goes_on(vm)
