@@ -214,9 +214,18 @@ def _in_threads(drive: Callable[[int], None], vcpus: int) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        _join(thread, failures)
     if failures:
         raise failures[0]
+
+
+def _join(thread: threading.Thread, failures: list[BaseException]) -> None:
+    """Wait for it even when interrupted: what it uses is closed afterwards."""
+    while thread.is_alive():
+        try:
+            thread.join()
+        except KeyboardInterrupt as interrupt:
+            failures.insert(0, interrupt)
 
 
 def _point(devices: int, vcpus: int, shards: int, handler_ns: int, loads: Sequence[Load]) -> Point:

@@ -20,17 +20,20 @@ DEVICE = "shardio.bench.devices:Register"
 
 def measure(effort: Effort) -> Iterator[Cost]:
     """A machine with one shard, one with two, and one with 10,000 devices. Raises what `Machine` raises."""
+    step = effort.budget / 3
     first_ms, first_kib = _started(shards=1, devices=1)
+    effort.progress(step)
     yield Cost("a machine of 1 vCPU and 1 shard starts", first_ms, "ms", "from start() to a running guest")
     two_ms, two_kib = _started(shards=2, devices=2)
+    effort.progress(step)
     yield Cost("one shard more", two_ms - first_ms, "ms", "started side by side")
     yield Cost("memory of a shard", two_kib - first_kib, "KiB", "private pages of its process")
     many_ms, many_kib = _started(shards=1, devices=MANY)
+    effort.progress(step)
     yield Cost(f"a machine of {MANY:,} devices starts", many_ms, "ms", "reach: 2,000 ms")
     yield Cost(
         "memory of a device", (many_kib - first_kib) / (MANY - 1), "KiB", "in its shard, the object included"
     )
-    effort.progress(effort.budget)
 
 
 def _started(*, shards: int, devices: int) -> tuple[float, float]:

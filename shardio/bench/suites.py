@@ -18,6 +18,7 @@ from shardio.bench import peers as others
 from shardio.bench import scaling as scales
 from shardio.bench.effort import Effort
 from shardio.bench.errors import BenchError
+from shardio.bench.interrupt import Interrupt
 from shardio.bench.peers import qemu
 from shardio.bench.peers.interpreter import check_named
 from shardio.bench.peers.measure import measure
@@ -59,19 +60,28 @@ class Plan:
         skipped: dict[str, str] = {}
         began, interrupted = time.monotonic(), False
         try:
-            for step in self.steps:
-                tell(step.title, 0.0)
-                try:
-                    effort = self.effort._replace(progress=partial(tell, step.title))
-                    for value in step.measure(effort):
-                        found.setdefault(step.into, []).append(value)
-                except ShardioError as error:
-                    skipped[step.title] = str(error)
-                tell(step.title, START_S)
+            with Interrupt() as interrupt:
+                for step in self.steps:
+                    self._take(step, tell, interrupt, found.setdefault(step.into, []), skipped)
         except KeyboardInterrupt:
             interrupted = True
         run = Run(host=self.host, seconds=time.monotonic() - began, interrupted=interrupted, skipped=skipped)
         return msgspec.structs.replace(run, **found)
+
+    def _take(
+        self, step: Step, tell: Tell, interrupt: Interrupt, found: list[object], skipped: dict[str, str]
+    ) -> None:
+        def progress(seconds: float) -> None:
+            tell(step.title, seconds)
+            interrupt.check()
+
+        progress(0.0)
+        try:
+            for value in step.measure(self.effort._replace(progress=progress)):
+                found.append(value)
+        except (ShardioError, OSError) as error:
+            skipped[step.title] = str(error)
+        progress(START_S)
 
 
 def preamble(where: Host) -> list[str]:

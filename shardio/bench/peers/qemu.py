@@ -40,7 +40,7 @@ def measure(effort: Effort) -> Iterator[Figure]:
         for _ in range(effort.rounds):
             rounds.begin()
             rounds.add((_seconds(many) - _seconds(few)) * 1e9 / (MANY - FEW), in_loop())
-    effort.progress(effort.budget)
+            effort.progress(effort.seconds)
     yield rounds.figure("qemu", "KVM exit, PIO read, QEMU's own device in C", Unit.IN_LOOP)
 
 
