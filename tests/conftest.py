@@ -31,8 +31,8 @@ os.environ.update([RUN_TOKEN.split("=")])
 GRACE_S = float(os.environ.get("SHARDIO_TEST_GRACE_S", "2.0"))
 # Started by multiprocessing once per program, by design alive until it exits.
 SHARED_HELPERS = (b"multiprocessing.resource_tracker", b"multiprocessing.forkserver")
-# Opened once and kept by the interpreter or by hypothesis: no growth.
-SHARED_FILES = (".hypothesis", "/dev/urandom", "/dev/null", "/proc/")
+# Opened once and kept by the interpreter, by hypothesis or (fonts) by matplotlib: no growth.
+SHARED_FILES = (".hypothesis", "/matplotlib/mpl-data/", "/dev/urandom", "/dev/null", "/proc/")
 
 
 def shm_names() -> frozenset[str]:

@@ -9,6 +9,7 @@ from enum import StrEnum
 import msgspec
 from rich.table import Table
 
+from shardio.bench.errors import BenchError
 from shardio.bench.results import Figure, Run
 from shardio.bench.tables import number
 
@@ -39,8 +40,30 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def compare(before: Run, after: Run) -> list[Difference]:
-    """Every figure and point that both runs have, in the order of the first."""
-    return [*_figures(before, after), *_points(before, after)]
+    """Every figure and point that both runs have, in the order of the first. Raises `BenchError` where
+    there is none.
+    """
+    found = [*_figures(before, after), *_points(before, after)]
+    if not found:
+        raise BenchError("the two runs have no figure in common", "compare runs of the same suite")
+    return found
+
+
+def preamble(before: Run, after: Run) -> list[str]:
+    """Which runs they are, and whether they may be compared at all."""
+    lines = [
+        f"{name}: shardio {run.host.shardio} {run.host.commit}, {run.host.when}, load {run.host.load:.1f}"
+        for name, run in (("before", before), ("after", after))
+    ]
+    ours, theirs = ((run.host.machine, run.host.usable_cpus, run.host.python) for run in (before, after))
+    if ours != theirs:
+        lines.append(f"caution: {_place(ours)} against {_place(theirs)}: the machine may be the difference")
+    return lines
+
+
+def _place(facts: tuple[str, int, str]) -> str:
+    machine, cpus, python = facts
+    return f"{machine}, {cpus} CPUs, {python}"
 
 
 def noise(rounds: Iterable[float]) -> float:

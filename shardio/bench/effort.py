@@ -11,6 +11,8 @@ from typing import NamedTuple
 from shardio.bench.results import Rounds
 
 MIN_PAIRS = 3
+START_S = 0.3
+"""What starting the processes of a figure takes, about."""
 
 
 def _nobody(_seconds: float) -> None:

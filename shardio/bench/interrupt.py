@@ -25,7 +25,7 @@ class Interrupt:
 
     def __enter__(self) -> Self:
         self._main = threading.get_ident()
-        self._handler = signal.signal(PASSED_ON, _break_off)
+        self._handlers = [(each, signal.signal(each, self._press)) for each in (signal.SIGINT, PASSED_ON)]
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         self._thread = threading.Thread(target=self._wait, name="ctrl-c", daemon=True)
         self._thread.start()
@@ -38,7 +38,8 @@ class Interrupt:
         signal.pthread_kill(self._thread.ident or 0, signal.SIGINT)
         self._thread.join()
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-        signal.signal(PASSED_ON, self._handler)
+        for number, handler in self._handlers:
+            signal.signal(number, handler)
 
     def check(self) -> None:
         """Raises `KeyboardInterrupt` once the user has asked for it."""
@@ -54,6 +55,8 @@ class Interrupt:
                 signal.pthread_kill(self._main, PASSED_ON)
             self.requested = True
 
-
-def _break_off(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    def _press(self, _number: int, _frame: FrameType | None) -> None:
+        """In the main thread: the second one, or any that a thread of some library has taken."""
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True

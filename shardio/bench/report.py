@@ -7,6 +7,7 @@ from __future__ import annotations
 import html as markup
 import io
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import msgspec
 from rich.console import Console
@@ -42,13 +43,11 @@ EXPLAINED = {
 def html(run: Run, others: Sequence[Run] = ()) -> str:
     """The file's text. `others`: runs of other machines, to hold the model against.
 
-    Raises `BenchError` where matplotlib is not installed.
+    Raises what `check_installed` raises.
     """
-    try:
-        sections = [_section(title, plot, EXPLAINED[title]) for title, plot in plots.of(run).items()]
-        sections += _model(run, others)
-    except ImportError as error:
-        raise BenchError(f"the report needs {error.name}", "pip install 'shardio[bench]'") from None
+    check_installed()
+    sections = [_section(title, plot, EXPLAINED[title]) for title, plot in plots.of(run).items()]
+    sections += _model(run, others)
     raw = msgspec.json.format(msgspec.json.encode(run)).decode()
     sections.append(f"<h2>Tables</h2><pre>{markup.escape(text(run))}</pre>")
     sections.append(
@@ -60,6 +59,13 @@ def html(run: Run, others: Sequence[Run] = ()) -> str:
         f"{_host(run.host, run)}{''.join(sections)}"
         "</body></html>\n"
     )
+
+
+def check_installed() -> None:
+    """Raises `BenchError` where what draws and simulates is not installed."""
+    for name in ("matplotlib", "simpy"):
+        if find_spec(name) is None:
+            raise BenchError(f"the report needs {name}", "pip install 'shardio[bench]'")
 
 
 def text(run: Run) -> str:

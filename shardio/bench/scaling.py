@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from shardio._core import ffi, lib
 from shardio.address import MmioAddress
 from shardio.bench.devices import calibrated_steps, make
-from shardio.bench.effort import Effort
+from shardio.bench.effort import START_S, Effort
 from shardio.bench.errors import BenchError
 from shardio.bench.far import patience_ticks
 from shardio.bench.messages import Handlers
@@ -35,8 +35,7 @@ STRIDE = 0x1000
 SIZE = 16
 CHOICES = 4096
 BLOCK_OPERATIONS = 1 << 21
-ROUNDS = 3
-SLICE = 0.2
+SLICE = 0.15
 """A block's part of the effort's seconds: there are many."""
 
 
@@ -87,13 +86,14 @@ def _sharded(
     try:
         for shard in range(used):
             far.append(FarProcess([setting.service(shard)], line, None))
+        effort.progress(START_S)
         for vcpus in grid.vcpus:
             cpus = _pin(far, vcpus)
             loads = [
                 _block_sharded(setting, firsts, counts, vcpus, cpus, effort.seconds * SLICE)
-                for _ in range(ROUNDS)
+                for _ in range(effort.rounds)
             ]
-            effort.progress(ROUNDS * effort.seconds * SLICE)
+            effort.progress(effort.budget * SLICE)
             yield _point(devices, vcpus, shards, handler_ns, loads)
     finally:
         for process in far:
@@ -163,8 +163,11 @@ def _one_process(grid: Grid, effort: Effort, handler_ns: int, devices: int, name
     for number in range(devices):
         manager.register_mmio(MmioRange(BASE + number * STRIDE, SIZE), make(name))
     for vcpus in grid.vcpus:
-        loads = [_block_one_process(manager, devices, vcpus, effort.seconds * SLICE) for _ in range(ROUNDS)]
-        effort.progress(ROUNDS * effort.seconds * SLICE)
+        loads = [
+            _block_one_process(manager, devices, vcpus, effort.seconds * SLICE)
+            for _ in range(effort.rounds)
+        ]
+        effort.progress(effort.budget * SLICE)
         yield _point(devices, vcpus, 0, handler_ns, loads)
 
 

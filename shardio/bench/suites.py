@@ -16,7 +16,7 @@ import msgspec
 from shardio.bench import exits, host, start_up
 from shardio.bench import peers as others
 from shardio.bench import scaling as scales
-from shardio.bench.effort import Effort
+from shardio.bench.effort import START_S, Effort
 from shardio.bench.errors import BenchError
 from shardio.bench.interrupt import Interrupt
 from shardio.bench.peers import qemu
@@ -28,8 +28,6 @@ from shardio.errors import ShardioError
 
 Tell = Callable[[str, float], None]
 """Called with what is being measured and the seconds that have passed since the last call."""
-START_S = 0.5
-"""What starting the processes of a figure takes, about."""
 
 
 class Step(NamedTuple):
@@ -160,7 +158,7 @@ def scaling(
 
 
 def _scaling_step(grid: scales.Grid, effort: Effort) -> Step:
-    blocks = grid.points * scales.ROUNDS * scales.SLICE * effort.seconds
+    blocks = grid.points * scales.SLICE * effort.budget
     starts = len(grid.devices) * len(grid.handlers) * len(grid.shards) * START_S
     return Step("scaling", "scaling", partial(scales.measure, grid), (blocks + starts) / effort.budget)
 
@@ -175,8 +173,9 @@ def everything(
     vcpus: Sequence[int],
     shards: Sequence[int],
     handlers: Sequence[int],
+    python: str = "",
 ) -> Plan:
-    """All suites, for the report."""
+    """All suites, for the report. `python`: as for `peers`."""
     cpus = host.two_cpus()
     grid = scales.Grid(devices, vcpus, shards, handlers)
     return Plan(
@@ -185,7 +184,7 @@ def everything(
         [
             *_rows(cpus),
             Step("KVM exit", "rows", partial(exits.row, cpus)),
-            *_peer_steps(cpus),
+            *_peer_steps(cpus, python=python),
             *_kvm_steps(),
             _scaling_step(grid, effort),
             _start_up_step(),

@@ -105,9 +105,19 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
             subparser.formatter_class = argparse.RawDescriptionHelpFormatter
             module.add_arguments(subparser)
             subparser.set_defaults(execute=module.execute)
-            options = [option for action in subparser._actions for option in action.option_strings]
+            options = _options(subparser)
     arguments, unknown = parser.parse_known_args(words)
     if unknown:
         cure = nearest(unknown[0].partition("=")[0], options)
         parser.error(f"unknown argument {unknown[0]}{f': {cure}' if cure else ''}")
     return arguments
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    """Every option of a parser and of its own subcommands."""
+    found: list[str] = []
+    for action in parser._actions:
+        found += action.option_strings
+        for inner in action.choices.values() if isinstance(action.choices, dict) else ():
+            found += _options(inner)
+    return found

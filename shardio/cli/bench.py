@@ -11,9 +11,10 @@ compare   two runs, with a verdict where they differ by more than their noise
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,70 +37,89 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options, by suite."""
     suites = parser.add_subparsers(dest="suite", metavar="SUITE", required=True)
     for name, text in (
-        ("quick", "the data path's table"),
-        ("scaling", "vCPUs x shards x devices x handlers"),
+        ("quick", "the data path's table; status 1 when a gate is missed"),
+        ("scaling", "vCPUs x shards x devices x handlers, beside one process under its GIL"),
         ("peers", "other ways to serve the same device"),
         ("kvm", "real exits"),
         ("report", "everything, as one HTML file"),
     ):
-        suite = suites.add_parser(name, help=text, allow_abbrev=False)
+        suite = suites.add_parser(name, help=text, description=text, allow_abbrev=False)
         suite.add_argument("--json", metavar="FILE", help="keep the run in this file")
         suite.add_argument(
             "--rounds", type=_positive, default=5, metavar="N", help="rounds of each figure (default 5)"
         )
         suite.add_argument(
-            "--time", type=float, default=0.8, metavar="SECONDS", help="of each round (default 0.8)"
+            "--time", type=_seconds, default=0.8, metavar="SECONDS", help="of each round (default 0.8)"
         )
         if name in ("scaling", "report"):
-            suite.add_argument(
-                "--devices", type=_numbers, default=(1, 10, 100, 1000, 10_000), metavar="N,..."
-            )
-            suite.add_argument("--vcpus", type=_numbers, default=(1, 2, 4), metavar="N,...")
-            suite.add_argument("--shards", type=_numbers, default=(1, 2, 4), metavar="N,...")
-            suite.add_argument(
-                "--handler",
-                type=_durations,
-                default=(0, 1000, 10_000),
-                metavar="TIME,...",
-                help="what a handler computes: 0, 1us, 250ns (default 0,1us,10us)",
-            )
+            _add_grid(suite)
+        if name in ("peers", "report"):
+            _add_python(suite)
         if name == "peers":
             suite.add_argument(
-                "--only",
-                metavar="NAME,...",
-                type=lambda text: tuple(text.split(",")),
-                default=(),
-                help="these peers alone",
-            )
-            suite.add_argument(
-                "--python",
-                default="",
-                metavar="PROGRAM",
-                help="the free-threaded Python, or that with subinterpreters, to compare with (default: "
-                "$SHARDIO_BENCH_PYTHON, or one on PATH or of pyenv)",
+                "--only", metavar="NAME,...", type=_names, default=(), help="these peers alone"
             )
         if name == "report":
-            suite.add_argument(
-                "--from",
-                dest="sources",
-                action="append",
-                default=[],
-                metavar="FILE",
-                help="show this run, do not measure (may be repeated)",
-            )
-            suite.add_argument(
-                "--output", default="shardio-report.html", metavar="FILE", help="default shardio-report.html"
-            )
-            suite.add_argument(
-                "--validate",
-                action="append",
-                default=[],
-                metavar="FILE",
-                help="a scaling run of another machine, to hold the model against",
-            )
-    compare = suites.add_parser("compare", help="two runs", allow_abbrev=False)
-    compare.add_argument("before", metavar="A.json")
-    compare.add_argument("after", metavar="B.json")
+            _add_report(suite)
+    compare = suites.add_parser(
+        "compare",
+        help="two runs",
+        description="two runs, with a verdict where they differ by more than their noise",
+        allow_abbrev=False,
+    )
+    compare.add_argument("before", metavar="A.json", help="a run that --json has kept")
+    compare.add_argument("after", metavar="B.json", help="another one")
+
+
+def _add_grid(suite: argparse.ArgumentParser) -> None:
+    few, many = (1, 2, 4), (1, 10, 100, 1000, 10_000)
+    for name, default in (("devices", many), ("vcpus", few), ("shards", few)):
+        shown = ",".join(map(str, default))
+        suite.add_argument(
+            f"--{name}",
+            type=_numbers,
+            default=default,
+            metavar="N,...",
+            help=f"numbers of {name.replace('vcpus', 'vCPUs')} (default {shown})",
+        )
+    suite.add_argument(
+        "--handler",
+        type=_durations,
+        default=(0, 1000, 10_000),
+        metavar="TIME,...",
+        help="what a handler computes: 0, 1us, 250ns (default 0,1us,10us)",
+    )
+
+
+def _add_python(suite: argparse.ArgumentParser) -> None:
+    suite.add_argument(
+        "--python",
+        default="",
+        metavar="PROGRAM",
+        help="the free-threaded Python, or that with subinterpreters, to compare with (default: "
+        "$SHARDIO_BENCH_PYTHON, or one on PATH or of pyenv)",
+    )
+
+
+def _add_report(suite: argparse.ArgumentParser) -> None:
+    suite.add_argument(
+        "--from",
+        dest="sources",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="show this run, do not measure (may be repeated)",
+    )
+    suite.add_argument(
+        "--output", default="shardio-report.html", metavar="FILE", help="default shardio-report.html"
+    )
+    suite.add_argument(
+        "--validate",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a scaling run of another machine, to hold the model against",
+    )
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -122,6 +142,8 @@ def _measure(arguments: argparse.Namespace, out: Console) -> Run:
     from shardio.bench import results, suites
 
     plan = _plan(arguments)
+    if arguments.json:
+        _check_writable(arguments.json)
     err = console(sys.stderr)
     for line in suites.preamble(plan.host):
         err.print(line)
@@ -149,7 +171,12 @@ def _plan(arguments: argparse.Namespace) -> Plan:
             )
         case _:
             return suites.everything(
-                effort, arguments.devices, arguments.vcpus, arguments.shards, arguments.handler
+                effort,
+                arguments.devices,
+                arguments.vcpus,
+                arguments.shards,
+                arguments.handler,
+                arguments.python,
             )
 
 
@@ -194,39 +221,64 @@ def _show(run: Run, out: Console) -> None:
 def _report(arguments: argparse.Namespace, out: Console) -> int:
     from shardio.bench import report, results
 
-    runs = [results.load(Path(source)) for source in arguments.sources] or [_measure(arguments, out)]
+    # What can be wrong is found before minutes of measuring.
+    report.check_installed()
+    _check_writable(arguments.output)
     others = [results.load(Path(source)) for source in arguments.validate]
+    runs = [results.load(Path(source)) for source in arguments.sources] or [_measure(arguments, out)]
     run = results.merged(runs)
     Path(arguments.output).write_text(report.html(run, others))
     _show(run, out)
     out.print(f"report: {arguments.output}")
-    return EXIT_INTERRUPTED if run.interrupted else 0
+    return EXIT_INTERRUPTED if run.interrupted and not arguments.sources else 0
 
 
 def _compare(arguments: argparse.Namespace, out: Console) -> int:
     from shardio.bench import compare, results
 
     before, after = (results.load(Path(name)) for name in (arguments.before, arguments.after))
-    out.print(compare.table(compare.compare(before, after)))
+    differences = compare.compare(before, after)
+    for line in compare.preamble(before, after):
+        out.print(line)
+    out.print(compare.table(differences))
     return 0
 
 
+def _check_writable(name: str) -> None:
+    """Raises `BenchError` where a file of this name could not be written."""
+    from shardio.bench.errors import BenchError
+
+    path = Path(name)
+    place = path if path.exists() else path.absolute().parent
+    if path.is_dir() or not os.access(place, os.W_OK):
+        raise BenchError(f"{name} cannot be written", "name a file in a folder that exists and is yours")
+
+
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0, such as 0.8")
     return value
 
 
-def _list(text: str, convert: Callable[[str], int]) -> tuple[int, ...]:
-    try:
-        return tuple(convert(part.strip()) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list such as 1,2,4") from None
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(","))
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return _list(text, _positive)
+    try:
+        return tuple(_positive(part.strip()) for part in text.split(","))
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers above 0, such as 1,2,4") from None
 
 
 def _durations(text: str) -> tuple[int, ...]:
@@ -235,13 +287,19 @@ def _durations(text: str) -> tuple[int, ...]:
     >>> _durations("0,1us,250ns,2ms")
     (0, 1000, 250, 2000000)
     """
-    return _list(text, _duration)
+    try:
+        return tuple(_duration(part.strip()) for part in text.split(","))
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of times, such as 0,1us,250ns") from None
 
 
 def _duration(text: str) -> int:
     for suffix, scale in (("ns", 1), ("us", 1000), ("ms", 1_000_000)):
         if text.endswith(suffix):
-            return round(float(text.removesuffix(suffix)) * scale)
-    if float(text) != 0:
+            value = round(float(text.removesuffix(suffix)) * scale)
+            break
+    else:
+        value = round(float(text)) if float(text) == 0 else -1
+    if value < 0:
         raise ValueError(text)
-    return 0
+    return value

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from shardio.bench.compare import Verdict, compare, noise
+from shardio.bench.compare import Verdict, compare, noise, preamble
+from shardio.bench.errors import BenchError
 from shardio.bench.results import Figure, Percentiles, Point, Run, Unit
 from tests.bench.test_results import HOST
 
@@ -48,7 +49,16 @@ def test_a_higher_rate_is_better(rate: float, verdict: Verdict) -> None:
 def test_figures_of_one_run_alone_are_left_out() -> None:
     other = msgspec.structs.replace(run_of(1.0, QUIET), rows=[])
 
-    assert compare(run_of(1.0, QUIET), other) == []
+    with pytest.raises(BenchError, match="no figure in common"):
+        compare(run_of(1.0, QUIET), other)
+
+
+def test_another_machine_is_said() -> None:
+    run = run_of(1.0, QUIET)
+    other = msgspec.structs.replace(run, host=msgspec.structs.replace(HOST, machine="another one"))
+
+    assert len(preamble(run, run)) == 2
+    assert "a machine, 2 CPUs, CPython 3.11 against another one" in preamble(run, other)[2]
 
 
 def test_noise_of_equal_rounds_is_none() -> None:
