@@ -57,6 +57,8 @@ class BusAddress(int):
 
     def __add__(self, offset: int) -> Self:
         number = int.__add__(self, offset)
+        if isinstance(offset, BusAddress) and not isinstance(offset, type(self)):
+            raise TypeError(f"{self!r} and {offset!r} have no sum: they are of different spaces")
         return number if number is NotImplemented else type(self)(number)
 
     __radd__ = __add__

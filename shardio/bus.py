@@ -114,8 +114,8 @@ class Bus(Generic[R, D]):
         return len(self._map[2])
 
     def __iter__(self) -> Iterator[tuple[R, D]]:
-        """The ranges with their devices, by ascending address."""
-        return iter(self._map[2])
+        """The ranges with their devices, by ascending address, as they are when the iteration begins."""
+        return iter(tuple(self._map[2]))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self)} range(s)>"
@@ -126,6 +126,8 @@ class Bus(Generic[R, D]):
         return index if index >= 0 and addr < ends[index] else None
 
     def _require_space(self, range: R) -> None:  # noqa: A002
+        if not isinstance(range, BusRange):
+            raise TypeError(f"a bus registers a PioRange or a MmioRange, not a {type(range).__name__}")
         kind = self._range_type
         if kind is None:
             kind = self._range_type = PioRange if isinstance(range, PioRange) else MmioRange

@@ -6,6 +6,7 @@ again. The whole space can be one range, so sizes go up to 2^16 ports or 2^64 by
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, Self, TypeVar, cast
 
@@ -21,7 +22,8 @@ class BusRange(Generic[A]):
 
     `base` is the first address, `size` the number of addresses, `last` the last address (inclusive). A plain
     `int` base is taken as an address of the range's space. Two ranges are equal when they are of the same
-    space and their bases and sizes are equal; they sort by base. Raises `InvalidRange`.
+    space and their bases and sizes are equal; they sort by base. Raises `InvalidRange`, and `TypeError` for
+    what is no whole number.
     """
 
     address_type: ClassVar[type[BusAddress]]
@@ -32,6 +34,7 @@ class BusRange(Generic[A]):
 
     def __init__(self, base: A | int, size: int) -> None:
         kind = self.address_type
+        size = operator.index(size)
         if isinstance(base, BusAddress) and not isinstance(base, kind):
             raise InvalidRange(base, size, f"has a base of the {base.space.upper()} space",
                                f"give a {kind.__name__} or an int")

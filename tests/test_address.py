@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -86,6 +87,13 @@ def test_difference_of_addresses_is_a_plain_int(a: int, b: int) -> None:
     assert type(a - MmioAddress(b)) is int
 
 
+def test_addresses_of_different_spaces_have_no_sum() -> None:
+    with pytest.raises(TypeError, match="different spaces"):
+        PioAddress(1) + MmioAddress(2)
+    with pytest.raises(TypeError, match="different spaces"):
+        MmioAddress(1) + PioAddress(2)
+
+
 def test_subtracting_an_offset_keeps_the_type() -> None:
     assert repr(PioAddress(0x3FD) - 5) == "PioAddress(0x3f8)"
     with pytest.raises(InvalidAddress):
@@ -141,6 +149,12 @@ def test_empty_or_negative_range_is_refused(
 ) -> None:
     with pytest.raises(InvalidRange):
         range_type(base, length)
+
+
+@pytest.mark.parametrize("size", [2.0, 2.5, "2", None])
+def test_range_of_a_size_that_is_no_whole_number_is_a_type_error(size: Any) -> None:
+    with pytest.raises(TypeError):
+        MmioRange(0x1000, size)
 
 
 def test_range_with_a_base_of_the_other_space_is_refused() -> None:

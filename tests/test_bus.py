@@ -214,6 +214,22 @@ def test_iteration_survives_a_move() -> None:
     assert [device for _, device in bus] == ["b", "a"]
 
 
+def test_iteration_survives_deregistration() -> None:
+    bus: MmioBus[str] = MmioBus()
+    for base in (0x1000, 0x2000, 0x3000):
+        bus.register(MmioRange(base, 0x1000), hex(base))
+    went = [bus.deregister(range_.last) for range_, _ in bus]
+    assert [entry[1] for entry in went if entry] == ["0x1000", "0x2000", "0x3000"]
+    assert len(bus) == 0
+
+
+def test_only_a_range_can_be_registered() -> None:
+    bus: MmioBus[str] = MmioBus()
+    with pytest.raises(TypeError, match="not a tuple"):
+        bus.register((0x1000, 0x1000), "a")  # type: ignore[arg-type]
+    assert len(bus) == 0
+
+
 def test_refused_move_leaves_everything_in_place() -> None:
     bus: MmioBus[str] = MmioBus()
     bus.register(MmioRange(0x1000, 0x1000), "a")

@@ -128,6 +128,20 @@ def test_impossible_resource_or_constraint_cannot_be_made(make: Any) -> None:
         make()
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ResourceConstraint.new_pio(2.5),  # type: ignore[arg-type]
+        lambda: ResourceConstraint.pio_with_constraints(2, (0.0, 8.0), 1),  # type: ignore[arg-type]
+        lambda: ResourceConstraint.mmio_with_constraints(2, None, 4.0),  # type: ignore[arg-type]
+        lambda: ResourceConstraint.new_pci_msix_irq(1.5),  # type: ignore[arg-type]
+    ],
+)
+def test_constraint_of_no_whole_number_is_a_type_error(make: Any) -> None:
+    with pytest.raises(TypeError):
+        make()
+
+
 def test_constructors_have_the_defaults_of_vm_device() -> None:
     pio, mmio = ResourceConstraint.new_pio(2), ResourceConstraint.new_mmio(0x2000)
     assert (pio.range, pio.align, pio.size) == (None, 1, 2)

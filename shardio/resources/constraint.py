@@ -6,6 +6,7 @@ memory on page boundaries. The variants are attributes of `ResourceConstraint` t
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -203,6 +204,8 @@ ResourceConstraint.KvmMemSlot = KvmMemSlotConstraint
 
 
 def _require_interval(what: str, interval: tuple[int, int] | None, align: int, size: int, limit: int) -> None:
+    for number in (align, size, *(interval or ())):
+        operator.index(number)  # TypeError for what is no whole number
     if not 1 <= size <= limit + 1:
         raise InvalidResource(what, f"size {size}; give 1 to {limit + 1}")
     if align < 1:
@@ -212,5 +215,6 @@ def _require_interval(what: str, interval: tuple[int, int] | None, align: int, s
 
 
 def _require_count(what: str, size: int) -> None:
+    operator.index(size)
     if not 1 <= size <= U32_MAX + 1:
         raise InvalidResource(what, f"size {size}; give at least 1")
