@@ -4,6 +4,7 @@ gives back.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
@@ -12,10 +13,14 @@ import msgspec
 
 from shardio.device import answers, is_mutable
 from shardio.errors import MachineError
+from shardio.machine.placement import Shard, shard_name
 from shardio.range import MmioRange, PioRange
 from shardio.routing import Route
 from shardio.shard.loading import Factory, pack, resolve
 from shardio.supervisor.recovery import Policy
+
+GSIS = 4096
+"""Interrupt lines and messages that KVM tells apart (KVM_MAX_IRQ_ROUTES)."""
 
 
 class IrqMode(StrEnum):
@@ -91,7 +96,7 @@ def device_request(
     mmio: int | None,
     size: int | None,
     *,
-    shard: str | None,
+    shard: Shard | str | None,
     irq: int | None,
     irq_mode: str | None,
     posted: bool | str,
@@ -130,12 +135,14 @@ def device_request(
         mode = IrqMode(str(irq_mode or getattr(factory, "irq_mode", IrqMode.EDGE)))
     except ValueError:
         raise MachineError(f"no irq_mode {irq_mode!r}", f"use one of {', '.join(IrqMode)}") from None
+    if replicas < 1:
+        raise MachineError(f"{replicas} replicas of device {label}", "use 1, or more for an immutable device")
     return DeviceRequest(
         label,
         spans,
         pack(device, options),
-        shard,
-        irq,
+        None if shard is None else shard_name(shard),
+        _line(label, irq),
         mode,
         _posted(posted),
         chosen,
@@ -143,6 +150,12 @@ def device_request(
         bool(getattr(factory, "dma", False)),
         getattr(factory, "compatible", ""),
     )
+
+
+def _line(label: str, irq: int | None) -> int | None:
+    if irq is not None and not 0 <= operator.index(irq) < GSIS:
+        raise MachineError(f"device {label} wants irq {irq}", f"use a line from 0 to {GSIS - 1}")
+    return irq
 
 
 def _posted(wanted: bool | str) -> Posted:

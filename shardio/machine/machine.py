@@ -26,7 +26,7 @@ from shardio.machine.ends import end_by
 from shardio.machine.engine import ACCESS_TIMEOUT_S, Engine
 from shardio.machine.image import load_flat
 from shardio.machine.life import Life, State
-from shardio.machine.placement import Placement, Shard
+from shardio.machine.placement import Placement, Shard, check_shards
 from shardio.machine.statistics import ExitInfo, MachineStatistics
 from shardio.machine.tables import hardware
 from shardio.memory import GuestMemory
@@ -69,13 +69,13 @@ class Machine:
     ) -> None:
         if not 1 <= vcpus <= lib.SIO_MAX_VCPUS:
             raise MachineError(f"{vcpus} vCPUs", f"use 1 to {lib.SIO_MAX_VCPUS}")
-        count = shards if isinstance(shards, int) else len(shards) if shards is not None else 1
-        if not 1 <= count <= lib.SIO_MAX_SHARDS:
-            raise MachineError(f"{count} shards", f"use 1 to {lib.SIO_MAX_SHARDS}")
-        if hang_deadline <= 0:
+        check_shards(shards)
+        if not hang_deadline > 0:
             raise MachineError(f"a hang deadline of {hang_deadline} s", "use a positive number of seconds")
         if irqchip not in (True, False, "split"):
             raise MachineError(f"no irqchip {irqchip!r}", 'use True, False or "split"')
+        if max_ranges < 0:
+            raise MachineError(f"room for {max_ranges} more ranges", "use 0 or more")
         self.vcpus = vcpus
         self._irqchip = irqchip
         self._shards, self._stdin, self._pin = shards, stdin, pin
@@ -191,14 +191,13 @@ class Machine:
         While the guest runs, the device is there when this returns. Raises `DeviceOverlap`, `InvalidRange`,
         `MachineError`.
         """
-        owner = shard.name if isinstance(shard, Shard) else shard
         request = device_request(
             device,
             name,
             pio,
             mmio,
             size,
-            shard=owner,
+            shard=shard,
             irq=irq,
             irq_mode=irq_mode,
             posted=posted,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from shardio._core import lib
 from shardio.errors import MachineError
 
 DEFAULT_SHARDS = 2
@@ -20,6 +21,25 @@ class Shard(msgspec.Struct, frozen=True):
 
     name: str
     cpu: int | None = None
+
+
+def check_shards(shards: object) -> None:
+    """Raises `MachineError` unless it is what `Machine` takes: None, a number, or `Shard`s and names."""
+    if shards is None:
+        return
+    if isinstance(shards, str) or not isinstance(shards, int | Sequence):
+        raise MachineError(f"shards={shards!r}", "give their number, or a list of Shards and names")
+    count = shards if isinstance(shards, int) else len([shard_name(shard) for shard in shards])
+    if not 1 <= count <= lib.SIO_MAX_SHARDS:
+        raise MachineError(f"{count} shards", f"use 1 to {lib.SIO_MAX_SHARDS}")
+
+
+def shard_name(shard: object) -> str:
+    """The name of a `Shard`, or the name itself. Raises `MachineError` for what is neither."""
+    name = shard.name if isinstance(shard, Shard) else shard
+    if not isinstance(name, str) or not name:
+        raise MachineError(f"no shard {shard!r}", "give a Shard, or a name")
+    return name
 
 
 class Placement:

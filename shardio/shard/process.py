@@ -36,6 +36,8 @@ from shardio.shard.host import Host
 from shardio.shard.loading import make
 from shardio.shard.runtime import Runtime, new_event_loop
 
+log = logging.getLogger("shardio.shard")
+
 COALESCED_LOOK_S = 0.002
 """How long a write may sit in KVM's coalesced ring: nobody is told of it."""
 
@@ -68,8 +70,12 @@ class Shard:
         finally:
             self.runtime.owner.flush()  # the guest was not made to wait for these writes, but it made them
             for name in reversed(list(self.devices)):
-                with contextlib.suppress(InterruptError):  # the VMM is gone, and what it had to free with it
+                try:
                     self._detach(name)
+                except InterruptError:  # the VMM is gone, and what it had to free with it
+                    pass
+                except Exception:  # the others are to be detached all the same
+                    log.exception("device %s failed to detach", name)
             self.runtime.close()
             if self.ring is not None:
                 self.ring.close()
@@ -95,9 +101,9 @@ class Shard:
             done = protocol.Done(serial, result=action())
         except ShardioError as error:
             done = protocol.Done(serial, error=error.message, cure=error.cure)
-        except Exception as error:
-            logging.getLogger("shardio.shard").debug("request failed", exc_info=True)
-            done = protocol.Done(serial, error=f"{type(error).__name__}: {error}")
+        except BaseException as error:  # a device's constructor may raise anything, SystemExit too
+            log.debug("request failed", exc_info=True)
+            done = protocol.Done(serial, error=_described(error))
         try:
             protocol.send(self.control, done)
         except (TypeError, ValueError, OverflowError) as error:
@@ -199,6 +205,13 @@ class Shard:
 
     def _report(self, name: str, text: str) -> None:
         protocol.send(self.control, protocol.HandlerFailed(name, text))
+
+
+def _described(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # its text is the user's code
+        return type(error).__name__
 
 
 def _trigger(interrupts: InterruptManager, spec: protocol.DeviceSpec) -> Interrupt | None:

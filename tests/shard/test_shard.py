@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from shardio import MachineError
 from shardio.fabric import Outcome
-from tests.supervisor.devices import Journal, Native, Raising, Ticking, Views, Which
+from tests.supervisor.devices import Journal, Leaving, Native, Raising, Stillborn, Ticking, Views, Which
 from tests.supervisor.support import BASE, MMIO, cluster
 
 KEEP = """
@@ -149,3 +150,25 @@ def test_a_shard_that_sleeps_is_woken_and_no_wake_up_is_lost() -> None:
         assert c.fabric.shard_counters(0).sleeps >= 20
         assert c.fabric.shard_counters(0).lost_wakeups == 0
         assert c.fabric.vcpu_counters(0).doorbells >= 20
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [("exit", "SystemExit: 3"), ("interrupt", "KeyboardInterrupt"), ("unspeakable", "Unspeakable")],
+)
+def test_whatever_a_constructor_raises_is_the_answer_and_the_shard_lives(how: str, text: str) -> None:
+    with cluster() as c:
+        pid = c.shards[0].pid
+        with pytest.raises(MachineError, match=text):
+            c.add(Stillborn, how=how)
+        c.add(Journal, BASE + 0x1000)
+        assert c.call("Journal", "values") == []
+        assert c.shards[0].pid == pid
+
+
+def test_a_device_that_fails_to_detach_keeps_no_other_from_it(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("first", "second", "third")]
+    with cluster() as c:
+        for number, path in enumerate(paths):
+            c.add(Leaving, BASE + 0x1000 * number, name=path.name, path=str(path), raises=number == 1)
+    assert [path.read_text() for path in paths] == ["d"] * 3

@@ -160,3 +160,31 @@ class Ticking(MutDeviceMmio):
 
     def read(self, offset: int, size: int) -> int:
         return self.ticks
+
+
+class Unspeakable(BaseException):
+    """An error that is no `Exception`, and whose text cannot be had."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+class Stillborn(MutDeviceMmio):
+    """Its constructor raises what a careless handler of errors lets through."""
+
+    def __init__(self, how: str) -> None:
+        raise {"exit": SystemExit(3), "interrupt": KeyboardInterrupt(), "unspeakable": Unspeakable()}[how]
+
+
+class Leaving(Filed):
+    """Its `detach` is in its file, and may raise."""
+
+    def __init__(self, path: str, *, raises: bool = False) -> None:
+        super().__init__(path)
+        self.raises = raises
+
+    def detach(self) -> None:
+        """The shard lets it go."""
+        self._file(b"d")
+        if self.raises:
+            raise RuntimeError("cannot leave")

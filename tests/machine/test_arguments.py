@@ -1,0 +1,57 @@
+"""What `Machine` and `Machine.add` refuse before anything is made of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shardio import MachineError, Shard
+from shardio.devices import Counter, Echo
+from shardio.machine.devices import Posted, device_request
+from shardio.machine.placement import check_shards
+
+DEFAULTS: dict[str, Any] = {
+    "shard": None, "irq": None, "irq_mode": None, "posted": False, "policy": None, "replicas": 1,
+    "options": {},
+}  # fmt: skip
+
+
+def request(**given: Any) -> Any:
+    """What `add` makes of a counter in memory, with these arguments."""
+    return device_request(Counter, None, None, 0xD000_0000, 4, **{**DEFAULTS, **given})
+
+
+@pytest.mark.parametrize("shards", [None, 1, 64, ["a", Shard("b", cpu=1)], ("a",)])
+def test_shards_are_a_number_or_names_or_shards(shards: Any) -> None:
+    check_shards(shards)
+
+
+@pytest.mark.parametrize("shards", [0, -1, 65, [], "ab", [1], [""], 2.0, {"a": 1}])
+def test_other_shards_are_refused(shards: Any) -> None:
+    with pytest.raises(MachineError, match="shard"):
+        check_shards(shards)
+
+
+def test_a_request_keeps_what_was_asked_for() -> None:
+    made = request(shard=Shard("b"), irq=4095, posted=True)
+    assert (made.shard, made.irq, made.posted, made.replicas) == ("b", 4095, Posted.RING, 1)
+
+
+@pytest.mark.parametrize("irq", [-1, 4096])
+def test_an_irq_that_kvm_has_not_is_refused(irq: int) -> None:
+    with pytest.raises(MachineError, match=f"irq {irq}; use a line from 0 to 4095"):
+        request(irq=irq)
+
+
+@pytest.mark.parametrize("shard", ["", 3, Shard("")])
+def test_an_owner_without_a_name_is_refused(shard: Any) -> None:
+    with pytest.raises(MachineError, match="give a Shard, or a name"):
+        request(shard=shard)
+
+
+@pytest.mark.parametrize("device", [Counter, Echo])
+@pytest.mark.parametrize("replicas", [0, -1])
+def test_no_replica_is_refused(device: Any, replicas: int) -> None:
+    with pytest.raises(MachineError, match=f"{replicas} replicas"):
+        device_request(device, None, None, 0xD000_0000, 4, **{**DEFAULTS, "replicas": replicas})
