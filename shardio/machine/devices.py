@@ -16,7 +16,7 @@ from shardio.errors import MachineError
 from shardio.machine.placement import Shard, shard_name
 from shardio.range import MmioRange, PioRange
 from shardio.routing import Route
-from shardio.shard.loading import Factory, pack, resolve
+from shardio.shard.loading import Factory, Packed, pack, resolve
 from shardio.supervisor.recovery import Policy
 
 GSIS = 4096
@@ -45,7 +45,7 @@ class DeviceRequest(msgspec.Struct):
 
     name: str
     spans: tuple[PioRange | MmioRange, ...]
-    packed: bytes
+    packed: Packed
     shard: str | None
     irq: int | None
     irq_mode: IrqMode

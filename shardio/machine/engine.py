@@ -28,7 +28,7 @@ from shardio.range import PioRange
 from shardio.routing import AddressMap, quiesce
 from shardio.shard.protocol import Call, DeviceSpec, RangeSpec, RemoveDevice
 from shardio.supervisor import DeviceRecord, ShardProcess, Supervisor
-from shardio.supervisor.loop import Event
+from shardio.supervisor.context import Event
 from shardio.supervisor.recovery import Policy
 from shardio.vcpu import VcpuState, VcpuWorker
 
@@ -129,6 +129,7 @@ class Engine:
             for handle in handles:
                 self.remove(handle)
             raise
+        self._call(self.supervisor.renew_spare)
 
     def remove(self, handle: DeviceHandle) -> None:
         """Returns once no access is in flight and the shards have dropped the device. Raises `MachineError`.

@@ -1,4 +1,7 @@
-"""Makes a device from what the VMM named: a dotted path or a factory, and options."""
+"""Makes a device from what the VMM named: a dotted path or a factory, and options.
+
+The factory travels apart from its options, so that a warm spare can load it before any device is made.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,18 @@ import pickle
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from shardio.errors import MachineError
 
 Factory = str | Callable[..., Any]
+
+
+class Packed(msgspec.Struct, frozen=True, array_like=True):
+    """A device to make: pickles of its factory (or dotted path) and of the options, a dict."""
+
+    factory: bytes
+    options: bytes
 
 
 def resolve(path: str) -> Callable[..., Any]:
@@ -40,7 +52,7 @@ def resolve(path: str) -> Callable[..., Any]:
     return result
 
 
-def pack(factory: Factory, options: Mapping[str, Any]) -> bytes:
+def pack(factory: Factory, options: Mapping[str, Any]) -> Packed:
     """A factory and its options for `make` in a shard. A class of the program's main file, or a local one,
     goes by value.
 
@@ -49,16 +61,20 @@ def pack(factory: Factory, options: Mapping[str, Any]) -> bytes:
     import cloudpickle  # the VMM alone needs it, and only for devices
 
     try:
-        packed: bytes = cloudpickle.dumps((factory, dict(options)))
+        return Packed(cloudpickle.dumps(factory), cloudpickle.dumps(dict(options)))
     except (pickle.PicklingError, AttributeError, TypeError, ValueError) as error:
         raise MachineError(
             f"the device {factory!r} or its options cannot go to another process: {error}",
             "open files and sockets in the device's attach(), in the shard",
         ) from None
-    return packed
 
 
-def make(packed: bytes) -> Any:
+def load(factory: bytes) -> Callable[..., Any]:
+    """A packed factory, its modules imported. Raises whatever importing them raises."""
+    found: Factory = pickle.loads(factory)
+    return resolve(found) if isinstance(found, str) else found
+
+
+def make(packed: Packed) -> Any:
     """The device that `pack` described."""
-    factory, options = pickle.loads(packed)
-    return (resolve(factory) if isinstance(factory, str) else factory)(**options)
+    return load(packed.factory)(**pickle.loads(packed.options))

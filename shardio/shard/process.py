@@ -2,7 +2,7 @@
 to quit.
 
 Started by `shardio.supervisor` as `python -c ... process.main()` with two sockets inherited; `Setup` says
-which shard it is and brings the fabric, so a warm spare can wait for that. Ends when the control socket
+which shard it is, and until then it is a warm spare (`spare`). Ends when the control socket
 closes; dies with the VMM's supervisor thread (PR_SET_PDEATHSIG).
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import pickle
@@ -21,7 +22,6 @@ from typing import Any
 from shardio._core import lib
 from shardio.address import Space
 from shardio.errors import InterruptError, ShardioError
-from shardio.fabric import Fabric
 from shardio.fabric.coalesced import CoalescedRing
 from shardio.interrupt.config import LegacyConfig
 from shardio.interrupt.doorbell import DoorbellSet
@@ -34,7 +34,8 @@ from shardio.range import MmioRange, PioRange
 from shardio.shard import protocol
 from shardio.shard.host import Host
 from shardio.shard.loading import make
-from shardio.shard.runtime import Runtime, new_event_loop
+from shardio.shard.runtime import Runtime
+from shardio.shard.spare import Spare
 
 log = logging.getLogger("shardio.shard")
 
@@ -46,25 +47,26 @@ class Shard:
     """A shard process's state: its devices by name, and the handlers of the VMM's requests."""
 
     def __init__(
-        self, fabric: Fabric, shard: int, doorbell: int, control: socket.socket, interrupts: socket.socket
+        self, spare: Spare, shard: int, doorbell: int, control: socket.socket, interrupts: socket.socket
     ) -> None:
-        self.loop, epoll_fd = new_event_loop()
+        """Takes the loop and the fabric of a `spare` that has been told to prepare."""
+        assert spare.fabric is not None
+        self.loop = spare.loop
         asyncio.set_event_loop(self.loop)
         self.control = control
-        self.fabric = fabric
         self.io_manager = IoManager()
-        self.runtime = Runtime(self.loop, epoll_fd, fabric, shard, doorbell, self._report)
+        self.runtime = Runtime(self.loop, spare.epoll_fd, spare.fabric, shard, doorbell, self._report)
         self.devices: dict[str, Any] = {}
         self.hosts: dict[str, Host] = {}
         self.spans: dict[int, tuple[PioRange | MmioRange, bool, str]] = {}
         self.memory: GuestMemory | None = None
         self.ring: CoalescedRing | None = None
+        self._incomplete = False
         self._interrupt_backend = ProxyBackend(call_over(interrupts), self.runtime.owner.raise_line)
 
     def run(self) -> None:
         """Until the VMM says quit, or is gone."""
         self.loop.add_reader(self.control, self._on_message)
-        protocol.send(self.control, protocol.Ready())
         try:
             self.loop.run_forever()
         finally:
@@ -80,7 +82,6 @@ class Shard:
             if self.ring is not None:
                 self.ring.close()
             self._interrupt_backend.close()
-            self.loop.close()
 
     def _on_message(self) -> None:
         message, fds = protocol.receive_in_shard(self.control)
@@ -90,7 +91,7 @@ class Shard:
             case protocol.Serve():
                 self.runtime.serve()
             case protocol.AddDevices():
-                self._answer(message.serial, lambda: self._add_all(message.devices, fds))
+                self._answer(message.serial, lambda: self._add_all(message, fds))
             case protocol.RemoveDevice():
                 self._answer(message.serial, lambda: self._remove(message.name))
             case protocol.Call():
@@ -109,22 +110,25 @@ class Shard:
         except (TypeError, ValueError, OverflowError) as error:
             protocol.send(self.control, protocol.Done(serial, error=f"the result cannot be sent: {error}"))
 
-    def _add_all(self, specs: list[protocol.DeviceSpec], fds: list[int]) -> None:
+    def _add_all(self, message: protocol.AddDevices, fds: list[int]) -> None:
         added: list[str] = []
         try:
-            for spec in specs:
+            for spec in message.devices:
                 self._add(spec, fds)
                 added.append(spec.name)
         except BaseException:
+            self._incomplete = True
             for name in reversed(added):
                 self._remove(name)
             raise
         finally:
             for fd in fds:
                 os.close(fd)
+        if message.serve and not self._incomplete:
+            self.runtime.serve()
 
     def _add(self, spec: protocol.DeviceSpec, fds: list[int]) -> None:
-        device = make(spec.factory)
+        device = make(spec.device)
         if spec.memory >= 0 and self.memory is None:
             self.memory = GuestMemory.from_fd(fds[spec.memory], spec.memory_size)
         if spec.ring >= 0 and self.ring is None:
@@ -229,13 +233,11 @@ def main(control_fd: int, interrupt_fd: int, parent: int) -> None:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the VMM to act on
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    gc.enable()  # off since the interpreter's first line: of what is imported, little is ever garbage
     with socket.socket(fileno=control_fd) as control, socket.socket(fileno=interrupt_fd) as interrupts:
-        setup, fds = protocol.receive_in_shard(control)
-        if not isinstance(setup, protocol.Setup):
-            return  # the VMM has ended, or needs no spare any more
-        sys.path[:] = setup.sys_path
-        logging.basicConfig(format=f"shardio shard {setup.name}: %(levelname)s: %(message)s")
-        fabric_fd, doorbell = fds
-        with Fabric.attach(fabric_fd) as fabric:
-            os.close(fabric_fd)
-            Shard(fabric, setup.shard, doorbell, control, interrupts).run()
+        with contextlib.closing(Spare(control)) as spare:
+            if (told := spare.wait()) is None:
+                return
+            setup, doorbell = told
+            logging.basicConfig(format=f"shardio shard {setup.name}: %(levelname)s: %(message)s")
+            Shard(spare, setup.shard, doorbell, control, interrupts).run()

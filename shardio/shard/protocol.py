@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from shardio.errors import ShardError
+from shardio.shard.loading import Packed
 
 MAX_MESSAGE = 128 * 1024
 """Bytes of the longest message, either way; below Linux's default socket buffer."""
@@ -36,14 +37,14 @@ class RangeSpec(msgspec.Struct, frozen=True, array_like=True):
 
 
 class DeviceSpec(msgspec.Struct, frozen=True):
-    """A device to make: a pickle of (factory or dotted path, options), its ranges, and where among the
-    message's descriptors its guest RAM is (-1: it has none). `irq`: the line (GSI) of its trigger, -1
+    """A device to make, its ranges, and where among the message's descriptors its guest RAM is (-1: it has
+    none). `irq`: the line (GSI) of its trigger, -1
     for none; `level`: it is a level line. `ring`: where the descriptor is through which KVM's coalesced ring
     is mapped, at `ring_page`.
     """
 
     name: str
-    factory: bytes
+    device: Packed
     ranges: list[RangeSpec]
     memory: int = -1
     memory_size: int = 0
@@ -53,9 +54,19 @@ class DeviceSpec(msgspec.Struct, frozen=True):
     ring_page: int = 0
 
 
+class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
+    """To an interpreter that is no shard yet, any number of times: how the VMM's program finds its modules,
+    and factories (`Packed.factory`) whose modules it may be asked for. Beside the first one: the descriptor
+    of the fabric. `Ready` says that it has done so.
+    """
+
+    sys_path: list[str]
+    factories: list[bytes]
+
+
 class Setup(msgspec.Struct, frozen=True, tag="setup"):
-    """The first message: which shard this process is from now on, and how the VMM's program finds its
-    modules. Beside it: the descriptors of the fabric and of the shard's doorbell.
+    """Which shard this process is from now on, and how the VMM's program finds its modules. Beside it: the
+    descriptor of the shard's doorbell.
     """
 
     shard: int
@@ -64,10 +75,13 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
 
 
 class AddDevices(msgspec.Struct, frozen=True, tag="add"):
-    """Make these devices, all or none. `Done` says whether."""
+    """Make these devices, all or none. `Done` says whether. `serve`: then begin to drain, unless an earlier
+    message's devices could not be made.
+    """
 
     serial: int
     devices: list[DeviceSpec]
+    serve: bool = False
 
 
 class RemoveDevice(msgspec.Struct, frozen=True, tag="remove"):
@@ -95,11 +109,11 @@ class Quit(msgspec.Struct, frozen=True, tag="quit"):
     """Detach the devices and end."""
 
 
-ToShard = Setup | AddDevices | RemoveDevice | Call | Serve | Quit
+ToShard = Prepare | Setup | AddDevices | RemoveDevice | Call | Serve | Quit
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The shard has attached the fabric and listens."""
+    """A spare interpreter is warm: it has done what `Prepare` told."""
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
@@ -135,13 +149,15 @@ _decode_to_shard = msgspec.msgpack.Decoder(ToShard).decode
 _decode_from_shard = msgspec.msgpack.Decoder(FromShard).decode
 
 
-def send(sock: socket.socket, message: ToShard | FromShard, fds: Sequence[int] = ()) -> None:
+def send(
+    sock: socket.socket, message: ToShard | FromShard, fds: Sequence[int] = (), *, wait: bool = True
+) -> None:
     """Send one message with descriptors beside it (the sender keeps its own). Raises OSError when the peer is
-    gone.
+    gone; `BlockingIOError` when there is no room and it should not `wait` for any.
     """
     data = _encode(message)
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    sock.sendmsg([data], ancillary)
+    sock.sendmsg([data], ancillary, 0 if wait else socket.MSG_DONTWAIT)
 
 
 def receive_in_shard(sock: socket.socket) -> tuple[ToShard | None, list[int]]:

@@ -57,6 +57,7 @@ class ShardProcess:
         self.quarantined = False
         self.quitting = False
         self._serial = 0
+        self._remains: list[Callable[[], None]] = []
         self._waiting: dict[int, Future[Any]] = {}
 
     @property
@@ -82,11 +83,14 @@ class ShardProcess:
         self.spawns += 1
         self.spawned_at = time.monotonic()
         with contextlib.suppress(OSError):  # its death is noticed by its pidfd
-            self._send(protocol.Setup(self.index, self.name, sys.path), (self.fabric.fd, self.doorbell))
+            self._send(protocol.Setup(self.index, self.name, sys.path), (self.doorbell,))
 
-    def add(self, records: Sequence[DeviceRecord]) -> Future[Any]:
-        """Give devices to the shard: the future is done when it holds them all. Messages hold what fits."""
-        answers = [self.request(*_message(batch)) for batch in _batches(records)]
+    def add(self, records: Sequence[DeviceRecord], *, serve: bool = False) -> Future[Any]:
+        """Give devices to the shard: the future is done when it holds them all. Messages hold what fits.
+        `serve`: it begins to drain its rings when it does.
+        """
+        batches = _batches(records)
+        answers = [self.request(*_message(batch, serve and batch is batches[-1])) for batch in batches]
         for record in records:
             self.records[record.spec.name] = record
         return _all(answers)
@@ -135,20 +139,29 @@ class ShardProcess:
 
     def reap(self) -> int | None:
         """Collect a dead process: its return code (negative: a signal); None when it lives, or there is none.
+        What it had in the VMM stays until `bury`, so that a successor need not wait for that.
         """
-        if self.interpreter is None or (code := self.interpreter.reap()) is None:
+        if (interpreter := self.interpreter) is None or (code := interpreter.reap()) is None:
             return None
-        self.interpreter = None
         self.deaths.append(time.monotonic())
-        if self.interrupt_server is not None:
-            self.interrupt_server.close()
-            self.interrupt_server = None
-        for future in self._waiting.values():
-            future.set_exception(
-                ShardError(self.name, f"died ({_cause(code)}) before it answered", "see its log")
-            )
-        self._waiting.clear()
+        server, waiting = self.interrupt_server, self._waiting
+        self.interpreter, self.interrupt_server, self._waiting = None, None, {}
+        error = ShardError(self.name, f"died ({_cause(code)}) before it answered", "see its log")
+
+        def bury() -> None:
+            interpreter.close()
+            if server is not None:
+                server.close()
+            for future in waiting.values():
+                future.set_exception(error)
+
+        self._remains.append(bury)
         return code
+
+    def bury(self) -> None:
+        """Give back what a reaped process had in the VMM: descriptors, interrupts, unanswered requests."""
+        while self._remains:
+            self._remains.pop()()
 
     @property
     def dies_too_often(self) -> bool:
@@ -195,7 +208,8 @@ def _batches(records: Sequence[DeviceRecord]) -> list[list[DeviceRecord]]:
     batches: list[list[DeviceRecord]] = []
     size = fds = 0
     for record in records:
-        weight = len(record.spec.factory) + 200 + 60 * len(record.spec.ranges)
+        device = record.spec.device
+        weight = len(device.factory) + len(device.options) + 200 + 60 * len(record.spec.ranges)
         if not batches or size + weight > BATCH_BYTES or fds + len(record.fds) > protocol.MAX_FDS:
             batches.append([])
             size = fds = 0
@@ -205,7 +219,9 @@ def _batches(records: Sequence[DeviceRecord]) -> list[list[DeviceRecord]]:
     return batches
 
 
-def _message(batch: Sequence[DeviceRecord]) -> tuple[Callable[[int], protocol.AddDevices], list[int]]:
+def _message(
+    batch: Sequence[DeviceRecord], serve: bool
+) -> tuple[Callable[[int], protocol.AddDevices], list[int]]:
     """The devices with their descriptors' places shifted to where they are in this message."""
     fds: list[int] = []
     specs: list[protocol.DeviceSpec] = []
@@ -215,7 +231,7 @@ def _message(batch: Sequence[DeviceRecord]) -> tuple[Callable[[int], protocol.Ad
         specs.append(
             protocol.DeviceSpec(
                 spec.name,
-                spec.factory,
+                spec.device,
                 spec.ranges,
                 spec.memory + base if spec.memory >= 0 else -1,
                 spec.memory_size,
@@ -226,4 +242,4 @@ def _message(batch: Sequence[DeviceRecord]) -> tuple[Callable[[int], protocol.Ad
             )
         )
         fds.extend(record.fds)
-    return (lambda serial: protocol.AddDevices(serial, specs)), fds
+    return (lambda serial: protocol.AddDevices(serial, specs, serve)), fds

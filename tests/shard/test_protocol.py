@@ -10,6 +10,7 @@ import pytest
 
 from shardio import ShardError
 from shardio.shard import protocol
+from shardio.shard.loading import Packed
 from shardio.shard.protocol import FromShard, ToShard
 
 Pair = tuple[socket.socket, socket.socket]
@@ -23,13 +24,16 @@ def pair() -> Iterator[Pair]:
         yield ours, theirs
 
 
-SPEC = protocol.DeviceSpec("uart", b"\x80", [protocol.RangeSpec(3, "pio", 0x3F8, 8, True)])
+SPEC = protocol.DeviceSpec("uart", Packed(b"\x80", b"\x81"), [protocol.RangeSpec(3, "pio", 0x3F8, 8, True)])
 
 
 @pytest.mark.parametrize(
     "message",
     [
+        protocol.Prepare(["/lib"], [b"\x80"]),
+        protocol.Setup(3, "disk", ["/lib"]),
         protocol.AddDevices(7, [SPEC, SPEC]),
+        protocol.AddDevices(7, [SPEC], serve=True),
         protocol.RemoveDevice(8, "uart", [3, 4]),
         protocol.Call(9, "uart", "reset", b""),
         protocol.Serve(),

@@ -188,3 +188,22 @@ class Leaving(Filed):
         self._file(b"d")
         if self.raises:
             raise RuntimeError("cannot leave")
+
+
+class Troubled(Filed):
+    """Its n-th construction does what the n-th line of `orders` says: "raise", "die", "wait" (until the FIFO
+    `gate` is opened for writing), or nothing. Constructions are characters in `path`.
+    """
+
+    def __init__(self, path: str, orders: str, gate: str = "") -> None:
+        super().__init__(path)
+        self._file(b"c")
+        lines = orders.splitlines()
+        number = len(self.path.read_bytes()) - 1
+        order = lines[number] if number < len(lines) else ""
+        if order == "raise":
+            raise RuntimeError("ordered to")
+        if order == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if order == "wait":
+            os.close(os.open(gate, os.O_RDONLY))

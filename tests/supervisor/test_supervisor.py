@@ -180,7 +180,7 @@ VMM = """
     made.supervisor.call(made.supervisor.keep_spare)
     client = made.client()
     client.write(MMIO, BASE, 4, 1)
-    print(*(shard.pid for shard in made.shards), made.supervisor._spare.pid, flush=True)
+    print(*(shard.pid for shard in made.shards), made.supervisor._spares.pid, flush=True)
     while True:
         client.write(MMIO, BASE, 4, 1)
 """

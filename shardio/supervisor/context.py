@@ -1,0 +1,47 @@
+"""What the parts of one supervisor share. All of it is the supervisor's thread's."""
+
+from __future__ import annotations
+
+import selectors
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from shardio._core import lib
+from shardio.fabric import Fabric
+from shardio.routing import AddressMap
+from shardio.supervisor.shard_process import ShardProcess
+from shardio.vcpu import VcpuWorker
+
+Event = Callable[[str, Any], None]
+"""Called with ("exit", status), ("reset", None), ("vcpu", index), ("failure", ShardioError)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """The fabric and its address map, the processes, the selector (its data: a function to call), and where
+    events go.
+    """
+
+    fabric: Fabric
+    routes: AddressMap
+    on_event: Event
+    selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+    shards: list[ShardProcess] = field(default_factory=list)
+    workers: list[VcpuWorker] = field(default_factory=list)
+
+    def watch(self, readable: Any, then: Callable[[], None]) -> None:
+        """Call `then` whenever this descriptor is readable."""
+        self.selector.register(readable, selectors.EVENT_READ, then)
+
+    def forget(self, readable: Any) -> None:
+        """Watch it no more; harmless where it is not watched. Before it is closed."""
+        if readable in self.selector.get_map():
+            self.selector.unregister(readable)
+
+    def posted(self, vcpu: int, shard: int) -> int:
+        """How many writes a vCPU has posted to a shard, ever."""
+        worker = next((worker for worker in self.workers if worker.index == vcpu), None)
+        if worker is not None:
+            return int(worker.client.shard[shard].posted)
+        return int(lib.sio_credit(self.fabric.view, shard, vcpu).taken)

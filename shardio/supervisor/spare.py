@@ -1,0 +1,103 @@
+"""Keeps a warm interpreter for the next shard that starts.
+
+Facts. Starting Python and importing what a shard needs takes over 100 ms, the modules of some devices tens
+of milliseconds more. On a machine with few CPUs, an interpreter that starts takes its CPU from whatever is
+urgent.
+
+Consequences. A machine keeps one interpreter that has done all that (`shardio.shard.spare`): it becomes the
+successor of whichever shard dies first. The next one is started when the successor serves, not before. One
+that dies is replaced, unless it had not become warm: then another would not either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Sequence
+
+from shardio.errors import ShardioError
+from shardio.shard import protocol
+from shardio.supervisor.context import Context
+from shardio.supervisor.interpreter import Interpreter
+
+log = logging.getLogger("shardio.supervisor")
+
+
+class SpareKeeper:
+    """The spare of one machine. `stdin`: the descriptor that becomes every interpreter's standard input."""
+
+    def __init__(self, context: Context, stdin: int | None) -> None:
+        self.warm = False
+        """The spare has loaded what it was told to at its start."""
+        self._context = context
+        self._stdin = stdin
+        self._spare: Interpreter | None = None
+        self._factories: tuple[bytes, ...] = ()
+        self._ended = False
+
+    @property
+    def pid(self) -> int:
+        """The spare's process id, 0 while there is none."""
+        return self._spare.pid if self._spare is not None else 0
+
+    def keep(self, factories: Sequence[bytes]) -> None:
+        """Have a spare, and have it load these (`Packed.factory`). Without one, a shard starts cold."""
+        self._factories = tuple(factories)
+        if self._spare is None and not self._ended:
+            with contextlib.suppress(ShardioError):
+                self._start()
+        if self._spare is not None:
+            self._spare.prepare(self._context.fabric.fd, self._factories)
+
+    def take(self) -> Interpreter:
+        """The spare, or a fresh interpreter where there is none; it has been told to prepare. Raises
+        `ShardError`.
+        """
+        spare = self._spare
+        if spare is not None:
+            self._forget(spare)
+            if spare.reap() is None:
+                return spare
+            spare.close()
+        fresh = Interpreter(self._stdin)
+        fresh.prepare(self._context.fabric.fd, ())
+        return fresh
+
+    def end(self) -> None:
+        """Kill the spare, and keep none any more; it is gone when `pid` is 0."""
+        self._ended = True
+        if self._spare is not None:
+            self._spare.kill()
+
+    def _start(self) -> None:
+        spare = self._spare = Interpreter(self._stdin)
+        self._context.watch(spare.pidfd, lambda: self._on_death(spare))
+        self._context.watch(spare.control, lambda: self._on_message(spare))
+
+    def _forget(self, spare: Interpreter) -> None:
+        self._spare, self.warm = None, False
+        self._context.forget(spare.pidfd)
+        self._context.forget(spare.control)
+
+    def _on_message(self, spare: Interpreter) -> None:
+        try:
+            message = protocol.receive_in_vmm(spare.control, "spare")
+        except ShardioError as error:
+            log.error("%s", error)
+            spare.kill()
+            return
+        if message is None:
+            self._context.forget(spare.control)  # its pidfd tells of its death
+        elif isinstance(message, protocol.Ready):
+            self.warm = True
+
+    def _on_death(self, spare: Interpreter) -> None:
+        again = self.warm
+        self._forget(spare)
+        code = spare.reap()
+        spare.close()
+        if self._ended:
+            return
+        log.warning("the spare interpreter died (%s)", code)
+        if again:
+            self.keep(self._factories)
