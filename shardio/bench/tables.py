@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 
 from rich.table import Table
 
@@ -11,12 +12,16 @@ from shardio.bench.results import Cost, Figure, Percentiles, Point, Run, Unit
 _COLOURS = {"reached": "green", "in gate": "yellow", "missed": "red", "": ""}
 
 
-def everything(run: Run) -> list[Table | str]:
-    """All that a run has, in reading order."""
+WIDE, MEDIUM = 150, 100
+"""Columns of the terminal from which on times are shown, and the rounds."""
+
+
+def everything(run: Run, width: int = WIDE) -> list[Table | str]:
+    """All that a run has, in reading order, for a terminal of so many columns."""
     shown: list[Table | str] = []
     for title, rows in (("data path", run.rows), ("peers", run.peers), ("KVM exits", run.kvm)):
         if rows:
-            shown += [figures(rows, title), *(f"  {line}" for line in notes(rows)), ""]
+            shown += [figures(rows, title, width), *(f"  {line}" for line in notes(rows)), ""]
     if run.scaling:
         shown += [points(run.scaling, "scaling"), ""]
     if run.costs:
@@ -25,29 +30,32 @@ def everything(run: Run) -> list[Table | str]:
     return shown + (["interrupted: what was complete is above"] if run.interrupted else [])
 
 
-def figures(rows: Iterable[Figure], title: str) -> Table:
+def figures(rows: Iterable[Figure], title: str, width: int = WIDE) -> Table:
     """Rows with what was to be reached, what was measured and in which regime. Times in nanoseconds."""
+    rows = list(rows)
+    gated = any(row.gate is not None for row in rows)
+    numbers: list[tuple[str, Callable[[Figure], str], float]] = [
+        ("reach", lambda row: number(row.reach), 0 if gated else math.inf),
+        ("gate", lambda row: number(row.gate), 0 if gated else math.inf),
+        ("measured", lambda row: number(row.value), 0),
+        ("rounds", lambda row: f"{number(min(row.rounds))}-{number(max(row.rounds))}", MEDIUM),
+        ("of", lambda row: unit_name(row.unit), 0),
+        ("one, ns", lambda row: f"{row.operation:.0f}", WIDE if gated else 0),
+        ("p50/p99/p99.9", lambda row: percentiles(row.latency), WIDE),
+        ("floor p50/p99/p99.9", lambda row: percentiles(row.floor), WIDE),
+    ]
+    shown = [(name, cell) for name, cell, least in numbers if width >= least]
     table = Table(box=None, pad_edge=False, title=title, title_justify="left", header_style="bold")
-    table.add_column("work", overflow="fold")
-    for name in ("reach", "gate", "measured", "rounds"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("of", overflow="fold")
-    for name in ("one, ns", "p50/p99/p99.9", "floor p50/p99/p99.9"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("")
+    table.add_column("work", overflow="fold", min_width=22)
+    for name, _ in shown:
+        if name == "of":
+            table.add_column(name, overflow="fold", min_width=12)
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for row in rows:
-        table.add_row(
-            row.title,
-            number(row.reach),
-            number(row.gate),
-            number(row.value),
-            f"{number(min(row.rounds))}-{number(max(row.rounds))}",
-            unit_name(row.unit),
-            f"{row.operation:.0f}",
-            percentiles(row.latency),
-            percentiles(row.floor),
-            f"[{_COLOURS[row.verdict]}]{row.verdict}[/]" if row.verdict else "",
-        )
+        verdict = f"[{_COLOURS[row.verdict]}]{row.verdict}[/]" if row.verdict else ""
+        table.add_row(row.title, *(cell(row) for _, cell in shown), verdict)
     return table
 
 

@@ -214,7 +214,7 @@ def _with_progress(plan: Plan, err: Console) -> Run:
 def _show(run: Run, out: Console) -> None:
     from shardio.bench import tables
 
-    for part in tables.everything(run):
+    for part in tables.everything(run, out.width):
         out.print(part)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import re
 
 import pytest
+from rich.console import Console
 
 from shardio.bench.report import html, text
 from shardio.bench.results import Cost, Figure, Percentiles, Point, Run, Unit
+from shardio.bench.tables import everything
 from tests.bench.test_results import FIGURE, HOST
 
 pytest.importorskip("matplotlib")
@@ -54,6 +57,22 @@ def test_it_has_a_plot_for_each_part_and_the_raw_run(page: str) -> None:
 
 def test_text_is_escaped(page: str) -> None:
     assert "is &lt;not&gt; installed" in page
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_a_table_fits_its_terminal_and_keeps_what_decides(width: int) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=width, color_system=None)
+
+    for part in everything(RUN, width):
+        console.print(part)
+
+    lines = out.getvalue().splitlines()
+    line = next(line for line in lines if "1.10" in line)
+    assert "native handler" in line
+    assert "x floor" in line
+    assert line.rstrip().endswith("in gate")
+    assert max(map(len, lines)) <= width
 
 
 def test_the_tables_name_reach_gate_and_verdict() -> None:
