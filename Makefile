@@ -58,6 +58,7 @@ test: lint native-test seabios
 soak: setup
 	@$(PY) -m pytest -q -m soak --timeout 1800
 
+# Every suite runs; the status is 1 when a gate was missed, and the last lines name it.
 bench: setup $(VENV)/.bench
 	@$(PY) -m pytest -q bench
 

@@ -1,40 +1,62 @@
-"""String I/O: a whole `rep outs` or `rep ins` in one exchange, by its length and the form of the handler."""
+"""String I/O: a whole `rep outs` or `rep ins` in one exchange, by its length and the form of the handler.
+Asked from Python, in floors.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from bench.conftest import Keep
+from shardio.bench.effort import Effort
 from shardio.bench.messages import Handlers
 from shardio.bench.pair import Pair, Setting
+from shardio.bench.results import Figure, Rounds, Unit
 from shardio.fabric import Client, Outcome
 
 BASE, MMIO = 0xD000_0000, 1
+CALLS = 64
+Exchange = Callable[[], Outcome]
 
 
-@pytest.fixture
-def client(cpus: tuple[int, int], request: pytest.FixtureRequest) -> Iterator[Client]:
-    setting = Setting([Handlers(0, MMIO, BASE, 0x1000, request.param)])
-    with Pair([setting], cpus):
-        yield setting.client()
-
-
-@pytest.mark.parametrize("client", ["native", "register", "view"], indirect=True)
-@pytest.mark.parametrize("length", [1, 64, 4096])
-def test_write_string(benchmark: Any, client: Client, length: int) -> None:
+def write(client: Client, length: int) -> Exchange:
     data = bytes(length)
-
-    outcome = benchmark(client.write_string, MMIO, BASE, 1, data)
-
-    assert outcome is Outcome.ANSWERED
+    return lambda: client.write_string(MMIO, BASE, 1, data)
 
 
-@pytest.mark.parametrize("client", ["native", "register", "view"], indirect=True)
+def read(client: Client, length: int) -> Exchange:
+    return lambda: client.read_string(MMIO, BASE, 1, length)[0]
+
+
+def measure(
+    make: Callable[[Client, int], Exchange], device: str, length: int, cpus: tuple[int, int], effort: Effort
+) -> Iterator[Figure]:
+    """Blocks of strings, and blocks of the floor."""
+    setting, rounds = Setting([Handlers(0, MMIO, BASE, 0x1000, device)]), Rounds()
+    with Pair([setting], cpus) as pair:
+        exchange = make(setting.client(), length)
+        for _ in effort.pairs(rounds):
+            floor = pair.floor(effort.n)
+            began = time.perf_counter_ns()
+            outcomes = {exchange() for _ in range(CALLS)}
+            took = (time.perf_counter_ns() - began) / CALLS
+            assert outcomes == {Outcome.ANSWERED}
+            rounds.add(took, floor.ns, floor=floor.samples)
+    name = f"{make.__name__} a string of {length} bytes, {device} handler"
+    yield rounds.figure(name, name, Unit.FLOOR)
+
+
+@pytest.mark.parametrize("make", [write, read])
+@pytest.mark.parametrize("device", ["native", "register", "view"])
 @pytest.mark.parametrize("length", [1, 64, 4096])
-def test_read_string(benchmark: Any, client: Client, length: int) -> None:
-    outcome, data = benchmark(client.read_string, MMIO, BASE, 1, length)
-
-    assert outcome is Outcome.ANSWERED
-    assert len(data) == length
+def test_string(
+    keep: Keep,
+    cpus: tuple[int, int],
+    brief: Effort,
+    make: Callable[[Client, int], Exchange],
+    device: str,
+    length: int,
+) -> None:
+    assert keep(lambda: measure(make, device, length, cpus, brief))[0].value > 1

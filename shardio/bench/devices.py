@@ -10,6 +10,7 @@ from shardio._core import ffi, lib
 from shardio.address import MmioAddress, PioAddress
 from shardio.bench.errors import BenchError
 from shardio.device import MutDeviceMmio, MutDevicePio
+from shardio.interrupt import Doorbell
 
 
 class Register(MutDevicePio, MutDeviceMmio):
@@ -67,6 +68,15 @@ class Native:
         self._held[0] = int.from_bytes(data, "little")
 
     mmio_read, mmio_write = pio_read, pio_write
+
+
+class Bell(Register):
+    """A doorbell and nothing else."""
+
+    doorbells = (Doorbell(0, 4),)
+
+    def doorbell(self, index: int) -> None:
+        """Nothing to look at."""
 
 
 class Compute(Register):

@@ -94,7 +94,7 @@ def measure(
         )
         vm.add(DEVICES[device], **place)
         vm.start()
-        workers, tasks = _workers(vm), _tasks(vm)
+        workers, tasks = _workers(vm), tasks_of(vm)
         rounds = Rounds()
         _await_exits(workers)
         for _ in effort.pairs(rounds):
@@ -120,7 +120,7 @@ def in_loop_ns(guest: str) -> Iterator[Callable[[], float]]:
         vm.load(GUESTS[guest].code, mode=GUESTS[guest].mode)
         vm.add(DEVICES["native"], pio=PORT, size=1)
         vm.start()
-        workers, tasks = _workers(vm), _tasks(vm)
+        workers, tasks = _workers(vm), tasks_of(vm)
         _await_exits(workers)
         vm.pause()
 
@@ -156,7 +156,7 @@ def _await_exits(workers: list[Any]) -> None:
         time.sleep(SETTLE_S)
 
 
-def _tasks(vm: Machine) -> list[Path]:
+def tasks_of(vm: Machine) -> list[Path]:
     """Where the kernel tells about every worker and the shard."""
     supervisor = vm._started().supervisor
     pids = [worker.pid for worker in supervisor.workers] + [supervisor.shards[0].pid]
@@ -172,9 +172,16 @@ def _undisturbed(workers: list[Any], tasks: list[Path], in_loop: int) -> float:
     for view in workers:
         view.in_loop = in_loop
     time.sleep(SETTLE_S)
+    return undisturbed(tasks, lambda: _block(workers))
+
+
+def undisturbed(tasks: list[Path], block: Callable[[], float]) -> float:
+    """Nanoseconds of a block during which none of `tasks` (`tasks_of`) lost its CPU; of the last one where
+    each did. Raises `BenchError` where the block gives 0: too little to tell.
+    """
     for _ in range(PATIENCE):
         before = _switches(tasks)
-        ns = _block(workers)
+        ns = block()
         if ns and _switches(tasks) - before <= OWN_SWITCHES:
             break
     if not ns:

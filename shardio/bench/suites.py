@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from shardio.bench import exits, host, start_up
+from shardio.bench import exits, host, start_up, writes
 from shardio.bench import peers as others
 from shardio.bench import scaling as scales
 from shardio.bench.effort import START_S, Effort
@@ -121,7 +121,8 @@ def _kvm_steps() -> list[Step]:
 
         return Step(f"KVM {exits.GUESTS[guest].title}, {device}", "kvm", measure)
 
-    return [*(step(*case) for case in cases), Step("QEMU", "kvm", qemu.measure)]
+    unwaited = Step("KVM writes that are not waited for", "kvm", writes.measure, len(writes.KINDS))
+    return [*(step(*case) for case in cases), unwaited, Step("QEMU", "kvm", qemu.measure)]
 
 
 def peers(effort: Effort, only: Sequence[str] = (), python: str = "") -> Plan:

@@ -69,7 +69,7 @@ def test_kvm_measures_every_guest(tmp_path: Path) -> None:
 
     run = load(tmp_path / "run.json")
     assert status == 0
-    assert {"kvm-pio-in-register", "kvm-mmio-write-register", "kvm-rep-outsb-register"} <= {
+    assert {"kvm-pio-in-register", "kvm-mmio-write-register", "kvm-rep-outsb-register", "kvm-doorbell"} <= {
         row.name for row in run.kvm
     }
     assert set(run.skipped) <= {"QEMU"}

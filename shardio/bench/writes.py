@@ -1,0 +1,94 @@
+"""Writes that a guest need not wait for: posted, in KVM's coalesced ring, or a doorbell (ioeventfd); against
+the same write answered inside the KVM_RUN loop in C.
+
+One guest writes again and again, to the address that a word of its memory names, and counts in another: the
+host turns it from one device to the next, so all kinds are measured in one running machine, in turn. It
+writes without a pause, so a figure is the pace that can be kept up: rings are full, doorbells rung while the
+last ring is being served are one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+from shardio.bench.effort import Effort
+from shardio.bench.errors import BenchError
+from shardio.bench.exits import (
+    ADDRESS,
+    DEVICES,
+    LEAST_EXITS,
+    SETTLE_S,
+    START_TIMEOUT_S,
+    tasks_of,
+    undisturbed,
+)
+from shardio.bench.results import Figure, Rounds, Unit
+from shardio.machine import Machine
+
+COUNT, TARGET = 0x5000, 0x5008
+# again: mov TARGET, %edi; mov %eax, (%edi); incl COUNT; jmp again
+GUEST = b"\x8b\x3d\x08\x50\x00\x00\x89\x07\xff\x05\x00\x50\x00\x00\xeb\xf0"
+BLOCK_S = 0.004
+PAGE = 0x1000
+PLAIN, *KINDS = ("plain", "posted", "coalesced", "doorbell")
+TITLES = {
+    "posted": "posted MMIO write: an exit, not waited for",
+    "coalesced": "coalesced MMIO write: KVM's ring, no exit",
+    "doorbell": "doorbell: an ioeventfd, no exit",
+}
+
+
+def measure(effort: Effort) -> Iterator[Figure]:
+    """A figure of each kind. Raises `BenchError` when the guest does not run, and what `Machine` raises."""
+    with Machine(memory="1M", shards=1, irqchip=False, pin=len(os.sched_getaffinity(0)) > 1) as vm:
+        vm.load(GUEST, mode="protected")
+        places = {kind: ADDRESS + PAGE * number for number, kind in enumerate((PLAIN, *KINDS))}
+        vm.add(DEVICES["register"], mmio=places[PLAIN], size=PAGE, shard="s0")
+        vm.add(DEVICES["register"], mmio=places["posted"], size=PAGE, posted=True, shard="s0")
+        vm.add(DEVICES["register"], mmio=places["coalesced"], size=PAGE, posted="coalesced", shard="s0")
+        vm.add("shardio.bench.devices:Bell", mmio=places["doorbell"], size=PAGE, shard="s0")
+        words = vm.memory.view(COUNT, 16).cast("I")
+        words[2] = places[PLAIN]
+        vm.start()
+        try:
+            yield from _figures(vm, words, places, effort)
+        finally:
+            vm.stop()
+            words.release()
+
+
+def _figures(vm: Machine, words: memoryview, places: dict[str, int], effort: Effort) -> Iterator[Figure]:
+    worker, tasks = vm._started().supervisor.workers[0].view, tasks_of(vm)
+
+    def block(kind: str, in_loop: int) -> float:
+        worker.in_loop, words[2] = in_loop, places[kind]
+        time.sleep(SETTLE_S)
+        return undisturbed(tasks, lambda: _block(words))
+
+    collected = {kind: Rounds() for kind in KINDS}
+    _await_writes(words)
+    for _ in effort.pairs(*collected.values()):
+        for kind, rounds in collected.items():
+            in_loop = block(PLAIN, 1)
+            rounds.add(block(kind, 0), in_loop)
+    for kind, rounds in collected.items():
+        yield rounds.figure(f"kvm-{kind}", f"KVM, {TITLES[kind]}", Unit.IN_LOOP)
+
+
+def _await_writes(words: memoryview) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while words[0] < LEAST_EXITS:
+        if time.monotonic() > deadline:
+            raise BenchError("the guest makes no writes", "see `shardio doctor`")
+        time.sleep(SETTLE_S)
+
+
+def _block(words: memoryview) -> float:
+    """Nanoseconds a write; 0 when there were too few to tell."""
+    before, began = words[0], time.monotonic_ns()
+    time.sleep(BLOCK_S)
+    after, ended = words[0], time.monotonic_ns()
+    count = (after - before) % (1 << 32)
+    return (ended - began) / count if count >= LEAST_EXITS else 0.0
