@@ -30,29 +30,29 @@ class Interpreter:
 
         Raises `ShardError` when no process can be started.
         """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        lines, their_lines = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        arguments = f"{theirs.fileno()}, {their_lines.fileno()}, {os.getpid()}"
+        self._loaded: set[bytes] = set()
+        self._prepared = False
         try:
+            self._start(stdin)
+        except OSError as error:
+            cure = "raise the limits on processes and open files (ulimit -u, -n)"
+            raise ShardError("interpreter", f"cannot be started: {error.strerror}", cure) from None
+
+    def _start(self, stdin: int | None) -> None:
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as done:
+            self.control, theirs = _pair(undo, done)
+            self.interrupts, their_lines = _pair(undo, done)
+            arguments = f"{theirs.fileno()}, {their_lines.fileno()}, {os.getpid()}"
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _MAIN.format(path=sys.path, arguments=arguments)],
                 stdin=subprocess.DEVNULL if stdin is None else stdin,
                 pass_fds=(theirs.fileno(), their_lines.fileno()),
             )
+            undo.callback(self._process.wait)
+            undo.callback(self._process.kill)
             self.pidfd = os.pidfd_open(self._process.pid)
-        except OSError as error:
-            ours.close()
-            lines.close()
-            raise ShardError(
-                "interpreter", f"cannot be started: {error}", "raise the limits on processes and files"
-            ) from None
-        finally:
-            theirs.close()
-            their_lines.close()
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * protocol.MAX_MESSAGE)
-        self.control, self.interrupts = ours, lines
-        self._loaded: set[bytes] = set()
-        self._prepared = False
+            self.control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * protocol.MAX_MESSAGE)
+            undo.pop_all()
 
     @property
     def pid(self) -> int:
@@ -92,3 +92,9 @@ class Interpreter:
         os.close(self.pidfd)
         self.control.close()
         self.interrupts.close()
+
+
+def _pair(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
+    """Connected sockets, each closed by its stack."""
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return ours.enter_context(one), theirs.enter_context(other)

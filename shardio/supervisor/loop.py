@@ -75,6 +75,7 @@ class Supervisor:
         self._calls: list[tuple[Future[Any], Callable[[], Any]]] = []
         self._calls_lock = threading.Lock()
         self._closing = False
+        self._round = 0
         self._workers_stopping = False
         self._reported: set[int] = set()
         self._thread = threading.Thread(target=self._run, name="shardio-supervisor", daemon=True)
@@ -183,7 +184,12 @@ class Supervisor:
         self._run_calls()
 
     def _poll(self, timeout: float) -> None:
+        self._round += 1
+        this = self._round
         for key, _ in self._selector.select(timeout):
+            # Stopping polls too, within one of these: it may have read what the rest of this round tells of.
+            if self._round != this:
+                return
             # An earlier one of this round may have ended it, and its number may be another's by now.
             if self._selector.get_map().get(key.fd) is not key:
                 continue
