@@ -10,7 +10,8 @@ import itertools
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -170,7 +171,9 @@ def with_devices(config: MachineConfig, tables: Iterable[Mapping[str, Any]]) -> 
 def device_config(table: Mapping[str, Any], where: str) -> DeviceConfig:
     """Checks one device's table, its class and its options; the size may come from the class."""
     if "type" not in table:
-        raise ConfigError(where, "no type", 'add `type = "package.module:Class"`')
+        meant = [key for key in table if key not in DEVICE_KEYS and nearest(key, ["type"])]
+        cure = f'"{meant[0]}": did you mean "type"?' if meant else 'add `type = "package.module:Class"`'
+        raise ConfigError(where, "no type", cure)
     own = {key: value for key, value in table.items() if key in DEVICE_KEYS}
     device: DeviceConfig = _convert(own, DeviceConfig, where)
     where = f'{where} "{device.label}"'
@@ -297,7 +300,21 @@ def _convert(table: Mapping[str, Any], kind: Any, where: str) -> Any:
     except msgspec.ValidationError as error:
         problem, _, at = str(error).partition(" - at `$.")
         problem = problem[:1].lower() + problem[1:]
-        raise ConfigError(f"{where} {at.rstrip('`')}", problem, "correct the value") from error
+        key = at.rstrip("`")
+        raise ConfigError(f"{where} {key}", problem, _choices(kind, key)) from error
+
+
+def _choices(kind: Any, key: str) -> str:
+    """The cure for a wrong value: the words that the key takes, where it takes but some."""
+    words: list[str] = []
+    for part in _parts(get_type_hints(kind).get(key)):
+        words += [f'"{word}"' for word in get_args(part)] if get_origin(part) is Literal else []
+        words += ["true", "false"] if part is bool else []
+    return f"use {', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else "correct the value"
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,)
 
 
 def _number(value: object, where: str) -> object:

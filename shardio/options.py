@@ -46,8 +46,22 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     >>> nearest("vcpu", ["memory", "vcpus"])
     'did you mean "vcpus"?'
     """
-    close = difflib.get_close_matches(name, sorted(known), n=1)
+    names = sorted(known)
+    slip = [each for each in names if _slips(name, each) == 1]
+    close = slip or difflib.get_close_matches(name, names, n=1)
     return f'did you mean "{close[0]}"?' if close else None
+
+
+def _slips(typed: str, meant: str) -> int:
+    """How many letters to insert, delete, replace or swap with the next one (Damerau and Levenshtein)."""
+    above, row = [0] * (len(meant) + 1), list(range(len(meant) + 1))
+    for i, letter in enumerate(typed):
+        over, above, row = above, row, [i + 1]
+        for j, other in enumerate(meant):
+            row.append(min(above[j] + (letter != other), above[j + 1] + 1, row[j] + 1))
+            if i and j and letter == meant[j - 1] and typed[i - 1] == other:
+                row[j + 1] = min(row[j + 1], over[j - 1] + 1)
+    return row[-1]
 
 
 def listed(names: Iterable[str]) -> str:

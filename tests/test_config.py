@@ -156,7 +156,9 @@ def test_size_in_the_table_goes_before_the_class() -> None:
         ({"memory": "64Q"}, ["[machine] memory", '"64Q"', '"64M"']),
         ({"memory": 0}, ["[machine] memory"]),
         ({"memory": True}, ["[machine] memory"]),
-        ({"mode": "virtual"}, ["[machine] mode", "virtual"]),
+        ({"mode": "virtual"}, ["[machine] mode", "virtual", 'use "real", "protected" or "long"']),
+        ({"irqchip": "no"}, ["[machine] irqchip", 'use true, false or "split"']),
+        ({"pni": False}, ['did you mean "pin"?']),
         ({"entry": "start"}, ["[machine] entry", '"start" is no number']),
         ({"hang_deadline": 0.0}, ["[machine] hang_deadline"]),
     ],
@@ -174,7 +176,9 @@ def test_refused_machine(machine: dict[str, object], parts: list[str]) -> None:
 @pytest.mark.parametrize(
     ("table", "parts"),
     [
-        ({"pio": 1}, ["no type"]),
+        ({"pio": 1}, ["no type", "type = "]),
+        ({"tipe": LAMP, "pio": 1}, ["no type", '"tipe": did you mean "type"?']),
+        ({"type": LAMP, "poi": 1}, ['knows no "poi"', 'did you mean "pio"?']),
         (lamp(type="Lamp"), ['"Lamp" is no dotted path', "package.module:Class"]),
         (lamp(type="no_such_module_here:Lamp"), ["no_such_module_here", "install"]),
         (lamp(type=f"{__name__}:Lmap"), ['did you mean "Lamp"?']),

@@ -84,9 +84,9 @@ def configuration(arguments: argparse.Namespace) -> MachineConfig:
         tables = load_tables(arguments.config)
     machine = {**tables.get("machine", {}), **_machine_options(arguments)}
     devices = [*tables.get("device", []), *map(parse_device, arguments.device)]
-    if not machine.get("image") and not machine.get("firmware"):
-        raise ConfigError(where, "nothing to run", "give an image or a firmware, here or in CONFIG.toml")
     config = machine_config({**tables, "machine": machine, "device": devices}, where=where, folder=folder)
+    if not config.image and not config.firmware:
+        raise ConfigError(where, "nothing to run", "give an image or a firmware, here or in CONFIG.toml")
     if arguments.image is not None and config.platform:
         return with_devices(config, pc.console_devices())
     return config

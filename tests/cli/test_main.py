@@ -45,6 +45,15 @@ def test_mistake_is_one_line(words: list[str], parts: list[str], capsys: pytest.
     assert [part for part in parts if part not in printed.err] == []
 
 
+def test_mistyped_image_is_what_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "m.toml"
+    file.write_text('[machine]\nimgae = "guest.bin"\n')
+
+    status = main(["run", str(file)])
+
+    assert (status, 'did you mean "image"?' in capsys.readouterr().err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [("machine = 1", "is no table"), ("device = 3", "is no list"), ("[[machine]]", "is no table")],
