@@ -29,6 +29,7 @@ from shardio.interrupt.doorbell import DoorbellBackend
 from shardio.routing import AddressMap
 from shardio.supervisor.context import Context, Event
 from shardio.supervisor.hang import HangWatch
+from shardio.supervisor.haste import WATCH_S, Haste
 from shardio.supervisor.recovery import Policy
 from shardio.supervisor.shard_keeper import ShardKeeper
 from shardio.supervisor.shard_process import ShardProcess
@@ -68,7 +69,8 @@ class Supervisor:
         self._selector = context.selector
         self._spares = SpareKeeper(context, stdin)
         self._succession = Succession(context, policy)
-        self._keeper = ShardKeeper(context, self._spares, self._succession, backend, doorbells)
+        self._haste = Haste()
+        self._keeper = ShardKeeper(context, self._spares, self._succession, self._haste, backend, doorbells)
         self._hangs = HangWatch(context, hang_deadline)
         self._unclaimed = UnclaimedLog(context)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -175,6 +177,7 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         lib.sio_quiesce_register()
         lib.sio_membarrier_register()
+        self._haste.begin("watch", WATCH_S)
         next_tick = time.monotonic() + TICK_S
         while not self._closing:
             self._poll(max(0.0, next_tick - time.monotonic()))
@@ -182,11 +185,15 @@ class Supervisor:
                 self._tick()
                 next_tick = time.monotonic() + TICK_S
         self._run_calls()
+        self._haste.end_all()
 
     def _poll(self, timeout: float) -> None:
         self._round += 1
         this = self._round
-        for key, _ in self._selector.select(timeout):
+        self._haste.end("round")
+        events = self._selector.select(timeout)
+        self._haste.begin("round")
+        for key, _ in events:
             # Stopping polls too, within one of these: it may have read what the rest of this round tells of.
             if self._round != this:
                 return
@@ -224,7 +231,7 @@ class Supervisor:
                 self._context.on_event("vcpu", worker.index)
 
     def _on_worker_death(self, worker: VcpuWorker) -> None:
-        self._context.forget(worker.pidfd)
+        self._context.forget(worker.pidfd)  # reaping closes it
         cause = worker.reap()
         if self._workers_stopping or worker.ended:
             return

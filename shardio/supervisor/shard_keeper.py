@@ -18,6 +18,7 @@ from shardio.interrupt.doorbell import DoorbellBackend
 from shardio.interrupt.server import InterruptServer
 from shardio.shard import protocol
 from shardio.supervisor.context import Context
+from shardio.supervisor.haste import Haste
 from shardio.supervisor.interpreter import Interpreter
 from shardio.supervisor.shard_process import ShardProcess
 from shardio.supervisor.spare import SpareKeeper
@@ -34,12 +35,14 @@ class ShardKeeper:
         context: Context,
         spares: SpareKeeper,
         succession: Succession,
+        haste: Haste,
         backend: InterruptBackend | None,
         doorbells: DoorbellBackend | None,
     ) -> None:
         self._context = context
         self._spares = spares
         self._succession = succession
+        self._haste = haste
         self._backend, self._doorbells = backend, doorbells
         self._keeps_spare = False
 
@@ -126,12 +129,15 @@ class ShardKeeper:
         interpreter = shard.interpreter
         if interpreter is None or (code := shard.reap()) is None:
             return
+        self._haste.begin(shard)
         try:
             if not shard.quitting and self._succession.settle(shard):
                 self.start(shard)
         except (ShardioError, OSError) as error:
             self._context.on_event("failure", error)
         finally:
+            if not shard.alive or shard.restored:
+                self._haste.end(shard)
             for watched in (interpreter.pidfd, interpreter.control, interpreter.interrupts):
                 self._context.forget(watched)
             shard.bury()
@@ -143,6 +149,7 @@ class ShardKeeper:
         if shard.interpreter is not interpreter:
             return  # it died before it held them, and another is at it
         shard.restored = True
+        self._haste.end(shard)
         if (error := done.exception()) is not None and not shard.quitting:
             log.error("shard %s cannot hold its devices again: %s", shard.name, error)
             shard.kill()  # dying again and again ends in quarantine
