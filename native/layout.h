@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #define SIO_MAGIC 0x314f494452414853ull /* "SHARDIO1" */
-#define SIO_LAYOUT_VERSION 1u
+#define SIO_LAYOUT_VERSION 2u
 #define SIO_LINE 64u
 #define SIO_PAGE 4096u
 #define SIO_MAX_SHARDS 64u
@@ -68,15 +68,15 @@ struct sio_shard_control {
     uint8_t pad0[SIO_LINE - 8];
     uint64_t taken;                /* journal: vcpu << 48 | low 48 bits of the sequence number of the request taken last */
     uint64_t progress;             /* synchronous requests taken since the segment was made */
-    uint64_t batches;
     uint64_t sleeps;
     uint64_t yields;
     uint64_t lost_wakeups;         /* work found by the time-out that no doorbell had announced */
     uint64_t hostile;              /* requests refused because the line made no sense */
     uint64_t epoch;                /* of the owner that serves now, copied from `owner_epoch` when it starts */
+    uint8_t pad1[SIO_LINE - 7 * 8];
     /* writer: the VMM */
     uint64_t owner_epoch;
-    uint8_t pad1[SIO_LINE - 8];
+    uint8_t pad2[SIO_LINE - 8];
 } SIO_ALIGNED;
 
 struct sio_vcpu_control {
