@@ -2,8 +2,8 @@
 
 Facts. O_NONBLOCK belongs to the open file description, which a shard's stdin, stdout and stderr share with
 the terminal's shell and with every other process of the machine: setting it there breaks them. epoll refuses
-regular files (EPERM), and these never block for long. Sockets cannot be opened through /proc, but take
-MSG_DONTWAIT.
+regular files and /dev/null (EPERM), and these never block for long. Sockets cannot be opened through /proc,
+but take MSG_DONTWAIT.
 
 Consequences. A tty, pipe or character device is opened anew through /proc/self/fd, which gives a description
 of our own that may be non-blocking. A regular file is duplicated, since a new description would start at
@@ -26,13 +26,13 @@ _GUARDED_CHUNK = 120
 class ByteFd:
     """One descriptor that is owned here and closed by `close()`.
 
-    `selectable` tells whether an event loop can watch it; a regular file is always ready instead.
+    `selectable` tells whether an event loop can watch it; a regular file or /dev/null is always ready.
     """
 
     def __init__(self, fd: int, *, guarded: bool = False) -> None:
         """Take `fd` over. `guarded`: its description may block, so poll before each transfer."""
         mode = os.fstat(fd).st_mode
-        self.selectable = not stat.S_ISREG(mode)
+        self.selectable = _selectable(fd)
         self._socket = socket.socket(fileno=fd) if stat.S_ISSOCK(mode) else None
         self._fd = fd
         self._guarded = guarded and self._socket is None and self.selectable
@@ -117,6 +117,16 @@ class ByteFd:
         else:
             os.close(self._fd)
         self._fd = -1
+
+
+def _selectable(fd: int) -> bool:
+    """Whether an event loop can watch it: not a regular file, nor what is always ready, such as /dev/null."""
+    with select.epoll() as events:
+        try:
+            events.register(fd, 0)
+        except PermissionError:
+            return False
+    return True
 
 
 class Pty:

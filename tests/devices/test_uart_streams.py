@@ -60,6 +60,25 @@ def test_input_from_a_pipe_is_whole_and_ends(fcr):
     os.close(reader)
 
 
+def test_input_that_no_loop_can_watch_is_read_all_the_same():
+    assert run({"input": "file:/dev/zero"}, 64) == bytes(64)
+
+
+def test_input_without_a_byte_ends_at_once():
+    async def main():
+        uart = Uart16550(output="file:/dev/null", input="file:/dev/null")
+        com1 = Ports(uart, 0x3F8)
+        uart.attach(RecordingHost(asyncio.get_running_loop()))
+        com1.write(RBR, 0x41)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        status = com1.read(LSR)
+        uart.detach()
+        return status
+
+    assert asyncio.run(main()) & 0x61 == 0x60  # no data, transmitter empty
+
+
 def test_input_from_a_socket_is_whole():
     ours, theirs = socket.socketpair()
     with ours, theirs:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from shardio import Machine, pc
+from shardio.config import build, machine_config
 from tests.e2e.support import command, console, read_until
 
 BIOS = Path("/usr/share/seabios/bios.bin")
@@ -79,6 +81,21 @@ def test_machine_boots_seabios_with_every_device_in_a_shard(tmp_path: Path) -> N
     served = sum(device.reads + device.writes for device in statistics.devices)
     unclaimed = sum(vcpu.unclaimed_reads + vcpu.unclaimed_writes for vcpu in statistics.vcpus)
     assert served + unclaimed == sum(sum(vcpu.exits.values()) for vcpu in statistics.vcpus)
+
+
+def test_a_configured_firmware_machine_needs_no_standard_input(tmp_path: Path) -> None:
+    config = machine_config({"machine": {"firmware": str(BIOS)}}, where="test")
+    with console(tmp_path / "debug") as log:
+        devices = [
+            replace(device, options={**device.options, "output": f"file:{tmp_path / 'debug'}"})
+            for device in config.devices
+            if device.name == "debugcon"
+        ]
+        others = [device for device in config.devices if device.name != "debugcon"]
+        with build(replace(config, devices=(*devices, *others))) as vm:
+            vm.start()
+            text = read_until(log, b"Found 1 serial ports")
+    assert b"Found 1 cpu(s)" in text
 
 
 @pytest.mark.parametrize("vcpus", [1, 2, 4])
