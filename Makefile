@@ -12,11 +12,10 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check --quiet
 NATIVE := $(filter-out native/_core.c,$(wildcard native/*.c native/*.h native/*.cdef native/*.py))
-BIOS   := /usr/share/seabios/bios.bin
 # One builder at a time: setuptools' build directory is shared.
 BUILD  := flock build/.lock $(PY) setup.py -q build_ext --inplace
 
-.PHONY: setup core stub run test bench soak lint native-test check-dist seabios clean
+.PHONY: setup core stub run test bench soak lint native-test check-dist test-tools clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed $(VENV)/.core
@@ -51,7 +50,7 @@ stub: setup
 run: setup
 	@$(PY) -m shardio demo
 
-test: lint native-test seabios
+test: lint native-test test-tools
 	@$(PY) -m pytest -q
 	@$(MAKE) --no-print-directory check-dist
 
@@ -81,12 +80,9 @@ native-test: setup
 check-dist: setup
 	@$(PY) tools/check_dist.py
 
-# Debian's SeaBIOS, for the tests that boot it; where it cannot be installed they skip and say so.
-seabios:
-	@test -e $(BIOS) || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
-	    { apt-get install -qq -y --no-install-recommends seabios >/dev/null || \
-	      { apt-get update -qq && apt-get install -qq -y --no-install-recommends seabios >/dev/null; }; }; } || \
-	    echo "shardio: SeaBIOS is not installed (apt-get install seabios): the tests that boot it will skip"
+# What some tests look with: they skip and say so where it is missing and cannot be installed.
+test-tools:
+	@tools/test_tools
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info shardio/_core*.so native/_core.c tests/native/build tests/guests/build \
