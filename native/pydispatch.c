@@ -85,6 +85,22 @@ static PyObject *call_register(struct sio_py *py, const struct sio_handler *h, s
     return result;
 }
 
+static inline int released(PyObject *view) { return ((PyMemoryViewObject *)view)->flags & _Py_MEMORYVIEW_RELEASED; }
+
+/* A handler released its view (`with data:` does): the next access of that width gets another. Without memory for one it
+ * fails, and the access is refused. */
+static __attribute__((noinline, cold)) void renew(struct sio_py *py, int write, int width)
+{
+    PyObject **view = write ? &py->written[width] : &py->readable[width], *fresh, *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback); /* it may have raised, too */
+    fresh = PyMemoryView_FromMemory((char *)&py->value, 1 << width, write ? PyBUF_READ : PyBUF_WRITE);
+    if (fresh) {
+        Py_DECREF(*view);
+        *view = fresh;
+    }
+    PyErr_Restore(type, value, traceback);
+}
+
 static PyObject *call_view(struct sio_py *py, const struct sio_handler *h, struct sio_access *a)
 {
     int width = width_index(a->size);
@@ -96,6 +112,8 @@ static PyObject *call_view(struct sio_py *py, const struct sio_handler *h, struc
     PyObject *result = call(a->write ? h->write : h->read, args, 3);
     a->value = py->value;
     Py_DECREF(args[2]);
+    if (__builtin_expect(released(args[3]), 0))
+        renew(py, a->write != 0, width);
     return result;
 }
 

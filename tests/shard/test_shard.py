@@ -11,7 +11,17 @@ import pytest
 
 from shardio import MachineError
 from shardio.fabric import Outcome
-from tests.supervisor.devices import Journal, Leaving, Native, Raising, Stillborn, Ticking, Views, Which
+from tests.supervisor.devices import (
+    Journal,
+    Leaving,
+    Native,
+    Raising,
+    Releasing,
+    Stillborn,
+    Ticking,
+    Views,
+    Which,
+)
 from tests.supervisor.support import BASE, MMIO, cluster
 
 KEEP = """
@@ -65,6 +75,21 @@ def test_a_memoryview_handler_answers() -> None:
 
         assert outcome is Outcome.ANSWERED
         assert answers == [(Outcome.ANSWERED, int("55" * size, 16)) for size in (1, 2, 4, 8)]
+
+
+def test_a_handler_that_releases_its_view_spoils_no_later_access() -> None:
+    with cluster() as c:
+        c.add(Releasing)
+        c.add(Views, BASE + 0x1000)
+        client = c.client()
+
+        refused = [client.read(MMIO, BASE + 8, 4)[0] for _ in range(2)]
+        outcomes = [client.write(MMIO, BASE + at, 4, 0x55) for at in (0, 0, 0x1000)]
+        answers = [client.read(MMIO, BASE + at, 4) for at in (0, 0, 0x1000)]
+
+        assert refused == [Outcome.NOT_ANSWERED] * 2
+        assert outcomes == [Outcome.ANSWERED] * 3
+        assert answers == [(Outcome.ANSWERED, 0x5555_5555)] * 3
 
 
 @pytest.mark.parametrize("write", [False, True], ids=["read", "write"])

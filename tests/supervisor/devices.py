@@ -106,6 +106,20 @@ class Views(MutDeviceMmio):
         self.byte = bytes(data[:1])
 
 
+class Releasing(Views):
+    """The same, but it gives its views back, which the caller does after it; at offset 8 it raises then."""
+
+    def mmio_read(self, base: int, offset: int, data: memoryview) -> None:
+        with data:
+            super().mmio_read(base, offset, data)
+            if offset == 8:
+                raise ValueError("no reading")
+
+    def mmio_write(self, base: int, offset: int, data: memoryview) -> None:
+        with data:
+            super().mmio_write(base, offset, data)
+
+
 class Native(MutDeviceMmio):
     """A C function from a library: see `test_shard.py`."""
 
