@@ -71,7 +71,8 @@ def _vcpus(statistics: MachineStatistics) -> Table:
 
 
 def _devices(statistics: MachineStatistics) -> Table:
-    columns = ("reads", "writes", "wait p50", "p99", "service p50", "p99", "waiting %")
+    times = ("wait\np50", "wait\np99", "service\np50", "service\np99")  # 80 columns hold no wider ones
+    columns = ("reads", "writes", *times, "waiting\n%")
     table = _table("device", "shard", right=columns)
     waited = sum(device.wait_ns for device in statistics.devices)
     for device in statistics.devices:

@@ -164,17 +164,18 @@ def test_summary_tells_exits_and_devices() -> None:
     exits = {"io": 1200, "mmio": 34, "hlt": 0}
     vcpu = SimpleNamespace(exits=exits, running_ns=3_000_000, waiting_ns=1_000_000)
     latencies = {"wait_p50_ns": 1500, "wait_p99_ns": 9000, "service_p50_ns": 250, "service_p99_ns": 800}
-    serial = SimpleNamespace(name="com1", shard="s0", reads=3, writes=40, wait_ns=750, **latencies)
+    serial = SimpleNamespace(name="Uart16550", shard="console", reads=3, writes=40, wait_ns=750, **latencies)
     idle = SimpleNamespace(name="exit", shard="s1", reads=0, writes=0, wait_ns=250, **latencies)
-    console = Console(width=110, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(summary(SimpleNamespace(vcpus=[vcpu], devices=[serial, idle])))  # type: ignore[arg-type]
     console.file.close()
 
     text = console.export_text()
 
+    assert max(map(len, text.splitlines())) <= 80
     assert "io 1200, mmio 34" in text
     assert "hlt" not in text
     assert "25.0%" in text
-    assert [line.split() for line in text.splitlines() if line.startswith("com1")] == [
-        ["com1", "s0", "3", "40", "1.50", "us", "9.00", "us", "250", "ns", "800", "ns", "75.0%"]
+    assert [line.split() for line in text.splitlines() if line.startswith("Uart16550")] == [
+        ["Uart16550", "console", "3", "40", "1.50", "us", "9.00", "us", "250", "ns", "800", "ns", "75.0%"]
     ]
