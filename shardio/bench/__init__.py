@@ -6,6 +6,6 @@ bare atomic ping-pong (the floor) and blocks of the work; the ratio is the media
 hold where times do not: the floor of one machine moves several-fold within a minute.
 
 `pair` and `far` are the two processes, `rows` the table of the data path, `peers/` what others do,
-`scaling` vCPUs x shards x devices, `exits` real KVM exits, `model` larger machines, `results` what is
-kept, `report` how it is shown.
+`scaling` vCPUs x shards x devices, `exits` and `writes` real KVM exits, `model` larger machines (`costs` that
+it is fed with, `simulation`), `results` what is kept, `report` how it is shown.
 """

@@ -6,8 +6,9 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from shardio.bench.model import Check, Prediction
+from shardio.bench.model import Check
 from shardio.bench.results import Figure, Point, Run
+from shardio.bench.simulation import Prediction
 from shardio.bench.tables import number
 
 WIDE = (9.0, 4.2)
@@ -240,29 +241,35 @@ def model(predictions: Sequence[Prediction]) -> str:
 
 
 def checks(rows: Sequence[Check]) -> str:
-    """Measured against predicted rates; on the diagonal the model is right."""
+    """Measured against predicted rates and p99; on the diagonal the model is right."""
+    groups = list(dict.fromkeys((row.machine, row.point.oversubscribed) for row in rows))
 
-    def draw(_figure: Any, axes: Any) -> None:
-        axis = axes[0]
-        for line_number, machine in enumerate(dict.fromkeys(row.machine for row in rows)):
-            mine = [row for row in rows if row.machine == machine]
-            axis.scatter(
-                [row.point.rate for row in mine],
-                [row.prediction.rate for row in mine],
-                s=22,
-                color=COLOURS[line_number % 7],
-                label=machine,
-            )
-        low = min(min(row.point.rate, row.prediction.rate) for row in rows) / 1.5
-        high = max(max(row.point.rate, row.prediction.rate) for row in rows) * 1.5
-        axis.plot([low, high], [low, high], color=GREY, linewidth=1, label="model = measurement")
-        axis.set_xscale("log")
-        axis.set_yscale("log")
-        axis.set_xlabel("measured, accesses a second (log)")
-        axis.set_ylabel("predicted, accesses a second (log)")
-        axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    def draw(figure: Any, axes: Any) -> None:
+        kinds: tuple[tuple[str, Callable[[Point | Prediction], float]], ...] = (
+            ("accesses a second", lambda each: each.rate),
+            ("p99 of an access, us", lambda each: each.latency.p99 / 1000),
+        )
+        for axis, (name, value) in zip(axes, kinds, strict=True):
+            for number_, (machine, shared) in enumerate(groups):
+                mine = [row for row in rows if (row.machine, row.point.oversubscribed) == (machine, shared)]
+                axis.scatter(
+                    [value(row.point) for row in mine],
+                    [value(row.prediction) for row in mine],
+                    s=22,
+                    color=COLOURS[number_ % 7],
+                    label=f"{machine}, {'sharing CPUs' if shared else 'a CPU each'}",
+                )
+            all_values = [value(each) for row in rows for each in (row.point, row.prediction)]
+            ends = [min(all_values) / 1.5, max(all_values) * 1.5]
+            axis.plot(ends, ends, color=GREY, linewidth=1, label="model = measurement")
+            axis.set_xscale("log")
+            axis.set_yscale("log")
+            axis.set_xlabel(f"measured, {name} (log)")
+            axis.set_ylabel(f"predicted, {name} (log)")
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
 
-    return _svg(draw, (9.0, 3.6))
+    return _svg(draw, (9.0, 4.2), 2)
 
 
 def of(run: Run) -> dict[str, str]:

@@ -13,13 +13,14 @@ import msgspec
 from rich.console import Console
 
 from shardio.bench import model, plots, tables
+from shardio.bench.costs import Costs, Service
 from shardio.bench.errors import BenchError
 from shardio.bench.results import Host, Run
 
 WIDTH = 165
 VCPUS = (1, 4, 16, 64, 256)
 SHARDS = (1, 4, 16, 64)
-HANDLER_NS = 1000.0
+HANDLER_NS = 1000
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 64rem; margin:
 2rem auto; padding: 0 1rem } h1 { font-size: 1.6rem; margin-bottom: .2rem } h2 { font-size: 1.15rem;
@@ -107,22 +108,22 @@ def _model(run: Run, others: Sequence[Run]) -> list[str]:
     if not run.scaling:
         return []
     try:
-        costs = model.Costs.measured(run)
+        costs = Costs.measured(run)
         checked = [check for each in (run, *others) for check in model.validate(each)]
     except BenchError as error:
         return [f"<h2>Larger machines</h2><p>{markup.escape(str(error))}</p>"]
-    predictions = model.grid(costs, VCPUS, SHARDS, HANDLER_NS)
+    service = Service.measured(run.scaling, HANDLER_NS)
+    predictions = model.grid(costs, VCPUS, SHARDS, service)
     words = (
-        f"A closed queueing network, simulated: {costs.wire:.0f} ns a wire, {costs.dispatch:.0f} ns a "
-        f"dispatch, handlers of {HANDLER_NS / 1000:g} us, a CPU for every vCPU and shard. A prediction, "
-        "not a measurement."
+        f"Simulated: {costs.wire:.0f} ns a wire, {costs.dispatch:.0f} ns a dispatch, handlers of "
+        f"{HANDLER_NS / 1000:g} us, which took {service.handler_ns:.0f} ns, a CPU for every vCPU and shard. "
+        "A prediction, not a measurement."
     )
     sections = [_section("Larger machines, predicted", plots.model(predictions), words)]
     if checked:
-        typical, worst = model.typical_error(checked), max(abs(check.error) for check in checked)
         words = (
-            f"Each point is a measured one. The model, fed with the costs of one vCPU and one shard alone, "
-            f"is off by {typical:.0%} in the median of {len(checked)} points, by {worst:.0%} at worst."
+            "Each point is a measured one of two vCPUs or more; the model was fed with the costs of one. "
+            f"{'. '.join(line[0].upper() + line[1:] for line in model.summary(checked))}."
         )
         sections.append(_section("The model against measurements", plots.checks(checked), words))
     return sections

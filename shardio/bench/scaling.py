@@ -243,5 +243,5 @@ def _point(devices: int, vcpus: int, shards: int, handler_ns: int, loads: Sequen
         middle,
         (max(rates) - min(rates)) / middle,
         Percentiles.of(value for load in loads for value in load.samples),
-        oversubscribed=vcpus + shards > usable if shards else vcpus > usable,
+        oversubscribed=vcpus + min(shards, devices) > usable if shards else vcpus > usable,
     )
