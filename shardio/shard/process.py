@@ -21,7 +21,7 @@ from typing import Any
 
 from shardio._core import lib
 from shardio.address import Space
-from shardio.errors import InterruptError, ShardioError
+from shardio.errors import InterruptError, MachineError, ShardioError
 from shardio.fabric.coalesced import CoalescedRing
 from shardio.interrupt.config import LegacyConfig
 from shardio.interrupt.doorbell import DoorbellSet
@@ -107,7 +107,7 @@ class Shard:
             done = protocol.Done(serial, error=_described(error))
         try:
             protocol.send(self.control, done)
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError, MachineError) as error:
             protocol.send(self.control, protocol.Done(serial, error=f"the result cannot be sent: {error}"))
 
     def _add_all(self, message: protocol.AddDevices, fds: list[int]) -> None:

@@ -1,6 +1,10 @@
 """What the VMM and a shard say to each other: MessagePack over a Unix SOCK_SEQPACKET socket, descriptors by
 SCM_RIGHTS.
 
+A message that is too long for the socket travels in a sealed memfd, the last descriptor beside `LONG`: a
+device's options or the result of a call may be a disk image. Seals and size are checked before it is read, so
+that no peer makes the other wait, or read what changes.
+
 Requests carry a serial number and are answered by `Done`. Pickles travel only from the VMM to a shard (they
 carry the device factories and options that the VMM's program named), never back: a shard is not trusted.
 """
@@ -8,17 +12,25 @@ carry the device factories and options that the VMM's program named), never back
 from __future__ import annotations
 
 import array
+import contextlib
+import fcntl
+import os
 import socket
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from shardio.errors import ShardError
+from shardio.errors import MachineError, ShardError
 from shardio.shard.loading import Packed
 
 MAX_MESSAGE = 128 * 1024
-"""Bytes of the longest message, either way; below Linux's default socket buffer."""
+"""Bytes of the longest message on the socket, either way; below Linux's default socket buffer."""
+MAX_LONG = 256 << 20
+"""Bytes of the longest message."""
+LONG = b"\xc1"
+"""In a long message's place; MessagePack never begins so."""
+SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 MAX_FDS = 250
 """Descriptors beside one message: Linux takes 253."""
 
@@ -153,11 +165,17 @@ def send(
     sock: socket.socket, message: ToShard | FromShard, fds: Sequence[int] = (), *, wait: bool = True
 ) -> None:
     """Send one message with descriptors beside it (the sender keeps its own). Raises OSError when the peer is
-    gone; `BlockingIOError` when there is no room and it should not `wait` for any.
+    gone; `BlockingIOError` when there is no room and it should not `wait` for any; `MachineError` for more
+    than `MAX_LONG` bytes.
     """
     data = _encode(message)
-    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    sock.sendmsg([data], ancillary, 0 if wait else socket.MSG_DONTWAIT)
+    with contextlib.ExitStack() as sent:
+        if len(data) > MAX_MESSAGE:
+            fd = _in_memfd(data)
+            sent.callback(os.close, fd)
+            data, fds = LONG, (*fds, fd)
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        sock.sendmsg([data], ancillary, 0 if wait else socket.MSG_DONTWAIT)
 
 
 def receive_in_shard(sock: socket.socket) -> tuple[ToShard | None, list[int]]:
@@ -184,7 +202,42 @@ def receive_in_vmm(sock: socket.socket, shard: str) -> FromShard | None:
 
 def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
     try:
-        data, fds, _flags, _address = socket.recv_fds(sock, MAX_MESSAGE, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+        data, fds, _flags, _address = socket.recv_fds(sock, MAX_MESSAGE, MAX_FDS + 1, socket.MSG_CMSG_CLOEXEC)
     except (ConnectionResetError, BrokenPipeError):
         return b"", []
+    if data == LONG and fds:
+        *fds, fd = fds
+        data = _of_memfd(fd) or data
     return data, list(fds)
+
+
+def _in_memfd(data: bytes) -> int:
+    if len(data) > MAX_LONG:
+        raise MachineError(
+            f"{len(data)} bytes between a shard and the VMM are too many",
+            f"give a device up to {MAX_LONG >> 20} MiB, or a file's name",
+        )
+    fd = os.memfd_create("shardio-message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(data)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _of_memfd(fd: int) -> bytes | None:
+    """What a long message's descriptor holds, which is closed; None where it cannot be one."""
+    try:
+        size = os.fstat(fd).st_size
+        if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS != SEALS or size > MAX_LONG:
+            return None
+        with open(fd, "rb", closefd=False) as file:
+            file.seek(0)
+            return file.read()
+    except OSError:  # no memfd at all
+        return None
+    finally:
+        os.close(fd)

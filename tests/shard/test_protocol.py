@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from shardio import ShardError
+from shardio import MachineError, ShardError
 from shardio.shard import protocol
 from shardio.shard.loading import Packed
 from shardio.shard.protocol import FromShard, ToShard
@@ -61,6 +61,48 @@ def test_an_answer_arrives_as_it_was_sent(pair: Pair, message: FromShard) -> Non
     protocol.send(pair[1], message)
 
     assert protocol.receive_in_vmm(pair[0], "shard0") == message
+
+
+def test_a_long_request_arrives_with_its_descriptors(pair: Pair) -> None:
+    message = protocol.Call(9, "disk", "fill", bytes(range(256)) * (protocol.MAX_MESSAGE // 64))
+    fd = os.eventfd(3)
+    protocol.send(pair[0], message, [fd])
+    os.close(fd)
+
+    received, (beside,) = protocol.receive_in_shard(pair[1])
+
+    assert received == message
+    assert os.eventfd_read(beside) == 3
+    os.close(beside)
+
+
+def test_a_long_answer_arrives_as_it_was_sent(pair: Pair) -> None:
+    message = protocol.Done(7, result=bytes(range(256)) * (protocol.MAX_MESSAGE // 64))
+    protocol.send(pair[1], message)
+
+    assert protocol.receive_in_vmm(pair[0], "shard0") == message
+
+
+def test_a_message_beyond_the_limit_is_refused_where_it_is_sent(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "MAX_LONG", 200_000)
+
+    with pytest.raises(MachineError, match="too many"):
+        protocol.send(pair[1], protocol.Done(7, result=bytes(200_000)))
+
+
+@pytest.mark.parametrize("which", ["pipe", "unsealed memfd"])
+def test_what_cannot_be_a_long_message_is_refused_and_never_waited_for(pair: Pair, which: str) -> None:
+    reader, writer = os.pipe()
+    unsealed = os.memfd_create("message", os.MFD_ALLOW_SEALING)
+    os.write(unsealed, b"\x80")
+    socket.send_fds(pair[1], [protocol.LONG], [{"pipe": reader, "unsealed memfd": unsealed}[which]])
+
+    with pytest.raises(ShardError, match="makes no sense"):
+        protocol.receive_in_vmm(pair[0], "shard0")
+    for fd in (reader, writer, unsealed):
+        os.close(fd)
 
 
 def test_descriptors_go_to_a_shard(pair: Pair) -> None:

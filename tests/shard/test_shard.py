@@ -12,6 +12,7 @@ import pytest
 from shardio import MachineError
 from shardio.fabric import Outcome
 from tests.supervisor.devices import (
+    Bulky,
     Journal,
     Leaving,
     Native,
@@ -75,6 +76,16 @@ def test_a_memoryview_handler_answers() -> None:
 
         assert outcome is Outcome.ANSWERED
         assert answers == [(Outcome.ANSWERED, int("55" * size, 16)) for size in (1, 2, 4, 8)]
+
+
+def test_a_device_may_be_made_of_and_give_more_than_a_message_holds() -> None:
+    content = bytes(range(256)) * 4096
+    with cluster() as c:
+        pid = c.shards[0].pid
+        c.add(Bulky, content=content)
+        given = c.call("Bulky", "doubled", content)
+        assert given == content + content
+        assert c.shards[0].pid == pid
 
 
 def test_a_handler_that_releases_its_view_spoils_no_later_access() -> None:

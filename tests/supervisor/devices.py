@@ -106,6 +106,20 @@ class Views(MutDeviceMmio):
         self.byte = bytes(data[:1])
 
 
+class Bulky(MutDeviceMmio):
+    """It is made of many bytes, and gives as many."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Nothing."""
+
+    def doubled(self, more: bytes) -> bytes:
+        """What it holds, and more."""
+        return self.content + more
+
+
 class Releasing(Views):
     """The same, but it gives its views back, which the caller does after it; at offset 8 it raises then."""
 
