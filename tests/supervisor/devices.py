@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import os
 import signal
@@ -47,7 +46,7 @@ class Deadly(Filed):
 
 
 class Hanging(Filed):
-    """The same, but its first access hangs its owner: `way` is "stop", "gil", "loop" or "sleep"."""
+    """The same, but its first access hangs its owner: `way` is "stop", "gil", "loop" or "block"."""
 
     def __init__(self, path: str, way: str) -> None:
         super().__init__(path)
@@ -62,15 +61,16 @@ class Hanging(Filed):
         os.kill(os.getpid(), signal.SIGSTOP)
 
     def gil(self) -> None:
-        ctypes.PyDLL(None).sleep(60)
+        ctypes.PyDLL(None).pause()
 
     def loop(self) -> None:
         end = time.monotonic() + 60
         while time.monotonic() < end:
             pass
 
-    def sleep(self) -> None:
-        time.sleep(60)
+    def block(self) -> None:
+        reader, _ = os.pipe()
+        os.read(reader, 1)
 
 
 class Journal(MutDeviceMmio):
@@ -176,15 +176,14 @@ class Ticking(MutDeviceMmio):
         self.ticks = 0
 
     def attach(self, host: DeviceHost) -> None:
-        self.task = host.loop.create_task(self._tick())
+        self.loop, self.timer = host.loop, host.loop.call_later(0.005, self._tick)
 
     def detach(self) -> None:
-        self.task.cancel()
+        self.timer.cancel()
 
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(0.005)
-            self.ticks += 1
+    def _tick(self) -> None:
+        self.ticks += 1
+        self.timer = self.loop.call_later(0.005, self._tick)
 
     def read(self, offset: int, size: int) -> int:
         return self.ticks

@@ -90,7 +90,7 @@ def test_a_shard_that_dies_five_times_is_given_up_and_the_rest_runs_on(tmp_path:
 
 
 @DIRECTIONS
-@pytest.mark.parametrize("way", ["stop", "gil", "loop", "sleep"])
+@pytest.mark.parametrize("way", ["stop", "gil", "loop", "block"])
 def test_a_shard_that_hangs_is_killed_after_its_deadline(tmp_path: Path, way: str, write: bool) -> None:
     with cluster(hang_deadline=0.3) as c:
         c.add(Hanging, path=str(tmp_path / "log"), way=way)
