@@ -1,8 +1,8 @@
 """Keeps a warm interpreter for the next shard that starts.
 
-Facts. Starting Python and importing what a shard needs takes over 100 ms, the modules of some devices tens
-of milliseconds more. On a machine with few CPUs, an interpreter that starts takes its CPU from whatever is
-urgent.
+Facts. Starting Python and importing what a shard and its devices need takes 100 ms and more
+(docs/performance.md, "Recovery"). On a machine with few CPUs, an interpreter that starts takes its CPU from
+whatever is urgent.
 
 Consequences. A machine keeps one interpreter that has done all that (`shardio.shard.spare`): it becomes the
 successor of whichever shard dies first. The next one is started when the successor serves, not before. One
