@@ -32,6 +32,8 @@ from shardio.supervisor.context import Event
 from shardio.supervisor.recovery import Policy
 from shardio.vcpu import VcpuState, VcpuWorker
 
+AT_ONCE = 64
+"""Devices that the supervisor's thread takes care of before it looks at anything else."""
 REQUEST_TIMEOUT_S = 30.0
 """How long a shard may take to make or drop devices."""
 ACCESS_TIMEOUT_S = 30.0
@@ -109,7 +111,7 @@ class Engine:
             for handle in handles:
                 self._place(handle)
                 placed.append(handle)
-                self._call(self._route, handle)
+            self._call_each(self._route, handles)
             by_shard: dict[int, list[DeviceRecord]] = {}
             for handle in handles:
                 record = self._record(handle)
@@ -123,8 +125,7 @@ class Engine:
             raise
         self._call(self._routes.publish)
         try:
-            for handle in handles:
-                self._call(self._coalesce, handle)
+            self._call_each(self._coalesce, handles)
         except BaseException:
             for handle in handles:
                 self.remove(handle)
@@ -332,6 +333,13 @@ class Engine:
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run in the supervisor's thread."""
         return self.supervisor.call(lambda: function(*arguments))
+
+    def _call_each(self, function: Callable[[DeviceHandle], None], handles: Sequence[DeviceHandle]) -> None:
+        """Run for each handle in the supervisor's thread, some at a time: handing one over takes as long as
+        many, and many keep the supervisor from what else it watches.
+        """
+        for first in range(0, len(handles), AT_ONCE):
+            self._call(lambda some: list(map(function, some)), handles[first : first + AT_ONCE])
 
 
 def _result(future: Future[Any]) -> Any:
