@@ -16,7 +16,6 @@ import os
 import pickle
 import signal
 import socket
-import sys
 from typing import Any
 
 from shardio._core import lib
@@ -231,8 +230,9 @@ def main(control_fd: int, interrupt_fd: int, parent: int) -> None:
     """Run as a shard, once told which. `parent`: the VMM's pid. The descriptors become this process's own."""
     if lib.sio_die_with_parent(parent) != 0:
         return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the VMM to act on
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for number in protocol.STOP_SIGNALS:
+        signal.signal(number, lambda *_: None)  # not SIG_IGN: what a device starts would inherit that
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, protocol.STOP_SIGNALS)
     gc.enable()  # off since the interpreter's first line: of what is imported, little is ever garbage
     with socket.socket(fileno=control_fd) as control, socket.socket(fileno=interrupt_fd) as interrupts:
         with contextlib.closing(Spare(control)) as spare:

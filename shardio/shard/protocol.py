@@ -15,6 +15,7 @@ import array
 import contextlib
 import fcntl
 import os
+import signal
 import socket
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +29,8 @@ MAX_MESSAGE = 128 * 1024
 """Bytes of the longest message on the socket, either way; below Linux's default socket buffer."""
 MAX_LONG = 256 << 20
 """Bytes of the longest message."""
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""A terminal, `timeout` or a service manager sends them to a whole group: the VMM acts on them, no shard."""
 LONG = b"\xc1"
 """In a long message's place; MessagePack never begins so."""
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW

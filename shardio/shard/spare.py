@@ -56,7 +56,9 @@ class Spare:
         for factory in message.factories:
             with contextlib.suppress(BaseException):  # a module may raise anything, SystemExit too
                 load(factory)
-        if not select.select([self._control], [], [], 0)[0]:
+        told = select.poll()  # select() takes no descriptor above 1023
+        told.register(self._control, select.POLLIN)
+        if not told.poll(0):
             # Nobody waits: no collection will go through what is here now, in the successor's first moments.
             gc.collect()
             gc.freeze()

@@ -27,6 +27,7 @@ from shardio.fabric import Fabric
 from shardio.interrupt.backend import InterruptBackend
 from shardio.interrupt.doorbell import DoorbellBackend
 from shardio.routing import AddressMap
+from shardio.shard import protocol
 from shardio.supervisor.context import Context, Event
 from shardio.supervisor.hang import HangWatch
 from shardio.supervisor.haste import WATCH_S, Haste
@@ -173,8 +174,8 @@ class Supervisor:
             self._poll(0.01)
 
     def _run(self) -> None:
-        # Ctrl-C is for the main thread; an interpreter that still starts inherits this mask and outlives it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # For the main thread to act on; an interpreter that still starts inherits the mask; it outlives them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, protocol.STOP_SIGNALS)
         lib.sio_quiesce_register()
         lib.sio_membarrier_register()
         self._haste.begin("watch", WATCH_S)

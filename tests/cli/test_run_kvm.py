@@ -163,8 +163,9 @@ def test_signal_stops_the_machine(sleeper: Path, environment: dict[str, str], nu
     assert (process.returncode, errors) == (128 + number, b"")
 
 
-def test_interrupt_of_the_whole_group_stops_the_machine_alone(
-    sleeper: Path, environment: dict[str, str]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_to_the_whole_group_stops_the_machine_alone(
+    sleeper: Path, environment: dict[str, str], number: signal.Signals
 ) -> None:
     command = [*SHARDIO, "run", "--image", str(sleeper), "--quiet"]
     with subprocess.Popen(
@@ -173,10 +174,10 @@ def test_interrupt_of_the_whole_group_stops_the_machine_alone(
     ) as process:  # fmt: skip
         assert process.stdout is not None
         read_until(process.stdout.fileno(), b"READY")
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         _, errors = process.communicate()
 
-    assert (process.returncode, errors) == (130, b"")
+    assert (process.returncode, errors) == (128 + number, b"")
 
 
 def test_killed_vmm_leaves_nothing(sleeper: Path, environment: dict[str, str]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -16,6 +18,7 @@ from tests.supervisor.devices import (
     Journal,
     Leaving,
     Native,
+    Parent,
     Raising,
     Releasing,
     Stillborn,
@@ -76,6 +79,22 @@ def test_a_memoryview_handler_answers() -> None:
 
         assert outcome is Outcome.ANSWERED
         assert answers == [(Outcome.ANSWERED, int("55" * size, 16)) for size in (1, 2, 4, 8)]
+
+
+def test_a_process_that_a_device_starts_can_be_terminated() -> None:
+    with cluster() as c:
+        c.add(Parent)
+        assert c.call("Parent", "started_and_terminated") == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_a_signal_that_is_for_the_vmm_ends_no_shard(number: signal.Signals) -> None:
+    with cluster() as c:
+        c.add(Views)
+        client, pid = c.client(), c.shards[0].pid
+        os.kill(pid, number)
+        outcomes = [client.write(MMIO, BASE, 4, 0x55) for _ in range(100)]
+        assert (set(outcomes), c.shards[0].pid) == ({Outcome.ANSWERED}, pid)
 
 
 def test_a_device_may_be_made_of_and_give_more_than_a_message_holds() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -118,6 +120,19 @@ class Bulky(MutDeviceMmio):
     def doubled(self, more: bytes) -> bytes:
         """What it holds, and more."""
         return self.content + more
+
+
+class Parent(MutDeviceMmio):
+    """It starts a process, as one that talks to a helper does."""
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Nothing."""
+
+    def started_and_terminated(self) -> int:
+        """The return code of a process that it ends by SIGTERM."""
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as helper:
+            helper.terminate()
+            return helper.wait()
 
 
 class Releasing(Views):
