@@ -177,12 +177,13 @@ def _undisturbed(workers: list[Any], tasks: list[Path], in_loop: int) -> float:
 
 def undisturbed(tasks: list[Path], block: Callable[[], float]) -> float:
     """Nanoseconds of a block during which none of `tasks` (`tasks_of`) lost its CPU; of the last one where
-    each did. Raises `BenchError` where the block gives 0: too little to tell.
+    each did. Raises `BenchError` where all blocks give 0: too little to tell.
     """
+    ns = 0.0
     for _ in range(PATIENCE):
         before = _switches(tasks)
-        ns = block()
-        if ns and _switches(tasks) - before <= OWN_SWITCHES:
+        ns = (found := block()) or ns
+        if found and _switches(tasks) - before <= OWN_SWITCHES:
             break
     if not ns:
         raise BenchError("the guest was given no CPU", "run on a machine where nothing else runs")

@@ -47,6 +47,15 @@ def _svg(draw: Callable[[Any, Any], None], size: tuple[float, float] = WIDE, pan
     return text[text.index("<svg") :]
 
 
+def _plain(axis: Any, *multiples: int) -> None:
+    """Numbers as numbers on a logarithmic axis: at powers of ten, and at `multiples` of them."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(10.0, subs=(1, *multiples)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.15g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def data_path(rows: Sequence[Figure]) -> str:
     """Each row as a part of what is to be reached, with its gate."""
     gated = [(row, row.reach, row.gate) for row in rows if row.reach and row.gate][::-1]
@@ -66,6 +75,7 @@ def data_path(rows: Sequence[Figure]) -> str:
         axis.set_yticks(range(len(gated)), [row.title for row, _, _ in gated])
         axis.set_xlabel("measured / reach (dotted line: the reach; black tick: the gate; grey: the rounds)")
         axis.set_xlim(0, SHOWN * 1.35)
+        axis.grid(visible=False, axis="y")
 
     return _svg(draw, (9.0, 0.42 * len(gated) + 1.0))
 
@@ -89,6 +99,8 @@ def peers(rows: Sequence[Figure]) -> str:
             )
         axis.set_xscale("log")
         axis.set_xlim(0.8, max(row.value for row in ordered) * 8)
+        axis.grid(visible=False, axis="y")
+        _plain(axis.xaxis)
         axis.set_yticks(range(len(ordered)), [row.title for row in ordered])
         axis.set_xlabel("round trip to a Python device, multiples of the bare ping-pong (log)")
 
@@ -168,6 +180,8 @@ def devices(points: Sequence[Point]) -> str:
             )
         axis.set_xscale("log")
         axis.set_yscale("log")
+        _plain(axis.xaxis)
+        _plain(axis.yaxis, 2, 5)
         axis.set_xlabel("devices, accessed at random (log)")
         axis.set_ylabel("time of an access, ns (log)")
         axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -179,7 +193,7 @@ def kvm(rows: Sequence[Figure]) -> str:
     """An exit answered in the loop and by a device in a shard, side by side."""
     ordered = list(rows)[::-1]
 
-    def draw(_figure: Any, axes: Any) -> None:
+    def draw(figure: Any, axes: Any) -> None:
         axis = axes[0]
         for at, row in enumerate(ordered):
             axis.barh(
@@ -187,14 +201,14 @@ def kvm(rows: Sequence[Figure]) -> str:
                 row.operation / 1000,
                 height=0.36,
                 color=COLOURS[0],
-                label="by a device in a shard" if at == 0 else None,
+                label="as the name says" if at == 0 else None,
             )
             axis.barh(
                 at - 0.19,
                 row.reference / 1000,
                 height=0.36,
                 color="#a9b4c2",
-                label="inside the KVM_RUN loop, in C" if at == 0 else None,
+                label="the same access answered inside the KVM_RUN loop, in C" if at == 0 else None,
             )
             axis.text(
                 max(row.operation, row.reference) / 1000 * 1.01,
@@ -203,9 +217,12 @@ def kvm(rows: Sequence[Figure]) -> str:
                 va="center",
                 fontsize=8,
             )
-        axis.set_yticks(range(len(ordered)), [row.title.removeprefix("KVM exit, ") for row in ordered])
-        axis.set_xlabel("an exit and the loop around it, us")
-        axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
+        names = [row.title.removeprefix("KVM exit, ").removeprefix("KVM, ") for row in ordered]
+        axis.set_yticks(range(len(ordered)), names)
+        axis.set_xlim(0, max(max(row.operation, row.reference) for row in ordered) / 1000 * 1.12)
+        axis.set_xlabel("an access and the guest's loop around it, us")
+        axis.grid(visible=False, axis="y")
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
 
     return _svg(draw, (9.0, 0.5 * len(ordered) + 1.2))
 
@@ -230,6 +247,7 @@ def model(predictions: Sequence[Prediction]) -> str:
         ):
             axis.set_xscale("log", base=2)
             axis.set_yscale("log")
+            _plain(axis.yaxis, 3)
             ticks = sorted({p.vcpus for p in predictions})
             axis.set_xticks(ticks, [str(tick) for tick in ticks])
             axis.set_xlabel("vCPUs (log)")
@@ -264,6 +282,8 @@ def checks(rows: Sequence[Check]) -> str:
             axis.plot(ends, ends, color=GREY, linewidth=1, label="model = measurement")
             axis.set_xscale("log")
             axis.set_yscale("log")
+            _plain(axis.xaxis)
+            _plain(axis.yaxis)
             axis.set_xlabel(f"measured, {name} (log)")
             axis.set_ylabel(f"predicted, {name} (log)")
         handles, labels = axes[0].get_legend_handles_labels()

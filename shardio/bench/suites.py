@@ -119,7 +119,8 @@ def _kvm_steps() -> list[Step]:
         def measure(effort: Effort) -> Iterator[Figure]:
             yield exits.measure(guest, device, effort, vcpus=vcpus)
 
-        return Step(f"KVM {exits.GUESTS[guest].title}, {device}", "kvm", measure)
+        many = f", {vcpus} vCPUs" if vcpus > 1 else ""
+        return Step(f"KVM {exits.GUESTS[guest].title}{many}, {device}", "kvm", measure)
 
     unwaited = Step("KVM writes that are not waited for", "kvm", writes.measure, len(writes.KINDS))
     return [*(step(*case) for case in cases), unwaited, Step("QEMU", "kvm", qemu.measure)]
