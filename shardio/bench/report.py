@@ -34,8 +34,8 @@ EXPLAINED = {
     "the table names), as a part of what the design set out to reach.",
     "Peers": "The same one-register Python device, served in other ways and asked from Python; the first "
     "shardio bar is asked from C, as vCPU workers ask.",
-    "KVM exits": "A guest that does one access over and over. A write into KVM's ring or to a doorbell leaves "
-    "the guest running; all others hold the exit and re-entry, which no device changes.",
+    "KVM exits": "A guest that does one access over and over. A write into KVM's ring or to a doorbell "
+    "leaves the guest running; all others hold the exit and re-entry, which no device changes.",
     "Scaling": "Each vCPU makes one access after the other; a vCPU drives the devices of one shard.",
     "Devices": "What many ranges cost: one vCPU, random accesses, handlers that do nothing.",
 }
