@@ -89,6 +89,9 @@ static __attribute__((noinline)) enum sio_route_result find_route(struct sio_cli
         slot->range = entry.range;
         slot->flags = entry.flags;
         slot->shard = shard;
+        slot->command = sio_command(entry.range, 0, 0, 0, space);
+        slot->posts = (entry.flags & (SIO_RANGE_POSTED | SIO_RANGE_QUARANTINED)) == SIO_RANGE_POSTED &&
+                      entry.last - entry.base < SIO_POSTED_OFFSET && c->waiter.membarrier;
     }
     return result;
 }
@@ -164,7 +167,7 @@ static __attribute__((noinline)) int await_room(struct sio_client *c, uint32_t s
             sio_count(self(c)->hostile);
         sio_fence_full(); /* SP-DOZE: the slots are published, now look whether their reader sleeps */
         ring_if_dozing(c, shard);
-        uint64_t now = sio_wait_change(&c->waiter, self(c), word, credit);
+        uint64_t now = sio_wait_change(&c->waiter, self(c), word, credit, &c->unknown);
         if (now == credit)
             return 0;
         credit = now;
@@ -227,10 +230,11 @@ static NEVER_INLINE void note_lines(struct sio_client *c, uint32_t shard, uint32
     c->lines |= lines & sio_load_relaxed(&c->granted[shard]);
 }
 
-static inline enum sio_outcome await_reply(struct sio_client *c, struct sio_mailbox *box, uint32_t shard, uint64_t seq,
-                                           uint64_t *data)
+static inline __attribute__((always_inline)) enum sio_outcome await_reply(struct sio_client *c, struct sio_mailbox *box,
+                                                                          uint32_t shard, uint64_t seq,
+                                                                          struct sio_patience *patience, uint64_t *data)
 {
-    uint64_t state = sio_wait_change(&c->waiter, self(c), &box->state, SIO_STATE(seq, SIO_REQUEST)); /* SP-REPLY */
+    uint64_t state = sio_wait_change(&c->waiter, self(c), &box->state, SIO_STATE(seq, SIO_REQUEST), patience); /* SP-REPLY */
     uint64_t lines = sio_load_relaxed(&box->lines);
     if (unlikely(lines) && state != SIO_STATE(seq, SIO_REQUEST))
         note_lines(c, shard, (uint32_t)lines);
@@ -240,19 +244,32 @@ static inline enum sio_outcome await_reply(struct sio_client *c, struct sio_mail
     return SIO_ANSWERED;
 }
 
+/* The wait alone, of an access whose service nobody times: what is timed must go as fast as what is not. */
+static __attribute__((noinline)) enum sio_outcome await_reply_timed(struct sio_client *c, struct sio_route *to, uint64_t seq,
+                                                                    uint64_t *data)
+{
+    struct sio_patience *patience = &to->patience;
+    uint64_t begin = sio_ticks();
+    enum sio_outcome outcome = await_reply(c, to->box, to->shard, seq, patience, data);
+    sio_patience_learn(patience, sio_ticks() - begin);
+    return outcome;
+}
+
 static NEVER_INLINE void take_sample(struct sio_client *c, struct sio_stat *stat, uint64_t ticks)
 {
     sio_stat_sample(&c->fabric, stat, ticks);
     c->sampling = c->accesses < SIO_SAMPLE_FIRST ? 0 : c->sample_mask;
 }
 
-static inline __attribute__((always_inline)) enum sio_outcome request(struct sio_client *c, struct sio_route *to, uint32_t op, uint32_t space,
-                                       uint64_t address, uint32_t size, uint32_t count, uint64_t *data)
+static inline __attribute__((always_inline)) enum sio_outcome request(struct sio_client *c, struct sio_route *to, uint32_t op,
+                                                                      uint64_t address, uint32_t size, uint32_t count,
+                                                                      uint64_t *data)
 {
     uint32_t shard = to->shard;
     struct sio_client_shard *mine = &c->shard[shard];
     uint64_t seq = (mine->seq + 1) & SIO_PENDING_N;
-    int sample = (c->accesses++ & c->sampling) == 0;
+    uint64_t number = c->accesses++;
+    int sample = (number & c->sampling) == 0;
     uint64_t begin = sample ? sio_ticks() : 0;
 
     aim(c, shard);
@@ -260,14 +277,16 @@ static inline __attribute__((always_inline)) enum sio_outcome request(struct sio
     mine->seq = seq;
     sio_fence_compiler();
     sio_mailbox_request(to->box, SIO_STATE(seq, SIO_REQUEST), address, *data, mine->posted,
-                        sio_command(to->range, count, op | (sample ? SIO_SAMPLE : 0), size, space));
+                        to->command | sio_command(0, count, op | (sample ? SIO_SAMPLE : 0), size, 0));
     /* SP-DOZE: the publication was a full fence */
     ring_if_dozing(c, shard);
     /* While the line is away: the bookkeeping. */
     uint64_t *counter = op & SIO_WRITE ? &to->stat->writes : &to->stat->reads;
     sio_count(*counter);
 
-    enum sio_outcome outcome = await_reply(c, to->box, shard, seq, data);
+    enum sio_outcome outcome = unlikely((number & (SIO_PATIENCE_EVERY - 1)) == SIO_PATIENCE_EVERY / 2)
+                                   ? await_reply_timed(c, to, seq, data)
+                                   : await_reply(c, to->box, shard, seq, &to->patience, data);
     if (unlikely(sample))
         take_sample(c, to->stat, sio_ticks() - begin);
     if (unlikely(outcome == SIO_NOT_ANSWERED))
@@ -303,7 +322,7 @@ static NEVER_INLINE int take_up(struct sio_client *c, uint64_t *data, enum sio_o
     sio_fence_full();
     c->shard[shard].rung = 0;
     ring_if_dozing(c, shard);
-    *outcome = kind == SIO_PENDING_POSTED ? SIO_ANSWERED : await_reply(c, sio_mailbox(f, shard, c->vcpu), shard, n, data);
+    *outcome = kind == SIO_PENDING_POSTED ? SIO_ANSWERED : await_reply(c, sio_mailbox(f, shard, c->vcpu), shard, n, &c->unknown, data);
     return 1;
 }
 
@@ -321,7 +340,7 @@ static NEVER_INLINE enum sio_outcome quarantined(struct sio_route *to)
 }
 
 /* The access by the route that was found for it. */
-static inline __attribute__((always_inline)) enum sio_outcome access_by(struct sio_client *c, struct sio_route *to, uint32_t space,
+static inline __attribute__((always_inline)) enum sio_outcome access_by(struct sio_client *c, struct sio_route *to,
                                                                         uint64_t address, uint32_t size, int write,
                                                                         uint64_t *data)
 {
@@ -329,7 +348,7 @@ static inline __attribute__((always_inline)) enum sio_outcome access_by(struct s
         return quarantined(to);
     if (write && (to->flags & SIO_RANGE_POSTED) && address - to->base < SIO_POSTED_OFFSET)
         return post(c, to, address, size, *data);
-    return request(c, to, write ? SIO_WRITE : 0, space, address, size, 0, data);
+    return request(c, to, write ? SIO_WRITE : 0, address, size, 0, data);
 }
 
 static inline __attribute__((always_inline)) enum sio_outcome access_one(struct sio_client *c, uint32_t space,
@@ -343,7 +362,7 @@ static inline __attribute__((always_inline)) enum sio_outcome access_one(struct 
         return outcome;
     begin(c);
     enum sio_route_result routed = find(c, space, address, address + size - 1, &to);
-    return likely(routed == SIO_ROUTED) ? access_by(c, to, space, address, size, write, data) : unclaimed(c, routed, space, address, write);
+    return likely(routed == SIO_ROUTED) ? access_by(c, to, address, size, write, data) : unclaimed(c, routed, space, address, write);
 }
 
 static __attribute__((noinline)) enum sio_outcome write_one(struct sio_client *c, uint32_t space, uint64_t address,
@@ -352,10 +371,10 @@ static __attribute__((noinline)) enum sio_outcome write_one(struct sio_client *c
     return access_one(c, space, address, size, 1, &data);
 }
 
-static __attribute__((noinline)) enum sio_outcome write_by(struct sio_client *c, struct sio_route *to, uint32_t space,
-                                                           uint64_t address, uint32_t size, uint64_t data)
+static __attribute__((noinline)) enum sio_outcome write_by(struct sio_client *c, struct sio_route *to, uint64_t address,
+                                                           uint32_t size, uint64_t data)
 {
-    return access_by(c, to, space, address, size, 1, &data);
+    return access_by(c, to, address, size, 1, &data);
 }
 
 /* A write. Posting is tens of instructions, so what is in its way leaves by tail calls: nothing is saved for them here. */
@@ -365,22 +384,29 @@ static inline __attribute__((always_inline)) enum sio_outcome write_or_post(stru
     struct sio_route *to = &c->route[slot_of(space, address)];
     uint64_t last = address + size - 1;
 
-    data &= width_mask(size);
     if (unlikely(c->pending != 0))
         return write_one(c, space, address, size, data);
     begin(c);
     if (unlikely(!hits(c, to, address, last)))
         return write_one(c, space, address, size, data);
-    if ((to->flags & (SIO_RANGE_POSTED | SIO_RANGE_QUARANTINED)) != SIO_RANGE_POSTED)
-        return write_by(c, to, space, address, size, data);
+    if (!to->posts)
+        return write_by(c, to, address, size, data);
     struct sio_client_shard *mine = &c->shard[to->shard];
-    if (unlikely(mine->posted - mine->credit >= c->fabric.posted_slots || c->target != to->shard ||
-                 !c->waiter.membarrier || address - to->base >= SIO_POSTED_OFFSET))
-        return write_by(c, to, space, address, size, data);
+    if (unlikely(mine->posted - mine->credit >= c->fabric.posted_slots || c->target != to->shard))
+        return write_by(c, to, address, size, data);
     put(c, to, mine, address, size, data);
     sio_fence_compiler(); /* SP-DOZE: the owner's membarrier, between its announcement and its last look, fences this side */
     uint64_t doze = sio_load_relaxed(&c->fabric.shard[to->shard].doze);
     return likely((doze & 1) == 0) ? SIO_ANSWERED : ring(c, to->shard, doze);
+}
+
+static inline __attribute__((always_inline)) enum sio_outcome read_one(struct sio_client *c, uint32_t space, uint64_t address,
+                                                                       uint32_t size, uint64_t *data)
+{
+    uint64_t value = 0;
+    enum sio_outcome outcome = access_one(c, space, address, size, 0, &value);
+    *data = likely(outcome == SIO_ANSWERED) ? value & width_mask(size) : width_mask(size);
+    return outcome;
 }
 
 enum sio_outcome sio_client_access(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, int write,
@@ -388,10 +414,7 @@ enum sio_outcome sio_client_access(struct sio_client *c, uint32_t space, uint64_
 {
     if (write)
         return write_or_post(c, space, address, size, *data);
-    *data = 0;
-    enum sio_outcome outcome = access_one(c, space, address, size, 0, data);
-    *data = likely(outcome == SIO_ANSWERED) ? *data & width_mask(size) : width_mask(size);
-    return outcome;
+    return read_one(c, space, address, size, data);
 }
 
 enum sio_outcome sio_client_string(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, int write,
@@ -414,7 +437,7 @@ enum sio_outcome sio_client_string(struct sio_client *c, uint32_t space, uint64_
         if (write)
             copy_bytes(side, string, size * count);
         sio_count(to->stat->strings);
-        outcome = request(c, to, SIO_STRING | (write ? SIO_WRITE : 0), space, address, size, count, &data);
+        outcome = request(c, to, SIO_STRING | (write ? SIO_WRITE : 0), address, size, count, &data);
     }
 answered:
     if (!write && outcome == SIO_ANSWERED)
@@ -433,9 +456,7 @@ int sio_client_read(struct sio_client *c, uint32_t space, uint64_t address, uint
 {
     if (!sound(space, size))
         return -EINVAL;
-    *data = 0;
-    enum sio_outcome outcome = access_one(c, space, address, size, 0, data);
-    *data = likely(outcome == SIO_ANSWERED) ? *data & width_mask(size) : width_mask(size);
+    enum sio_outcome outcome = read_one(c, space, address, size, data);
     sio_client_complete(c);
     return (int)outcome;
 }

@@ -10,6 +10,7 @@
 
 #include "fabric.h"
 #include "mailbox.h"
+#include "patience.h"
 #include "posted.h"
 #include "route.h"
 #include "wait.h"
@@ -33,11 +34,13 @@ struct sio_route {
     struct sio_mailbox *box;
     struct sio_posted *ring;
     struct sio_stat *stat;
+    uint64_t command;                   /* range and space, where a mailbox wants them */
     uint32_t range;
     uint32_t flags;
     uint32_t shard;
-    uint32_t pad[3];
-};
+    uint32_t posts;                     /* a write may be posted, none of the exceptions holds */
+    struct sio_patience patience;       /* kept when another entry takes the place */
+} SIO_ALIGNED;
 
 struct sio_client {
     struct sio_fabric fabric;
@@ -63,6 +66,7 @@ struct sio_client {
         uint64_t rung;                  /* the doze that this client's last ring answered */
     } shard[SIO_MAX_SHARDS];
     struct sio_route route[SIO_ROUTE_SLOTS];
+    struct sio_patience unknown;        /* of waits that belong to no route: none */
 };
 
 void sio_client_init(struct sio_client *client, const struct sio_fabric *fabric, uint32_t vcpu);

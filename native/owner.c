@@ -17,6 +17,8 @@ int sio_owner_init(struct sio_owner *o, const struct sio_fabric *f, uint32_t sha
     o->fabric = *f;
     o->shard = shard;
     o->doorbell = doorbell;
+    o->control = &f->shard[shard];
+    o->boxes = sio_mailbox(f, shard, 0);
     o->spin_ticks = sio_ns_to_ticks(f, SIO_SPIN_NS);
     o->yield_ticks = sio_ns_to_ticks(f, SIO_YIELD_NS);
     o->epoll_ticks = sio_ns_to_ticks(f, SIO_EPOLL_NS);
@@ -53,7 +55,9 @@ void sio_owner_free(struct sio_owner *o)
     o->posted = NULL;
 }
 
-static inline struct sio_shard_control *control(struct sio_owner *o) { return &o->fabric.shard[o->shard]; }
+#define NEVER_INLINE __attribute__((noinline, cold))
+
+static inline struct sio_shard_control *control(struct sio_owner *o) { return o->control; }
 
 static inline int width_ok(uint32_t size) { return size == 1 || size == 2 || size == 4 || size == 8; }
 
@@ -82,7 +86,7 @@ static inline int handle(struct sio_owner *o, const struct sio_handler *h, struc
     return failed;
 }
 
-static void handle_string(struct sio_owner *o, const struct sio_handler *h, const struct sio_request *r, uint32_t vcpu,
+static NEVER_INLINE void handle_string(struct sio_owner *o, const struct sio_handler *h, const struct sio_request *r, uint32_t vcpu,
                           int *failed)
 {
     uint8_t *element = sio_side(&o->fabric, vcpu);
@@ -106,7 +110,6 @@ static void take(struct sio_owner *o, uint64_t journal)
     sio_store_relaxed(&c->taken, journal);
     sio_store_relaxed(&c->progress, c->progress + 1);
     sio_fence_release(); /* what the handler does comes after: a taken mark may lack its effect, never the reverse */
-    o->served++;
 }
 
 #define NO_RANGE ~0u /* no slot can name it */
@@ -126,7 +129,8 @@ static void end_run(struct run *run)
     run->n = 0;
 }
 
-static void apply_posted(struct sio_owner *o, const struct sio_posted_write *m, struct run *run)
+static inline __attribute__((always_inline)) void apply_posted(struct sio_owner *o, const struct sio_posted_write *m,
+                                                               struct run *run)
 {
     const struct sio_fabric *f = &o->fabric;
     const struct sio_handler *h = run->handler;
@@ -165,7 +169,7 @@ static inline uint32_t serve_coalesced(struct sio_owner *o)
 }
 
 /* Each return wakes: handlers may be slow, and a client that finds credit by its time-out takes it for a lost wake-up. */
-static void return_credit(struct sio_owner *o, uint32_t vcpu, uint64_t position)
+static __attribute__((noinline)) void return_credit(struct sio_owner *o, uint32_t vcpu, uint64_t position)
 {
     sio_store_release(&sio_credit(&o->fabric, o->shard, vcpu)->credit, position); /* SP-CREDIT */
     if (!o->membarrier)
@@ -222,7 +226,7 @@ static uint32_t take_lines(struct sio_owner *o)
     return lines;
 }
 
-static void refuse(struct sio_owner *o, uint32_t vcpu, const struct sio_request *r)
+static NEVER_INLINE void refuse(struct sio_owner *o, uint32_t vcpu, const struct sio_request *r)
 {
     sio_mailbox_reply(sio_mailbox(&o->fabric, o->shard, vcpu), r->state, SIO_REFUSED, ~0ull, 0);
     sio_wake_client(&o->fabric.vcpu[vcpu]);
@@ -238,7 +242,8 @@ static int flush_before(struct sio_owner *o, uint32_t vcpu, uint64_t posted_upto
     return behind <= o->fabric.posted_slots && serve_posted(o, vcpu, behind, 0) == behind;
 }
 
-static void serve(struct sio_owner *o, uint32_t vcpu, struct sio_request *r)
+static inline __attribute__((always_inline)) void serve(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box,
+                                                        const struct sio_request *r)
 {
     const struct sio_fabric *f = &o->fabric;
     const struct sio_handler *h = find_handler(o, r->range, r->space, r->address, r->size);
@@ -249,10 +254,10 @@ static void serve(struct sio_owner *o, uint32_t vcpu, struct sio_request *r)
         __builtin_expect(!flush_before(o, vcpu, r->posted_upto), 0)) {
         sio_count(control(o)->hostile);
         take(o, SIO_JOURNAL(vcpu, r->state >> 2));
+        o->served++;
         refuse(o, vcpu, r);
         return;
     }
-    struct sio_stat *stat = sio_stat(f, f->vcpus + o->shard, r->range);
     struct sio_access a = {.address = r->address, .offset = r->address - h->base, .value = r->data, .range = r->range,
                            .size = r->size, .write = r->op & SIO_WRITE};
     uint64_t begin = r->op & SIO_SAMPLE ? sio_ticks() : 0;
@@ -263,10 +268,13 @@ static void serve(struct sio_owner *o, uint32_t vcpu, struct sio_request *r)
     else
         failed = handle(o, h, &a);
     /* A string answers element by element: its reply is always taken, holes and all. */
-    sio_mailbox_reply(sio_mailbox(f, o->shard, vcpu), r->state, failed && !string ? SIO_REFUSED : SIO_DONE, a.value,
+    sio_mailbox_reply(box, r->state, failed && !string ? SIO_REFUSED : SIO_DONE, a.value,
                       take_lines(o));
     sio_wake_client(&f->vcpu[vcpu]);
 
+    /* While the line is away: the bookkeeping. */
+    struct sio_stat *stat = sio_stat(f, f->vcpus + o->shard, r->range);
+    o->served++;
     if (r->op & SIO_SAMPLE)
         sio_stat_sample(f, stat, sio_ticks() - begin);
     if (r->op & SIO_WRITE)
@@ -295,12 +303,12 @@ static uint32_t sweep(struct sio_owner *o)
 
 static uint32_t scan_mailboxes(struct sio_owner *o)
 {
-    const struct sio_mailbox *box = sio_mailbox(&o->fabric, o->shard, 0);
+    struct sio_mailbox *box = o->boxes;
     struct sio_request r;
     uint32_t n = 0, vcpus = o->fabric.vcpus;
     for (uint32_t v = 0; v < vcpus; v++)
         if (__builtin_expect(sio_mailbox_poll(&box[v], &r), 0)) {
-            serve(o, v, &r);
+            serve(o, v, &box[v], &r);
             n++;
         }
     return n;

@@ -77,6 +77,8 @@ struct sio_owner {
     uint64_t serving;                  /* the thread inside a synchronous access, 0: none is */
     uint32_t lines;                    /* interrupt lines raised during that access: its reply carries them */
     int doorbell;                      /* eventfd, -1: none */
+    struct sio_shard_control *control; /* this shard's words in the segment */
+    struct sio_mailbox *boxes;         /* [vcpus] */
     struct sio_handler *handlers;      /* [ranges] */
     uint64_t *posted;                  /* [vcpus]: next position of each ring */
     int (*python)(struct sio_owner *owner, const struct sio_handler *handler, struct sio_access *access);

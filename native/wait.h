@@ -16,6 +16,7 @@
 #define SHARDIO_WAIT_H
 
 #include "fabric.h"
+#include "patience.h"
 #include "sys.h"
 
 #define SIO_POLLS 64u /* between two looks at the clock */
@@ -87,13 +88,30 @@ static __attribute__((noinline)) uint64_t sio_wait_slow(struct sio_waiter *w, st
     return now;
 }
 
-/* Waits until *word is no longer `old`; returns what it is then, or `old` when the wait was aborted. */
+/* Lets some ticks pass. */
+static inline void sio_pass(uint32_t ticks)
+{
+    uint64_t start = sio_ticks();
+    while (sio_ticks() - start < ticks)
+        ;
+}
+
+/* Waits until *word is no longer `old`; returns what it is then, or `old` when the wait was aborted. `patience`: when to look
+ * first (patience.h). */
 static inline uint64_t sio_wait_change(struct sio_waiter *w, struct sio_vcpu_control *self, const uint64_t *word,
-                                       uint64_t old)
+                                       uint64_t old, struct sio_patience *patience)
 {
     uint64_t now;
     if (w->yield_bias < SIO_YIELD_BIAS || (++w->waits & 31u) == 0) {
         uint64_t start = 0, spent;
+        if (patience->ticks) {
+            sio_pass(patience->ticks);
+            if ((now = sio_load_acquire(word)) != old) {
+                sio_patience_hit(patience);
+                goto spun;
+            }
+            sio_patience_miss(patience);
+        }
         do {
             for (unsigned i = 0; i < SIO_POLLS; i++) {
                 sio_relax();
