@@ -36,7 +36,7 @@ void sio_client_init(struct sio_client *c, const struct sio_fabric *f, uint32_t 
     __builtin_memset(c, 0, sizeof *c);
     c->fabric = *f;
     c->vcpu = vcpu;
-    c->generation = ~0ull;
+    c->map.generation = ~0ull;
     forget_routes(c);
     for (uint32_t s = 0; s < SIO_MAX_SHARDS; s++) {
         c->doorbell[s] = -1;
@@ -44,6 +44,8 @@ void sio_client_init(struct sio_client *c, const struct sio_fabric *f, uint32_t 
     }
     /* Segment memory may have served a client before: go on from what it holds. */
     for (uint32_t s = 0; s < f->shards; s++) {
+        c->shard[s].box = sio_mailbox(f, s, vcpu);
+        c->shard[s].ring = sio_ring(f, s, vcpu);
         c->shard[s].seq = sio_load_relaxed(&sio_mailbox(f, s, vcpu)->state) >> 2;
         c->shard[s].posted = c->shard[s].credit = sio_load_relaxed(&sio_credit(f, s, vcpu)->taken);
     }
@@ -71,20 +73,18 @@ static __attribute__((noinline)) enum sio_route_result find_route(struct sio_cli
 {
     const struct sio_fabric *f = &c->fabric;
     struct sio_map_entry entry = {0};
-    uint64_t generation;
-    enum sio_route_result result = sio_map_find(f, &generation, space, address, last, &entry);
+    uint64_t before = c->map.generation;
+    enum sio_route_result result = sio_map_find(f, &c->map, space, address, last, &entry);
 
-    if (generation != c->generation) {
+    if (unlikely(c->map.generation != before))
         forget_routes(c);
-        c->generation = generation;
-    }
-    if (result == SIO_ROUTED) {
-        uint32_t shard = nearest(c, entry.shards & (~0ull >> (64 - f->shards)));
+    if (likely(result == SIO_ROUTED)) {
+        uint32_t shard = entry.shards & (entry.shards - 1) ? nearest(c, entry.shards) : (uint32_t)__builtin_ctzll(entry.shards);
         /* Field by field: a struct put together elsewhere and copied would be read back before its parts have arrived. */
         slot->base = entry.base;
         slot->last = entry.last;
-        slot->box = sio_mailbox(f, shard, c->vcpu);
-        slot->ring = sio_ring(f, shard, c->vcpu);
+        slot->box = c->shard[shard].box;
+        slot->ring = c->shard[shard].ring;
         slot->stat = sio_stat(f, c->vcpu, entry.range);
         slot->range = entry.range;
         slot->flags = entry.flags;
@@ -98,7 +98,7 @@ static __attribute__((noinline)) enum sio_route_result find_route(struct sio_cli
 
 static inline int hits(const struct sio_client *c, const struct sio_route *slot, uint64_t address, uint64_t last)
 {
-    return sio_load_acquire(&c->fabric.map->generation) == c->generation /* SP-MAP */ && slot->base <= address &&
+    return sio_load_acquire(&c->fabric.map->generation) == c->map.generation /* SP-MAP */ && slot->base <= address &&
            last <= slot->last && address <= last;
 }
 
@@ -436,7 +436,7 @@ enum sio_outcome sio_client_string(struct sio_client *c, uint32_t space, uint64_
     else {
         if (write)
             copy_bytes(side, string, size * count);
-        sio_count(to->stat->strings);
+        sio_count(sio_hist_of(&c->fabric, to->stat)->strings);
         outcome = request(c, to, SIO_STRING | (write ? SIO_WRITE : 0), address, size, count, &data);
     }
 answered:

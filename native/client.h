@@ -24,7 +24,7 @@ enum sio_outcome { SIO_ANSWERED, SIO_NOT_ANSWERED, SIO_ABORTED };
 #define SIO_PENDING(kind, shard, n) (((uint64_t)(kind) << 62) | ((uint64_t)(shard) << 56) | ((n) & SIO_PENDING_N))
 #define SIO_PENDING_N 0xffffffffffffull
 
-#define SIO_ROUTE_SLOTS 32u
+#define SIO_ROUTE_SLOTS 128u
 #define SIO_SAMPLE_FIRST 64u /* accesses timed before one in sample_mask + 1 is */
 
 /* A map entry that was hit, with everything that its accesses need. Never hit where base > last. */
@@ -55,15 +55,18 @@ struct sio_client {
     uint64_t pending;                   /* journal; not 0 inside an access: SP-QUIESCE */
     uint64_t accesses;
     uint64_t sampling;                  /* sample_mask, 0 in the beginning */
-    uint64_t generation;                /* of the map that `route` was filled from */
     uint32_t lines;                     /* granted ones that replies brought, for the caller to pulse and clear */
     uint32_t target;                    /* the shard that this client's last message went, or goes, to */
+    struct sio_map_view map;            /* that `route` was filled from */
     uint8_t pad1[SIO_LINE];
     struct sio_client_shard {
         uint64_t seq;                   /* of the last request */
         uint64_t posted;                /* ring position of the next posted write */
         uint64_t credit;                /* the owner's credit, as last looked up */
         uint64_t rung;                  /* the doze that this client's last ring answered */
+        struct sio_mailbox *box;
+        struct sio_posted *ring;
+        uint64_t pad[2];
     } shard[SIO_MAX_SHARDS];
     struct sio_route route[SIO_ROUTE_SLOTS];
     struct sio_patience unknown;        /* of waits that belong to no route: none */
@@ -78,7 +81,7 @@ enum sio_outcome sio_client_access(struct sio_client *client, uint32_t space, ui
 enum sio_outcome sio_client_string(struct sio_client *client, uint32_t space, uint64_t address, uint32_t size, int write,
                                    uint32_t count, uint8_t *string);
 /* Before a fresh worker's first access: its predecessor may have been killed while it wrote a route down. */
-static inline void sio_client_resume(struct sio_client *client) { client->generation = ~0ull; }
+static inline void sio_client_resume(struct sio_client *client) { client->map.generation = ~0ull; }
 /* The access is complete: its result is where it belongs. */
 static inline void sio_client_complete(struct sio_client *client)
 {

@@ -8,6 +8,7 @@
 
 static uint64_t lines(uint64_t bytes, uint64_t align) { return (bytes + align - 1) / align * align; }
 
+/* Points to every part; returns where the last one ends: other counts end elsewhere. */
 static uint64_t arrange(struct sio_fabric *f)
 {
     uint64_t rings = (uint64_t)f->shards * f->vcpus;
@@ -29,11 +30,12 @@ static uint64_t arrange(struct sio_fabric *f)
     at += (uint64_t)f->vcpus * SIO_SIDE_BYTES;
     f->map = (struct sio_map *)(f->base + at);
     at += sizeof *f->map + 2 * (sizeof(struct sio_map_side) + lines((uint64_t)f->ranges * sizeof(struct sio_map_entry), SIO_LINE));
+    f->row = f->ranges + (f->ranges & 1); /* a row's counters share no line with another writer's */
+    at = lines(at, SIO_LINE);
     f->stats = (struct sio_stat *)(f->base + at);
-    at += ((uint64_t)f->vcpus + f->shards) * f->ranges * sizeof *f->stats;
+    at += ((uint64_t)f->vcpus + f->shards) * f->row * sizeof *f->stats;
     f->hists = (struct sio_hist *)(f->base + at);
-    at += ((uint64_t)f->vcpus + f->shards) * f->ranges * sizeof *f->hists;
-    return lines(at, SIO_PAGE);
+    return at + (((uint64_t)f->vcpus + f->shards - 1) * f->row + f->ranges) * sizeof *f->hists;
 }
 
 static int sane(const struct sio_fabric *f)
@@ -46,7 +48,7 @@ static int sane(const struct sio_fabric *f)
 uint64_t sio_fabric_size(uint32_t vcpus, uint32_t shards, uint32_t ranges, uint32_t posted_slots)
 {
     struct sio_fabric f = {.vcpus = vcpus, .shards = shards, .ranges = ranges, .posted_slots = posted_slots};
-    return sane(&f) ? arrange(&f) : 0;
+    return sane(&f) ? lines(arrange(&f), SIO_PAGE) : 0;
 }
 
 static uint64_t monotonic_ns(void)
@@ -85,14 +87,15 @@ int sio_fabric_create(struct sio_fabric *f, void *base, uint32_t vcpus, uint32_t
     f->posted_slots = posted_slots;
     if (!sane(f))
         return -EINVAL;
-    f->size = arrange(f);
+    uint64_t end = arrange(f);
+    f->size = lines(end, SIO_PAGE);
     f->ticks_to_ns_32 = measure_ticks_to_ns_32();
     f->membarrier = sio_membarrier_register() == 0;
     struct sio_header header = {
         .magic = SIO_MAGIC,
         .layout_version = SIO_LAYOUT_VERSION,
         .header_size = sizeof header,
-        .total_size = f->size,
+        .total_size = end,
         .vcpus = vcpus,
         .shards = shards,
         .ranges = ranges,
@@ -125,8 +128,9 @@ int sio_fabric_attach(struct sio_fabric *f, void *base, uint64_t size)
     /* A tick between 10 ps and 1 us: what any x86 or Arm counter has. */
     if (!sane(f) || f->ticks_to_ns_32 < (1ull << 32) / 100 || f->ticks_to_ns_32 > (1000ull << 32))
         return -EBADMSG;
-    f->size = arrange(f);
-    return f->size == header.total_size && f->size <= size ? 0 : -EBADMSG;
+    uint64_t end = arrange(f);
+    f->size = lines(end, SIO_PAGE);
+    return end == header.total_size && f->size <= size ? 0 : -EBADMSG;
 }
 
 uint32_t sio_fabric_version(const void *base) { return ((const struct sio_header *)base)->layout_version; }

@@ -13,6 +13,7 @@ struct sio_fabric {
     uint32_t ranges;
     uint32_t posted_slots;
     uint32_t posted_shift;         /* log2 of it */
+    uint32_t row;                  /* counters from one row to the next */
     uint64_t ticks_to_ns_32;
     uint32_t membarrier;
     struct sio_shard_control *shard;
@@ -64,12 +65,12 @@ static inline uint8_t *sio_side(const struct sio_fabric *f, uint32_t vcpu)
 /* `row`: a vCPU, or vcpus + a shard. */
 static inline struct sio_stat *sio_stat(const struct sio_fabric *f, uint32_t row, uint32_t range)
 {
-    return &f->stats[(uint64_t)row * f->ranges + range];
+    return &f->stats[(uint64_t)row * f->row + range];
 }
 
 static inline struct sio_hist *sio_hist(const struct sio_fabric *f, uint32_t row, uint32_t range)
 {
-    return &f->hists[(uint64_t)row * f->ranges + range];
+    return &f->hists[(uint64_t)row * f->row + range];
 }
 
 static inline uint64_t sio_ticks_to_ns(const struct sio_fabric *f, uint64_t ticks)
@@ -92,12 +93,18 @@ static inline uint32_t sio_hist_bucket(uint64_t ns)
     return bucket < SIO_HIST_BUCKETS ? bucket : SIO_HIST_BUCKETS - 1;
 }
 
-static inline void sio_stat_sample(const struct sio_fabric *f, struct sio_stat *stat, uint64_t ticks)
+static inline struct sio_hist *sio_hist_of(const struct sio_fabric *f, const struct sio_stat *stat)
+{
+    return &f->hists[stat - f->stats];
+}
+
+static inline void sio_stat_sample(const struct sio_fabric *f, const struct sio_stat *stat, uint64_t ticks)
 {
     uint64_t ns = sio_ticks_to_ns(f, ticks);
-    uint32_t *bucket = &f->hists[stat - f->stats].bucket[sio_hist_bucket(ns)];
-    sio_store_relaxed(&stat->total_ns, stat->total_ns + ns);
-    sio_store_relaxed(&stat->samples, stat->samples + 1);
+    struct sio_hist *hist = sio_hist_of(f, stat);
+    uint32_t *bucket = &hist->bucket[sio_hist_bucket(ns)];
+    sio_store_relaxed(&hist->total_ns, hist->total_ns + ns);
+    sio_store_relaxed(&hist->samples, hist->samples + 1);
     sio_store_relaxed(bucket, *bucket + 1);
 }
 

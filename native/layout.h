@@ -7,7 +7,7 @@
  *
  *   header | shard control [shards] | vcpu control [vcpus] | mailbox [shards][vcpus] | credit [shards][vcpus]
  *   | posted slots [shards][vcpus][posted_slots] | side page [vcpus] | address map [2]
- *   | stats [vcpus + shards][ranges] | histograms [vcpus + shards][ranges]
+ *   | stats [vcpus + shards][ranges, made even] | histograms, alike
  */
 #ifndef SHARDIO_LAYOUT_H
 #define SHARDIO_LAYOUT_H
@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #define SIO_MAGIC 0x314f494452414853ull /* "SHARDIO1" */
-#define SIO_LAYOUT_VERSION 2u
+#define SIO_LAYOUT_VERSION 3u
 #define SIO_LINE 64u
 #define SIO_PAGE 4096u
 #define SIO_MAX_SHARDS 64u
@@ -53,7 +53,7 @@ struct sio_header {                /* writer: the creator, before any peer attac
     uint64_t magic;
     uint32_t layout_version;
     uint32_t header_size;
-    uint64_t total_size;
+    uint64_t total_size;           /* bytes up to the end of the last part */
     uint32_t vcpus;
     uint32_t shards;
     uint32_t ranges;               /* capacity: range indices are below it */
@@ -152,18 +152,18 @@ struct sio_map {                   /* followed by two sides */
     uint8_t pad[SIO_LINE - 8];
 } SIO_ALIGNED;
 
-struct sio_stat {                  /* [vcpu][range]: writer the client, times are waits; [vcpus + shard][range]: writer the
-                                    * owner, times are service */
+struct sio_stat {                  /* [vcpu][range]: writer the client; [vcpus + shard][range]: writer the owner. Two a line: what
+                                    * every access touches must not fill the caches where there are thousands of ranges */
     uint64_t reads;
     uint64_t writes;
     uint64_t posted;
     uint64_t refused;
-    uint64_t strings;
-    uint64_t samples;
-    uint64_t total_ns;             /* over the samples */
-} SIO_ALIGNED;
+};
 
-struct sio_hist {                  /* of the stat of the same row and range, apart: an access that is not timed touches one line */
+struct sio_hist {                  /* the same row and range, and writer: what only some accesses touch */
+    uint64_t strings;
+    uint64_t samples;              /* accesses that were timed: a client times waits, an owner service */
+    uint64_t total_ns;             /* over the samples */
     uint32_t bucket[SIO_HIST_BUCKETS];
 } SIO_ALIGNED;
 
@@ -181,7 +181,7 @@ _Static_assert(offsetof(struct sio_mailbox, lines) == 40, "a mailbox's command i
 _Static_assert(SIO_MAX_RANGES - 1 <= UINT16_MAX && SIO_SIDE_BYTES <= UINT16_MAX, "ranges and counts have 16 bits");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "commands and heads are put together for little-endian");
 _Static_assert(sizeof(struct sio_map_entry) == 32, "two map entries a line");
-_Static_assert(sizeof(struct sio_stat) == SIO_LINE, "a range's counters are one line");
-_Static_assert(sizeof(struct sio_hist) == 8 * SIO_LINE, "histograms of two ranges never share a line");
+_Static_assert(sizeof(struct sio_stat) == SIO_LINE / 2, "the counters of two ranges share a line");
+_Static_assert(sizeof(struct sio_hist) == 9 * SIO_LINE, "histograms of two ranges never share a line");
 
 #endif

@@ -25,15 +25,10 @@ static inline struct sio_map_side *sio_map_side(const struct sio_fabric *f, uint
 
 static inline struct sio_map_entry *sio_map_entries(struct sio_map_side *side) { return (struct sio_map_entry *)(side + 1); }
 
-/* The last of n > 0 entries with base <= address; the first entry has one. */
-static inline const struct sio_map_entry *sio_map_search(const struct sio_map_entry *first, uint32_t n, uint64_t scale,
-                                                         uint64_t address)
+/* The last of n > 0 entries with base <= address; the first entry has one. Branch-free halving. */
+static inline const struct sio_map_entry *sio_map_bisect(const struct sio_map_entry *first, uint32_t n, uint64_t address)
 {
-    uint64_t distance = address - sio_load_relaxed(&first->base);
-    uint32_t guess = (uint32_t)(((unsigned __int128)distance * scale) >> 64);
-    if (guess < n && sio_load_relaxed(&first[guess].base) <= address && address <= sio_load_relaxed(&first[guess].last))
-        return &first[guess];
-    while (n > 1) { /* invariant: first->base <= address; branch-free halving */
+    while (n > 1) { /* invariant: first->base <= address */
         uint32_t half = n / 2;
         first = sio_load_relaxed(&first[half].base) <= address ? first + half : first;
         n -= half;
@@ -41,39 +36,70 @@ static inline const struct sio_map_entry *sio_map_search(const struct sio_map_en
     return first;
 }
 
-/* Where the bytes [address, last] go, in one side of the map. Counts come from shared memory: bounded here. */
-static inline enum sio_route_result sio_map_look_up(const struct sio_fabric *f, uint64_t generation, uint32_t space,
-                                                    uint64_t address, uint64_t last, struct sio_map_entry *found)
+/* A client's copy of the live side's head, checked once a generation. */
+struct sio_map_view {
+    uint64_t generation;           /* ~0: none */
+    struct {
+        const struct sio_map_entry *first;
+        uint64_t base;             /* of the first entry */
+        uint64_t scale;
+        uint32_t n;                /* entries, not beyond the map */
+    } of[2];                       /* by space */
+};
+
+static inline void sio_map_view(const struct sio_fabric *f, struct sio_map_view *view, uint64_t generation)
 {
     struct sio_map_side *side = sio_map_side(f, generation & 1);
     uint32_t pio = sio_load_relaxed(&side->count[SIO_PIO]), mmio = sio_load_relaxed(&side->count[SIO_MMIO]);
-    uint32_t n = space == SIO_PIO ? pio : mmio;
-    const struct sio_map_entry *entry = sio_map_entries(side) + (space == SIO_PIO ? 0 : pio);
+    int sound = pio <= f->ranges && mmio <= f->ranges - pio;
+    view->generation = ~0ull;
+    for (uint32_t space = SIO_PIO; space <= SIO_MMIO; space++) {
+        view->of[space].first = sio_map_entries(side) + (space == SIO_PIO || !sound ? 0 : pio);
+        view->of[space].base = sio_load_relaxed(&view->of[space].first->base);
+        view->of[space].scale = sio_load_relaxed(&side->scale[space]);
+        view->of[space].n = !sound ? 0 : space == SIO_PIO ? pio : mmio;
+    }
+    sio_fence_compiler();
+    view->generation = generation;
+}
 
-    if (pio > f->ranges || mmio > f->ranges - pio || n == 0 || sio_load_relaxed(&entry->base) > address)
+/* Where the bytes [address, last] go, in the side of a view. */
+static inline enum sio_route_result sio_map_look_up(const struct sio_fabric *f, const struct sio_map_view *view, uint32_t space,
+                                                    uint64_t address, uint64_t last, struct sio_map_entry *found)
+{
+    const struct sio_map_entry *entry = view->of[space].first;
+    uint32_t n = view->of[space].n;
+    uint64_t distance = address - view->of[space].base;
+
+    if (n == 0 || view->of[space].base > address)
         return SIO_UNCLAIMED;
-    entry = sio_map_search(entry, n, sio_load_relaxed(&side->scale[space]), address);
+    uint32_t guess = (uint32_t)(((unsigned __int128)distance * view->of[space].scale) >> 64);
+    if (guess < n && sio_load_relaxed(&entry[guess].base) <= address && address <= sio_load_relaxed(&entry[guess].last))
+        entry += guess;
+    else
+        entry = sio_map_bisect(entry, n, address);
     found->base = sio_load_relaxed(&entry->base);
     found->last = sio_load_relaxed(&entry->last);
-    found->shards = sio_load_relaxed(&entry->shards);
+    found->shards = sio_load_relaxed(&entry->shards) & (~0ull >> (64 - f->shards));
     found->range = sio_load_relaxed(&entry->range);
     found->flags = sio_load_relaxed(&entry->flags);
-    if (address < found->base || address > found->last || found->range >= f->ranges ||
-        (found->shards & (~0ull >> (64 - f->shards))) == 0)
+    if (address < found->base || address > found->last || found->range >= f->ranges || found->shards == 0)
         return SIO_UNCLAIMED;
     return last > found->last || last < address ? SIO_CROSSING : SIO_ROUTED;
 }
 
-/* The same in the live map: `*generation` is the one that was looked up in. A map that changes under the look-up is read
- * again; one that never holds still claims nothing. */
-static inline enum sio_route_result sio_map_find(const struct sio_fabric *f, uint64_t *generation, uint32_t space,
+/* The same in the live map, of which `view` is a copy afterwards. A map that changes under the look-up is read again; one
+ * that never holds still claims nothing. */
+static inline enum sio_route_result sio_map_find(const struct sio_fabric *f, struct sio_map_view *view, uint32_t space,
                                                  uint64_t address, uint64_t last, struct sio_map_entry *found)
 {
     for (uint32_t retry = 0; retry < SIO_ROUTE_RETRIES; retry++) {
-        *generation = sio_load_acquire(&f->map->generation); /* SP-MAP */
-        enum sio_route_result result = sio_map_look_up(f, *generation, space, address, last, found);
+        uint64_t generation = sio_load_acquire(&f->map->generation); /* SP-MAP */
+        if (__builtin_expect(generation != view->generation, 0))
+            sio_map_view(f, view, generation);
+        enum sio_route_result result = sio_map_look_up(f, view, space, address, last, found);
         sio_fence_acquire();
-        if (sio_load_acquire(&f->map->generation) == *generation)
+        if (__builtin_expect(sio_load_acquire(&f->map->generation) == generation, 1))
             return result;
     }
     return SIO_UNCLAIMED;

@@ -71,7 +71,8 @@ class AccessStatistics(msgspec.Struct, frozen=True):
     @classmethod
     def read(cls, stat: Any, hist: Any) -> Self:
         """A copy of a `struct sio_stat *` and its `struct sio_hist *`."""
-        return copied(cls, stat, histogram=tuple(hist.bucket))
+        counts = {name: getattr(stat, name) for name in ("reads", "writes", "posted", "refused")}
+        return copied(cls, hist, histogram=tuple(hist.bucket), **counts)
 
     def __add__(self, other: AccessStatistics) -> AccessStatistics:
         return AccessStatistics(
