@@ -99,6 +99,14 @@ int sio_measure_device(void *context, uint64_t offset, uint32_t size, int write,
 
 uintptr_t sio_measure_device_address(void) { return (uintptr_t)sio_measure_device; }
 
+uint64_t sio_measure_pauses(uint32_t n)
+{
+    uint64_t begin = sio_ticks();
+    for (uint32_t i = 0; i < n; i++)
+        sio_relax();
+    return sio_ticks() - begin;
+}
+
 uint64_t sio_measure_ticks(void) { return sio_ticks(); }
 
 void sio_measure_guest(uint64_t ticks)

@@ -38,6 +38,8 @@ uint64_t sio_measure_access(struct sio_client *client, struct sio_measure_block 
 int sio_measure_device(void *context, uint64_t offset, uint32_t size, int write, uint64_t *value);
 /* Its address, for `native_handler`. */
 uintptr_t sio_measure_device_address(void);
+/* Ticks of `n` pauses. */
+uint64_t sio_measure_pauses(uint32_t n);
 /* The clock of the blocks. */
 uint64_t sio_measure_ticks(void);
 /* Holds the CPU for this many ticks: a guest between two exits. */

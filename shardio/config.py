@@ -53,7 +53,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     shard: Name | None = None
     irq_mode: Literal["edge", "level"] | None = None
     posted: bool | Literal["coalesced"] = False
-    policy: Literal["exact", "replay", "fail"] | None = None
+    policy: Literal["replay", "fail"] | None = None
     replicas: Count = 1
     name: Name | None = None
     options: dict[str, Any] = {}
