@@ -46,6 +46,7 @@ void sio_client_init(struct sio_client *c, const struct sio_fabric *f, uint32_t 
     for (uint32_t s = 0; s < f->shards; s++) {
         c->shard[s].box = sio_mailbox(f, s, vcpu);
         c->shard[s].ring = sio_ring(f, s, vcpu);
+        c->shard[s].doze = &f->shard[s].doze;
         c->shard[s].seq = sio_load_relaxed(&sio_mailbox(f, s, vcpu)->state) >> 2;
         c->shard[s].posted = c->shard[s].credit = sio_load_relaxed(&sio_credit(f, s, vcpu)->taken);
     }
@@ -144,7 +145,7 @@ static NEVER_INLINE enum sio_outcome ring(struct sio_client *c, uint32_t shard, 
 /* An odd doze means that the owner sleeps. */
 static inline void ring_if_dozing(struct sio_client *c, uint32_t shard)
 {
-    uint64_t doze = sio_load_relaxed(&c->fabric.shard[shard].doze);
+    uint64_t doze = sio_load_relaxed(c->shard[shard].doze);
     if (unlikely(doze & 1))
         ring(c, shard, doze);
 }
@@ -396,7 +397,7 @@ static inline __attribute__((always_inline)) enum sio_outcome write_or_post(stru
         return write_by(c, to, address, size, data);
     put(c, to, mine, address, size, data);
     sio_fence_compiler(); /* SP-DOZE: the owner's membarrier, between its announcement and its last look, fences this side */
-    uint64_t doze = sio_load_relaxed(&c->fabric.shard[to->shard].doze);
+    uint64_t doze = sio_load_relaxed(mine->doze);
     return likely((doze & 1) == 0) ? SIO_ANSWERED : ring(c, to->shard, doze);
 }
 

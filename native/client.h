@@ -70,7 +70,8 @@ struct sio_client {
         uint64_t rung;                  /* the doze that this client's last ring answered */
         struct sio_mailbox *box;
         struct sio_posted *ring;
-        uint64_t pad[2];
+        const uint64_t *doze;           /* its owner's */
+        uint64_t pad;
     } shard[SIO_MAX_SHARDS];
     struct sio_route route[SIO_ROUTE_SLOTS];
     struct sio_patience unknown;        /* of waits that belong to no route: none */

@@ -16,8 +16,8 @@
 #include "fabric.h"
 
 #define SIO_PATIENCE_EVERY 16u  /* accesses to one whose wait is timed; a power of two */
-#define SIO_PATIENCE_TURNS 32u  /* timed waits of either way to a choice; even */
-#define SIO_PATIENCE_REST 4096u /* timed waits between a choice and the next trial */
+#define SIO_PATIENCE_TURNS 128u /* timed waits of either way to a choice; even */
+#define SIO_PATIENCE_REST 8192u /* timed waits between a choice and the next trial */
 #define SIO_PATIENCE_LEAST 32u  /* ticks */
 #define SIO_PATIENCE_MOST 2048u
 
@@ -50,7 +50,7 @@ static inline void sio_patience_learn(struct sio_patience *p, uint64_t ticks)
         p->rest--;
         return;
     }
-    p->total[p->ticks != 0] += ticks < 2 * SIO_PATIENCE_MOST ? ticks : 2 * SIO_PATIENCE_MOST;
+    p->total[p->ticks != 0] += ticks < SIO_PATIENCE_MOST ? ticks : SIO_PATIENCE_MOST;
     uint32_t with = p->ticks == 0;
     if (++p->n >= 2 * SIO_PATIENCE_TURNS) {
         with = p->total[1] + p->total[1] / 64 < p->total[0];
