@@ -242,47 +242,61 @@ static int flush_before(struct sio_owner *o, uint32_t vcpu, uint64_t posted_upto
     return behind <= o->fabric.posted_slots && serve_posted(o, vcpu, behind, 0) == behind;
 }
 
+/* Takes, handles, answers and counts one request that was found sound. */
 static inline __attribute__((always_inline)) void serve(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box,
-                                                        const struct sio_request *r)
+                                                        const struct sio_request *r, const struct sio_handler *h, int string)
 {
-    const struct sio_fabric *f = &o->fabric;
-    const struct sio_handler *h = find_handler(o, r->range, r->space, r->address, r->size);
-    uint32_t string = r->op & SIO_STRING;
-    int failed = 0;
-
-    if (__builtin_expect(!h || (string && (r->count == 0 || r->count > SIO_SIDE_BYTES / r->size)), 0) ||
-        __builtin_expect(!flush_before(o, vcpu, r->posted_upto), 0)) {
-        sio_count(control(o)->hostile);
-        take(o, SIO_JOURNAL(vcpu, r->state >> 2));
-        o->served++;
-        refuse(o, vcpu, r);
-        return;
-    }
     struct sio_access a = {.address = r->address, .offset = r->address - h->base, .value = r->data, .range = r->range,
                            .size = r->size, .write = r->op & SIO_WRITE};
     uint64_t begin = r->op & SIO_SAMPLE ? sio_ticks() : 0;
+    int failed = 0;
+
     take(o, SIO_JOURNAL(vcpu, r->state >> 2));
     sio_store_relaxed(&o->serving, o->thread);
-    if (__builtin_expect(string, 0))
+    if (string)
         handle_string(o, h, r, vcpu, &failed);
     else
         failed = handle(o, h, &a);
     /* A string answers element by element: its reply is always taken, holes and all. */
-    sio_mailbox_reply(box, r->state, failed && !string ? SIO_REFUSED : SIO_DONE, a.value,
-                      take_lines(o));
-    sio_wake_client(&f->vcpu[vcpu]);
+    sio_mailbox_reply(box, r->state, failed && !string ? SIO_REFUSED : SIO_DONE, a.value, take_lines(o));
+    sio_wake_client(&o->fabric.vcpu[vcpu]);
 
     /* While the line is away: the bookkeeping. */
-    struct sio_stat *stat = sio_stat(f, f->vcpus + o->shard, r->range);
+    struct sio_stat *stat = sio_stat(&o->fabric, o->fabric.vcpus + o->shard, r->range);
     o->served++;
     if (r->op & SIO_SAMPLE)
-        sio_stat_sample(f, stat, sio_ticks() - begin);
+        sio_stat_sample(&o->fabric, stat, sio_ticks() - begin);
     if (r->op & SIO_WRITE)
         sio_count(stat->writes);
     else
         sio_count(stat->reads);
     if (__builtin_expect(failed, 0))
         sio_count(stat->refused);
+}
+
+/* A request that is none of the usual ones: a string, one that posted writes come before, or nonsense. */
+static __attribute__((noinline)) void serve_unusual(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box,
+                                                    const struct sio_request *r)
+{
+    const struct sio_handler *h = find_handler(o, r->range, r->space, r->address, r->size);
+    int string = (r->op & SIO_STRING) != 0;
+
+    if (!h || (string && (r->count == 0 || r->count > SIO_SIDE_BYTES / r->size)) || !flush_before(o, vcpu, r->posted_upto)) {
+        sio_count(control(o)->hostile);
+        take(o, SIO_JOURNAL(vcpu, r->state >> 2));
+        o->served++;
+        refuse(o, vcpu, r);
+    } else
+        serve(o, vcpu, box, r, h, string);
+}
+
+static inline void serve_found(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box, const struct sio_request *r)
+{
+    const struct sio_handler *h = find_handler(o, r->range, r->space, r->address, r->size);
+    if (__builtin_expect(h && !(r->op & SIO_STRING) && r->posted_upto == o->posted[vcpu] && !o->drain_coalesced, 1))
+        serve(o, vcpu, box, r, h, 0);
+    else
+        serve_unusual(o, vcpu, box, r);
 }
 
 static uint32_t sweep(struct sio_owner *o)
@@ -308,7 +322,7 @@ static uint32_t scan_mailboxes(struct sio_owner *o)
     uint32_t n = 0, vcpus = o->fabric.vcpus;
     for (uint32_t v = 0; v < vcpus; v++)
         if (__builtin_expect(sio_mailbox_poll(&box[v], &r), 0)) {
-            serve(o, v, &box[v], &r);
+            serve_found(o, v, &box[v], &r);
             n++;
         }
     return n;
