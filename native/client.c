@@ -378,27 +378,56 @@ static __attribute__((noinline)) enum sio_outcome write_by(struct sio_client *c,
     return access_by(c, to, address, size, 1, &data);
 }
 
-/* A write. Posting is tens of instructions, so what is in its way leaves by tail calls: nothing is saved for them here. */
-static inline __attribute__((always_inline)) enum sio_outcome write_or_post(struct sio_client *c, uint32_t space,
-                                                                            uint64_t address, uint32_t size, uint64_t data)
+static NEVER_INLINE enum sio_outcome ring_unheard(struct sio_client *c, uint32_t shard)
 {
-    struct sio_route *to = &c->route[slot_of(space, address)];
+    ring_if_dozing(c, shard);
+    return SIO_ANSWERED;
+}
+
+enum posting {
+    POSTED,
+    UNHEARD, /* posted, to an owner that sleeps: ring */
+    ROUTED,  /* not posted: the access has that route */
+    UNROUTED /* not posted: find its route */
+};
+
+/* Posts a write where nothing is in its way. Tens of instructions: what is in its way leaves by tail calls, so that no register is
+ * saved for it here. */
+static inline __attribute__((always_inline)) enum posting post_at_once(struct sio_client *c, uint32_t space, uint64_t address,
+                                                                       uint32_t size, uint64_t data, struct sio_route **route)
+{
+    struct sio_route *to = *route = &c->route[slot_of(space, address)];
     uint64_t last = address + size - 1;
 
     if (unlikely(c->pending != 0))
-        return write_one(c, space, address, size, data);
+        return UNROUTED;
     begin(c);
     if (unlikely(!hits(c, to, address, last)))
-        return write_one(c, space, address, size, data);
+        return UNROUTED;
     if (!to->posts)
-        return write_by(c, to, address, size, data);
+        return ROUTED;
     struct sio_client_shard *mine = &c->shard[to->shard];
     if (unlikely(mine->posted - mine->credit >= c->fabric.posted_slots || c->target != to->shard))
-        return write_by(c, to, address, size, data);
+        return ROUTED;
     put(c, to, mine, address, size, data);
     sio_fence_compiler(); /* SP-DOZE: the owner's membarrier, between its announcement and its last look, fences this side */
-    uint64_t doze = sio_load_relaxed(mine->doze);
-    return likely((doze & 1) == 0) ? SIO_ANSWERED : ring(c, to->shard, doze);
+    return likely((sio_load_relaxed(mine->doze) & 1) == 0) ? POSTED : UNHEARD;
+}
+
+static inline __attribute__((always_inline)) enum sio_outcome write_or_post(struct sio_client *c, uint32_t space,
+                                                                            uint64_t address, uint32_t size, uint64_t data)
+{
+    struct sio_route *to;
+    switch (post_at_once(c, space, address, size, data, &to)) {
+    case POSTED:
+        return SIO_ANSWERED;
+    case UNHEARD:
+        return ring_unheard(c, to->shard);
+    case ROUTED:
+        return write_by(c, to, address, size, data);
+    default:
+        return write_one(c, space, address, size, data);
+    }
 }
 
 static inline __attribute__((always_inline)) enum sio_outcome read_one(struct sio_client *c, uint32_t space, uint64_t address,
@@ -462,11 +491,44 @@ int sio_client_read(struct sio_client *c, uint32_t space, uint64_t address, uint
     return (int)outcome;
 }
 
-int sio_client_write(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, uint64_t data)
+/* What a write comes to that was not posted at once, or not heard: the caller leaves by a tail call. */
+static __attribute__((noinline)) int write_unrouted(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size,
+                                                    uint64_t data)
 {
-    if (!sound(space, size))
-        return -EINVAL;
-    enum sio_outcome outcome = write_or_post(c, space, address, size, data);
+    enum sio_outcome outcome = access_one(c, space, address, size, 1, &data);
     sio_client_complete(c);
     return (int)outcome;
+}
+
+static __attribute__((noinline)) int write_routed(struct sio_client *c, struct sio_route *to, uint64_t address, uint32_t size,
+                                                  uint64_t data)
+{
+    enum sio_outcome outcome = access_by(c, to, address, size, 1, &data);
+    sio_client_complete(c);
+    return (int)outcome;
+}
+
+static NEVER_INLINE int write_unheard(struct sio_client *c, const struct sio_route *to)
+{
+    ring_if_dozing(c, to->shard);
+    sio_client_complete(c);
+    return SIO_ANSWERED;
+}
+
+int sio_client_write(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, uint64_t data)
+{
+    struct sio_route *to;
+    if (!sound(space, size))
+        return -EINVAL;
+    switch (post_at_once(c, space, address, size, data, &to)) {
+    case POSTED:
+        sio_client_complete(c);
+        return SIO_ANSWERED;
+    case UNHEARD:
+        return write_unheard(c, to);
+    case ROUTED:
+        return write_routed(c, to, address, size, data);
+    default:
+        return write_unrouted(c, space, address, size, data);
+    }
 }
