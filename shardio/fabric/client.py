@@ -13,7 +13,7 @@ from shardio._core import ffi, lib
 from shardio.errors import FabricError
 from shardio.fabric.segment import Fabric
 
-SAMPLE_EVERY = 16
+SAMPLE_EVERY = 64
 
 
 class Outcome(IntEnum):

@@ -55,7 +55,7 @@ class AccessStatistics(msgspec.Struct, frozen=True):
     """Accesses of one range: from a vCPU's side the times are waits, from a shard's side service, in
     nanoseconds.
 
-    `samples` of the accesses were timed: every one of a KVM worker's; the first 64 and then one in 16 of a
+    `samples` of the accesses were timed: every one of a KVM worker's; the first 64 and then one in 64 of a
     bare client's; one in 64 posted writes.
     """
 
