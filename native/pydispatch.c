@@ -16,11 +16,14 @@
 
 #include <stdlib.h>
 
+#define SMALL 256u
+
 struct sio_py {
     uint64_t value;            /* what the memoryviews show */
     PyObject *readable[4];     /* writable views of 1, 2, 4, 8 bytes, for read handlers to fill */
     PyObject *written[4];      /* read-only ones */
     PyObject *sizes[4];
+    PyObject *small[SMALL];    /* ints */
     PyObject *on_error;
     PyGILState_STATE gil;
     int held;
@@ -58,30 +61,58 @@ static inline int width_index(uint32_t size) { return __builtin_ctz(size); }
 static inline PyObject *call(PyObject *callable, PyObject **args, size_t n)
 {
     if (__builtin_expect(PyMethod_Check(callable), 1)) {
+        PyObject *function = PyMethod_GET_FUNCTION(callable);
         args[0] = PyMethod_GET_SELF(callable);
-        return PyObject_Vectorcall(PyMethod_GET_FUNCTION(callable), args, n + 1, NULL);
+        if (__builtin_expect(PyFunction_Check(function), 1)) /* its own entry: PyObject_Vectorcall would look it up */
+            return ((PyFunctionObject *)function)->vectorcall(function, args, n + 1, NULL);
+        return PyObject_Vectorcall(function, args, n + 1, NULL);
     }
     return PyObject_Vectorcall(callable, args + 1, n | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
 }
 
+/* A new reference. */
+static inline PyObject *number(const struct sio_py *py, uint64_t value)
+{
+    if (__builtin_expect(value < SMALL, 1)) {
+        Py_INCREF(py->small[value]);
+        return py->small[value];
+    }
+    return PyLong_FromUnsignedLongLong(value);
+}
+
+/* The low 64 bits of what a handler returned. Non-zero: no int, and an exception says so. */
+static inline int as_value(PyObject *result, uint64_t *value)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    if (__builtin_expect(PyLong_CheckExact(result) && PyUnstable_Long_IsCompact((PyLongObject *)result), 1)) {
+        *value = (uint64_t)PyUnstable_Long_CompactValue((PyLongObject *)result);
+        return 0;
+    }
+#else
+    if (__builtin_expect(PyLong_CheckExact(result) && (size_t)Py_SIZE(result) <= 1, 1)) { /* 0, or one digit and positive */
+        *value = Py_SIZE(result) ? ((PyLongObject *)result)->ob_digit[0] : 0;
+        return 0;
+    }
+#endif
+    *value = PyLong_AsUnsignedLongLongMask(result);
+    return *value == (unsigned long long)-1 && PyErr_Occurred();
+}
+
 static PyObject *call_register(struct sio_py *py, const struct sio_handler *h, struct sio_access *a)
 {
-    PyObject *args[4] = {NULL, PyLong_FromUnsignedLongLong(a->offset), py->sizes[width_index(a->size)], NULL};
+    PyObject *args[4] = {NULL, number(py, a->offset), py->sizes[width_index(a->size)], NULL};
     PyObject *result = NULL;
     if (!args[1])
         return NULL;
     if (!a->write)
         result = call(h->read, args, 2);
-    else if ((args[3] = PyLong_FromUnsignedLongLong(a->value))) {
+    else if ((args[3] = number(py, a->value))) {
         result = call(h->write, args, 3);
         Py_DECREF(args[3]);
     }
     Py_DECREF(args[1]);
-    if (result && !a->write) {
-        a->value = PyLong_AsUnsignedLongLongMask(result);
-        if (a->value == (unsigned long long)-1 && PyErr_Occurred())
-            Py_CLEAR(result);
-    }
+    if (result && !a->write && __builtin_expect(as_value(result, &a->value), 0))
+        Py_CLEAR(result);
     return result;
 }
 
@@ -104,7 +135,7 @@ static __attribute__((noinline, cold)) void renew(struct sio_py *py, int write, 
 static PyObject *call_view(struct sio_py *py, const struct sio_handler *h, struct sio_access *a)
 {
     int width = width_index(a->size);
-    PyObject *args[4] = {NULL, h->base_object, PyLong_FromUnsignedLongLong(a->offset),
+    PyObject *args[4] = {NULL, h->base_object, number(py, a->offset),
                          a->write ? py->written[width] : py->readable[width]};
     if (!args[2])
         return NULL;
@@ -149,6 +180,8 @@ void sio_py_detach(struct sio_owner *o)
         Py_XDECREF(py->written[i]);
         Py_XDECREF(py->sizes[i]);
     }
+    for (uint32_t i = 0; i < SMALL; i++)
+        Py_XDECREF(py->small[i]);
     Py_XDECREF(py->on_error);
     PyGILState_Release(gil);
     free(py);
@@ -167,6 +200,8 @@ int sio_py_attach(struct sio_owner *o, uintptr_t on_error)
         py->sizes[i] = PyLong_FromLong(1 << i);
         whole &= py->readable[i] && py->written[i] && py->sizes[i];
     }
+    for (uint32_t i = 0; i < SMALL; i++)
+        whole &= (py->small[i] = PyLong_FromUnsignedLong(i)) != NULL;
     py->on_error = (PyObject *)on_error;
     Py_INCREF(py->on_error);
     PyErr_Clear();
