@@ -153,7 +153,7 @@ struct sio_map {                   /* followed by two sides */
 } SIO_ALIGNED;
 
 struct sio_stat {                  /* [vcpu][range]: writer the client; [vcpus + shard][range]: writer the owner. Two a line: what
-                                    * every access touches must not fill the caches where there are thousands of ranges */
+                                    * every access touches */
     uint64_t reads;
     uint64_t writes;
     uint64_t posted;

@@ -7,7 +7,7 @@
  *
  * Consequences. The producer's head and the consumer's cursor are private. The consumer returns credits lazily, in a line
  * that the producer looks at only when its cached copy says that the ring is full; it comes back for more only every few
- * polls; the producer fetches the lines ahead for writing. `taken` is the journal: it is advanced before the handler
+ * polls; it fetches the lines ahead. `taken` is the journal: it is advanced before the handler
  * runs, so a write is applied zero or one time and a successor starts where its predecessor stopped.
  */
 #ifndef SHARDIO_POSTED_H
@@ -16,7 +16,7 @@
 #include "fabric.h"
 
 #define SIO_CREDIT_EVERY 64u /* posted writes taken between two returns of credit, while there are more */
-#define SIO_AHEAD 8u         /* slots that either side fetches ahead */
+#define SIO_AHEAD 8u         /* slots that the consumer fetches ahead */
 
 /* The lap of a position. A slot holds this lap or the one before; a zeroed ring is an empty one. */
 static inline uint16_t sio_posted_lap(const struct sio_fabric *f, uint64_t position)

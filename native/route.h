@@ -55,9 +55,9 @@ static inline void sio_map_view(const struct sio_fabric *f, struct sio_map_view 
     view->generation = ~0ull;
     for (uint32_t space = SIO_PIO; space <= SIO_MMIO; space++) {
         view->of[space].first = sio_map_entries(side) + (space == SIO_PIO || !sound ? 0 : pio);
-        view->of[space].base = sio_load_relaxed(&view->of[space].first->base);
-        view->of[space].scale = sio_load_relaxed(&side->scale[space]);
         view->of[space].n = !sound ? 0 : space == SIO_PIO ? pio : mmio;
+        view->of[space].base = view->of[space].n ? sio_load_relaxed(&view->of[space].first->base) : 0;
+        view->of[space].scale = sio_load_relaxed(&side->scale[space]);
     }
     sio_fence_compiler();
     view->generation = generation;

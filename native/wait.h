@@ -4,8 +4,8 @@
  * about 3 us, where a spin without one costs a whole scheduler slice. Acquire and release alone lose wake-ups: the
  * sleeper's look at the word may pass its own announcement, and the waker's look at the announcement its own publish.
  *
- * A loop of loads without a `pause` runs far ahead of itself; when the line changes, all of that is thrown away, which costs
- * more than the pause.
+ * A poll that meets the peer at work on the line takes a copy away, which the peer has to claim back before it can write:
+ * polls closer than a `pause` to each other meet it more often (patience.h).
  *
  * Consequences. Spin for about 3 us, one `pause` a poll from the first; yield between polls for about what a wake-up
  * costs, which bounds the loss at twice the best; then announce sleep, full fence, look again, and sleep with a time-out.
