@@ -15,6 +15,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from shardio.errors import DeviceOptionError as DeviceOptionError
+
 if TYPE_CHECKING:
     from shardio.devices.cmos_rtc import CmosRtc as CmosRtc
     from shardio.devices.debug_console import DebugConsole as DebugConsole
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from shardio.devices.fw_cfg import FwCfg as FwCfg
     from shardio.devices.i8042 import I8042 as I8042
     from shardio.devices.log_device import LogDevice as LogDevice
-    from shardio.devices.options import DeviceOptionError as DeviceOptionError
     from shardio.devices.pci_bus import PciBus as PciBus
     from shardio.devices.pci_host import PciHost as PciHost
     from shardio.devices.port92 import Port92 as Port92
@@ -41,7 +42,6 @@ _MODULES = {
     "Counter": "probes",
     "DebugConsole": "debug_console",
     "Delay": "probes",
-    "DeviceOptionError": "options",
     "Echo": "probes",
     "ExitPort": "exit_port",
     "Failing": "probes",
@@ -55,7 +55,7 @@ _MODULES = {
     "Uart16550": "uart",
 }
 
-__all__ = list(_MODULES)
+__all__ = ["DeviceOptionError", *_MODULES]
 
 
 def __getattr__(name: str) -> object:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 
 from shardio.devices.byte_fd import ByteFd, Pty
-from shardio.devices.options import DeviceOptionError
+from shardio.errors import DeviceOptionError
 
 _FORMS = 'write "none", "stdin", "pty", "file:PATH" or "fd:N" (N an open descriptor of the shard)'
 

@@ -15,7 +15,7 @@ import select
 from collections.abc import Callable
 
 from shardio.devices.byte_fd import ByteFd, Pty
-from shardio.devices.options import DeviceOptionError
+from shardio.errors import DeviceOptionError
 
 _LOG = logging.getLogger(__name__)
 _FORMS = 'write "stdout", "stderr", "null", "file:PATH", "pty" or "fd:N" (N an open descriptor of the shard)'

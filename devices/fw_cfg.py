@@ -17,7 +17,8 @@ from pathlib import Path
 import msgspec
 
 from shardio.device import MutDevicePio
-from shardio.devices.options import DeviceOptionError, in_range, memory_size
+from shardio.devices.options import in_range, memory_size
+from shardio.errors import DeviceOptionError
 
 SELECTOR = 0
 DATA = 1

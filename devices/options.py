@@ -1,28 +1,15 @@
-"""Option values that several devices share: sizes such as "64M", and the error for a value no device can
-use.
-"""
+"""Option values that several devices share: sizes such as "64M"."""
 
 from __future__ import annotations
 
 import re
 from typing import TypeVar
 
-from shardio.errors import ShardioError
+from shardio.errors import DeviceOptionError
 
 _SIZE = re.compile(r"\s*(0x[0-9a-f]+|\d+)\s*(?:([KMGT])(?:i?B)?|B)?\s*", re.IGNORECASE)
 _Number = TypeVar("_Number", int, float)
 _SHIFT = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
-
-
-class DeviceOptionError(ShardioError, ValueError):
-    """An option value that a device cannot use: its class `device`, the `option`, the `value`, and the
-    `cure`.
-    """
-
-    def __init__(self, device: str, option: str, value: object, cure: str) -> None:
-        super().__init__(f"{device} cannot use {option} = {value!r}", cure)
-        self.args = (device, option, value, cure)
-        self.device, self.option, self.value = device, option, value
 
 
 def memory_size(value: int | str, *, device: str, option: str = "memory") -> int:

@@ -26,9 +26,9 @@ import msgspec
 from shardio.address import MmioAddress, PioAddress
 from shardio.bus import MmioBus
 from shardio.device import DeviceHost, MutDeviceMmio, MutDevicePio
-from shardio.devices.options import DeviceOptionError, in_range
+from shardio.devices.options import in_range
 from shardio.devices.pci_host import PciFunction, PciHost, PciHostState, bdf
-from shardio.errors import DeviceOverlap, InvalidAddress, InvalidRange
+from shardio.errors import DeviceOptionError, DeviceOverlap, InvalidAddress, InvalidRange
 from shardio.range import MmioRange
 
 if TYPE_CHECKING:

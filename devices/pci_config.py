@@ -6,7 +6,7 @@ Source: PCI Local Bus Specification 3.0, section 6.1 (header type 0) and 6.2.5 (
 
 from __future__ import annotations
 
-from shardio.devices.options import DeviceOptionError
+from shardio.errors import DeviceOptionError
 
 VENDOR = 0x00
 DEVICE = 0x02

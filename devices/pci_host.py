@@ -17,8 +17,8 @@ from typing import Protocol
 import msgspec
 
 from shardio.device import DeviceHost, MutDevicePio
-from shardio.devices.options import DeviceOptionError
 from shardio.devices.pci_config import PciConfig
+from shardio.errors import DeviceOptionError
 
 ADDRESS = 0
 RESET_CONTROL = 1

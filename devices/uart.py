@@ -20,7 +20,6 @@ import msgspec
 from shardio.device import DeviceHost, MutDeviceMmio, MutDevicePio
 from shardio.devices.byte_input import ByteInput
 from shardio.devices.byte_output import ByteOutput
-from shardio.devices.options import DeviceOptionError
 from shardio.devices.uart_core import UartCore
 from shardio.devices.uart_state import (
     CLOCK_HZ,
@@ -30,6 +29,7 @@ from shardio.devices.uart_state import (
     UartState,
     UartStatistics,
 )
+from shardio.errors import DeviceOptionError
 
 _STRIDES = (1, 2, 4, 8)
 _BITS_PER_CHARACTER = 10

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
-    "ConfigError", "DeviceNotFound", "DeviceOverlap", "FabricError", "HandlerMissing", "HostError",
+    "ConfigError", "DeviceNotFound", "DeviceOptionError", "DeviceOverlap", "FabricError", "HandlerMissing",
+    "HostError",
     "ImageError", "InterruptError", "InvalidAccessLength", "InvalidAddress", "InvalidBuffer", "InvalidDevice",
     "InvalidRange", "InvalidResource", "KvmError", "LayoutMismatch", "MachineError", "MemoryAccessError",
     "ResourceConflict", "ResourceNotAllocated", "ResourceUnavailable", "ShardError", "ShardioError",
@@ -108,11 +109,11 @@ class DeviceOverlap(ShardioError, ValueError):
 class InvalidDevice(ShardioError, TypeError):
     """An object without handlers for the space ("pio" or "mmio") where it is put: `device_type`, `space`."""
 
-    def __init__(self, device_type: str, space: str) -> None:
+    def __init__(self, device_type: str, space: str, cure: str = "") -> None:
         super().__init__(f"{device_type} cannot answer {space.upper()} accesses",
-                         f"give it {space}_read and {space}_write, or read(offset, size) and "
+                         cure or f"give it {space}_read and {space}_write, or read(offset, size) and "
                          "write(offset, size, value)")
-        self.args = (device_type, space)
+        self.args = (device_type, space, self.cure)
         self.device_type, self.space = device_type, space
 
 
@@ -134,6 +135,17 @@ class InvalidBuffer(ShardioError, TypeError):
         super().__init__(reason, "pass a C-contiguous buffer (bytearray or memoryview; writable for a read)")
         self.args = (reason,)
         self.reason = reason
+
+
+class DeviceOptionError(ShardioError, ValueError):
+    """An option value that a device cannot use: its class `device`, the `option`, the `value`, and the
+    `cure`.
+    """
+
+    def __init__(self, device: str, option: str, value: object, cure: str) -> None:
+        super().__init__(f"{device} cannot use {option} = {value!r}", cure)
+        self.args = (device, option, value, cure)
+        self.device, self.option, self.value = device, option, value
 
 
 # --- resources ---------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ SAMPLES: list[errors.ShardioError] = [
     errors.InvalidRange(1, 0, "is empty", "give a size"),
     errors.InvalidAccessLength(70000, 65536),
     errors.DeviceNotFound(0x3F8, 2),
+    errors.DeviceOptionError("CmosRtc", "vcpus", 0, "give a number from 1 to 256"),
     errors.DeviceOverlap(PioRange(1, 2), PioRange(2, 2)),
     errors.InvalidDevice("Thing", "pio"),
     errors.HandlerMissing("Thing", "pio_read"),

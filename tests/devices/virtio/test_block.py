@@ -14,11 +14,10 @@ from typing import Any
 
 import pytest
 
-from shardio.devices.options import DeviceOptionError
 from shardio.devices.virtio import VirtioMmioBlock, mmio
 from shardio.devices.virtio.block import F_FLUSH, F_MQ, F_RO
 from shardio.devices.virtio.image import RawImage
-from shardio.errors import ImageError
+from shardio.errors import DeviceOptionError, ImageError
 from shardio.memory import GuestMemory
 from tests.devices.virtio.guest import NEEDS_RESET, Host, MmioGuest, until
 
