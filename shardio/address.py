@@ -27,7 +27,8 @@ class Space(StrEnum):
 class BusAddress(int):
     """What `PioAddress` and `MmioAddress` share; not made by itself.
 
-    Raises `InvalidAddress` wherever a value would be outside the space.
+    Raises `InvalidAddress` wherever a value would be outside the space, and `TypeError` for what is no whole
+    number or is an address of the other space.
     """
 
     __slots__ = ()
@@ -52,31 +53,32 @@ class BusAddress(int):
 
     def checked_add(self, offset: int) -> Self | None:
         """The address `offset` bytes further, or None when that is outside the space."""
-        number = int.__add__(self, offset)
+        number = int.__add__(self, self._operand(offset, "sum"))
         return type(self)(number) if 0 <= number <= self.LAST else None
 
     def __add__(self, offset: int) -> Self:
-        number = int.__add__(self, offset)
-        if isinstance(offset, BusAddress) and not isinstance(offset, type(self)):
-            raise TypeError(f"{self!r} and {offset!r} have no sum: they are of different spaces")
-        return number if number is NotImplemented else type(self)(number)
+        return type(self)(int.__add__(self, self._operand(offset, "sum")))
 
     __radd__ = __add__
 
     @overload
-    def __sub__(self, other: Self) -> int: ...
+    def __sub__(self, other: BusAddress) -> int: ...
     @overload
     def __sub__(self, other: int) -> Self | int: ...
     def __sub__(self, other: int) -> Self | int:
-        number = int.__sub__(self, other)
-        if number is NotImplemented or isinstance(other, type(self)):
-            return number
-        if isinstance(other, BusAddress):
-            raise TypeError(f"{self!r} and {other!r} have no distance: they are of different spaces")
-        return type(self)(number)
+        number = int.__sub__(self, self._operand(other, "distance"))
+        return number if isinstance(other, BusAddress) else type(self)(number)
 
     def __rsub__(self, other: int) -> int:
         return int.__rsub__(self, other)
+
+    def _operand(self, other: int, result: str) -> int:
+        """A whole number of any kind as an `int`; without this, a float or a numpy number would take over and
+        give a `result` that is no address and may lie outside the space.
+        """
+        if isinstance(other, BusAddress) and other.space is not self.space:
+            raise TypeError(f"{self!r} and {other!r} have no {result}: they are of different spaces")
+        return operator.index(other)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({int(self):#x})"

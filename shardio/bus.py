@@ -10,11 +10,13 @@ A bus is changed and read by one thread at a time.
 
 from __future__ import annotations
 
+import operator
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import ClassVar, Generic, TypeVar
+from copy import copy
+from typing import ClassVar, Generic, Self, TypeVar
 
-from shardio.address import MmioAddress, PioAddress
+from shardio.address import BusAddress, MmioAddress, PioAddress
 from shardio.errors import DeviceNotFound, DeviceOverlap, InvalidAccessLength, InvalidRange, ShardioError
 from shardio.range import BusRange, MmioRange, PioRange
 
@@ -26,7 +28,8 @@ class Bus(Generic[R, D]):
     """A map from ranges to devices, searched in O(log n); the devices may be any objects.
 
     `PioBus` and `MmioBus` are the two spaces. A bare `Bus()` is of the space of the first range that is
-    registered and keeps to it.
+    registered and keeps to it. Addresses are of that space or plain `int`: one of the other space raises
+    `InvalidRange`, and what is no whole number `TypeError`. A copy is a bus of its own with the same devices.
 
     >>> bus = Bus()
     >>> bus.register(MmioRange(0xD000_0000, 0x1000), "disk")
@@ -73,13 +76,18 @@ class Bus(Generic[R, D]):
         one that leaves the address space, `InvalidAccessLength` for more bytes than the space has.
         """
         bases, ends, entries = self._map
+        if type(addr) is not int:
+            addr = self._number(addr)
         index = bisect_right(bases, addr) - 1
         if index >= 0 and 0 < length <= ends[index] - addr:
             return entries[index]
-        raise self._refusal(addr, length)
+        raise self._refusal(addr, operator.index(length))
 
     def overlapping(self, range: R) -> tuple[R, D] | None:  # noqa: A002
         """The first registered range that shares an address with this one, and its device, or None."""
+        kind = self._range_type
+        if kind is not None and not isinstance(range, kind):
+            return None
         bases, ends, entries = self._map
         index = bisect_right(bases, range.base)
         if index and ends[index - 1] > range.base:
@@ -98,11 +106,9 @@ class Bus(Generic[R, D]):
         index = self._find(addr)
         if index is None:
             raise DeviceNotFound(addr)
-        bases, ends, entries = self._map
-        old, device = entries[index]
+        old, device = self._map[2][index]
         new = type(old)(new_base, old.size)
-        moved: Bus[R, D] = Bus()
-        moved._map = (bases.copy(), ends.copy(), entries.copy())
+        moved = copy(self)
         _remove(moved._map, index)
         moved.register(new, device)
         # One store: neither an interrupt nor a reader in another thread finds the device nowhere or twice.
@@ -117,11 +123,28 @@ class Bus(Generic[R, D]):
         """The ranges with their devices, by ascending address, as they are when the iteration begins."""
         return iter(tuple(self._map[2]))
 
+    def __copy__(self) -> Self:
+        copied = type(self)()
+        copied._range_type = self._range_type
+        bases, ends, entries = self._map
+        copied._map = (bases.copy(), ends.copy(), entries.copy())
+        return copied
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self)} range(s)>"
 
+    def _number(self, addr: int) -> int:
+        """An address as an `int`; refused where it is none, or of the other space."""
+        kind = self._range_type
+        if kind is not None and isinstance(addr, BusAddress) and addr.space is not kind.address_type.space:
+            raise InvalidRange(addr, 1, f"is not of the {kind.address_type.space.upper()} space",
+                               f"give a {kind.address_type.__name__} or an int")
+        return int(operator.index(addr))
+
     def _find(self, addr: int) -> int | None:
         bases, ends, _ = self._map
+        if type(addr) is not int:
+            addr = self._number(addr)
         index = bisect_right(bases, addr) - 1
         return index if index >= 0 and addr < ends[index] else None
 

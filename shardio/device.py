@@ -17,6 +17,7 @@ before the first access, `detach()` after the last, `dma = True` to be given gue
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from enum import StrEnum
 from types import SimpleNamespace
@@ -38,7 +39,8 @@ def read_registers(device: object, handler: str, offset: int, data: memoryview) 
     if read is None:
         raise HandlerMissing(type(device).__name__, handler)
     size = len(data)
-    data[:] = (read(offset, size) & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+    value = operator.index(read(offset, size))  # as a shard takes it: any whole number
+    data[:] = (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")
 
 
 def write_registers(device: object, handler: str, offset: int, data: memoryview) -> None:
@@ -200,7 +202,8 @@ def view_handlers(device: object, space: Space | str) -> Any:
     """An object with the space's view handlers that answers as the device does: the device, if it has them.
 
     For one that derives from no base class and lacks a view handler, that handler is made from its register
-    form. Raises `InvalidDevice` where it has no handler in any form.
+    form. Raises `InvalidDevice` where it has no handler in any form, and for a class instead of an
+    instance of it.
 
     >>> class Id:
     ...     def read(self, offset, size):
@@ -211,6 +214,8 @@ def view_handlers(device: object, space: Space | str) -> Any:
     'aa55'
     """
     space = Space(space)
+    if isinstance(device, type):
+        raise InvalidDevice(f"the class {device.__name__}", space, "register an instance of it")
     names = (f"{space}_read", f"{space}_write")
     if all(callable(getattr(device, name, None)) for name in names):
         return device

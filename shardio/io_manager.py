@@ -161,7 +161,7 @@ class IoManager(PioManager, MmioManager):
         """
         view = _writable(data)
         range_, (handlers, _) = self._pio.check_access(addr, len(view))
-        handlers.pio_read(range_.base, _distance(addr, range_.base), view)
+        handlers.pio_read(range_.base, _distance(int(addr), range_.base), view)
 
     def pio_write(self, addr: int, data: Any) -> None:
         """Write the buffer `data` (1, 2 or 4 bytes from a vCPU) to the port `addr`.
@@ -171,7 +171,7 @@ class IoManager(PioManager, MmioManager):
         """
         view = _readable(data)
         range_, (handlers, _) = self._pio.check_access(addr, len(view))
-        handlers.pio_write(range_.base, _distance(addr, range_.base), view)
+        handlers.pio_write(range_.base, _distance(int(addr), range_.base), view)
 
     # --- memory-mapped registers
 
@@ -207,7 +207,7 @@ class IoManager(PioManager, MmioManager):
         """
         view = _writable(data)
         range_, (handlers, _) = self._mmio.check_access(addr, len(view))
-        handlers.mmio_read(range_.base, _distance(addr, range_.base), view)
+        handlers.mmio_read(range_.base, _distance(int(addr), range_.base), view)
 
     def mmio_write(self, addr: int, data: Any) -> None:
         """Write the buffer `data` (1, 2, 4 or 8 bytes from a vCPU) at `addr`.
@@ -217,7 +217,7 @@ class IoManager(PioManager, MmioManager):
         """
         view = _readable(data)
         range_, (handlers, _) = self._mmio.check_access(addr, len(view))
-        handlers.mmio_write(range_.base, _distance(addr, range_.base), view)
+        handlers.mmio_write(range_.base, _distance(int(addr), range_.base), view)
 
     # --- resources
 
@@ -275,8 +275,10 @@ def _bytes_view(data: Any) -> memoryview:
         return memoryview(data)
     try:
         view = memoryview(data)
+        if not view.nbytes:  # has no shape that could be cast; the bus refuses it
+            return memoryview(bytearray())
         return view if view.format == "B" and view.ndim == 1 and view.contiguous else view.cast("B")
-    except TypeError as error:
+    except (BufferError, TypeError, ValueError) as error:  # ValueError: it is released or closed
         raise InvalidBuffer(f"a {type(data).__name__} cannot carry an access: {error}") from None
 
 

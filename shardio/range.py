@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, field
+from functools import total_ordering
 from typing import ClassVar, Generic, Self, TypeVar, cast
 
 from shardio.address import BusAddress, MmioAddress, PioAddress
@@ -16,6 +17,7 @@ from shardio.errors import InvalidRange
 A = TypeVar("A", bound=BusAddress)
 
 
+@total_ordering
 @dataclass(frozen=True, slots=True)
 class BusRange(Generic[A]):
     """What `PioRange` and `MmioRange` share; not made by itself.
@@ -65,7 +67,10 @@ class BusRange(Generic[A]):
                     and bool(self.base <= item.base) and bool(item.last <= self.last))
         if isinstance(item, BusAddress) and not isinstance(item, self.address_type):
             return False
-        return isinstance(item, int) and self.base <= item <= self.last
+        try:
+            return self.base <= operator.index(item) <= self.last  # type: ignore[arg-type]
+        except TypeError:  # no whole number is no address
+            return False
 
     def __lt__(self, other: Self) -> bool:
         if not isinstance(other, type(self)):

@@ -105,6 +105,50 @@ def test_addresses_of_different_spaces_have_no_distance() -> None:
         MmioAddress(5) - PioAddress(3)
 
 
+def test_addresses_of_different_spaces_have_no_checked_sum() -> None:
+    with pytest.raises(TypeError, match="different spaces"):
+        PioAddress(1).checked_add(MmioAddress(2))
+
+
+class Number:
+    """A whole number that is no `int`, as numpy's are."""
+
+    def __index__(self) -> int:
+        return 2
+
+    def __radd__(self, other: object) -> str:
+        return "taken over"
+
+    __rsub__ = __radd__
+
+
+def test_an_offset_of_any_integer_type_gives_an_address() -> None:
+    offset: Any = Number()
+    moved = (PioAddress(8) + offset, PioAddress(8) - offset, PioAddress(8).checked_add(offset))
+    assert list(map(repr, moved)) == ["PioAddress(0xa)", "PioAddress(0x6)", "PioAddress(0xa)"]
+    with pytest.raises(InvalidAddress):
+        PioAddress(0xFFFF) + offset
+    with pytest.raises(InvalidAddress):
+        PioAddress(1) - offset
+
+
+@pytest.mark.parametrize("offset", [1.5, "1", None])
+def test_an_offset_that_is_no_whole_number_is_a_type_error(offset: Any) -> None:
+    for move in (PioAddress.__add__, PioAddress.__sub__, PioAddress.checked_add):
+        with pytest.raises(TypeError, match="integer"):
+            move(PioAddress(8), offset)
+
+
+class Bar(MmioAddress):
+    """An address type of a user's own."""
+
+
+def test_addresses_of_one_space_have_a_distance_whatever_their_types() -> None:
+    assert (Bar(8) - MmioAddress(6), MmioAddress(8) - Bar(6)) == (2, 2)
+    assert type(Bar(8) - MmioAddress(6)) is int
+    assert type(Bar(8) + 1) is Bar
+
+
 @pytest.mark.parametrize("value", [1.0, "0x3f8", None])
 def test_address_of_something_else_is_a_type_error(value: object) -> None:
     with pytest.raises(TypeError):
@@ -188,6 +232,8 @@ def test_ranges_of_different_spaces_share_nothing() -> None:
     assert MmioAddress(3) not in ports
     assert PioAddress(3) in ports
     assert 3 in ports
+    assert Number() in PioRange(2, 1)
+    assert Number() not in PioRange(3, 1)
     assert "3" not in ports
 
 
@@ -195,6 +241,8 @@ def test_unit_range_and_order_and_copies() -> None:
     assert PioRange.unit(0xFFFF) == PioRange(0xFFFF, 1)
     low, wide, high = PioRange(2, 1), PioRange(2, 9), PioRange(4, 1)
     assert sorted([high, wide, low]) == [low, wide, high]
+    assert low <= wide <= wide < high
+    assert high >= wide > low
     assert pickle.loads(pickle.dumps(MmioRange(8, 4))) == MmioRange(8, 4)
 
 

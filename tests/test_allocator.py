@@ -262,3 +262,19 @@ def test_a_mac_address_has_one_owner() -> None:
 def test_numbers_that_the_machine_does_not_have_are_refused(resource: Resource, verb: str) -> None:
     with pytest.raises(InvalidResource, match="this machine has numbers up to"):
         getattr(ResourceAllocator(), verb)(resource)
+
+
+def test_an_interrupt_is_released_as_the_kind_that_was_taken() -> None:
+    allocator = ResourceAllocator()
+    got = allocator.allocate(ResourceConstraint.new_pci_msi_irq(1))
+    (base, size), kinds = got.get_pci_msi_irqs() or (0, 0), MsiIrqType
+    for other in (Resource.LegacyIrq(base), Resource.MsiIrq(kinds.PCI_MSIX, base, size)):
+        with pytest.raises(ResourceNotAllocated):
+            allocator.release(other)
+    allocator.release(*got)
+
+
+@pytest.mark.parametrize("window", [{"pio_window": MmioRange(0, 1)}, {"mmio_window": PioRange(0, 1)}])
+def test_a_window_of_the_other_space_is_a_type_error(window: Any) -> None:
+    with pytest.raises(TypeError, match="belongs"):
+        ResourceAllocator(**window)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -248,3 +249,50 @@ def test_devices_are_neither_hashed_nor_compared() -> None:
     bus.register(PioRange(0, 4), device)
     bus.register(PioRange(4, 4), device)
     assert bus.check_access(5, 1)[1] is device
+
+
+QUESTIONS: list[Callable[[Bus[Any, Any], Any], object]] = [
+    lambda bus, addr: bus.device(addr),
+    lambda bus, addr: bus.deregister(addr),
+    lambda bus, addr: bus.check_access(addr, 1),
+    lambda bus, addr: bus.move(addr, 0),
+]
+
+
+@pytest.mark.parametrize("ask", QUESTIONS)
+def test_an_address_of_the_other_space_is_refused(ask: Callable[[Bus[Any, Any], Any], object]) -> None:
+    bus: MmioBus[str] = MmioBus()
+    bus.register(MmioRange(0x3F8, 8), "a")
+    with pytest.raises(InvalidRange, match="not of the MMIO space; give a MmioAddress"):
+        ask(bus, PioAddress(0x3F8))
+    assert len(bus) == 1
+
+
+@pytest.mark.parametrize("ask", QUESTIONS)
+def test_an_address_that_is_no_whole_number_is_a_type_error(
+    ask: Callable[[Bus[Any, Any], Any], object],
+) -> None:
+    bus: PioBus[str] = PioBus()
+    bus.register(PioRange(0x3F8, 8), "a")
+    with pytest.raises(TypeError):
+        ask(bus, 1016.5)
+    assert len(bus) == 1
+
+
+def test_a_range_of_the_other_space_overlaps_nothing() -> None:
+    bus: Bus[Any, str] = MmioBus()
+    bus.register(MmioRange(0, 0x1000), "a")
+    assert bus.overlapping(PioRange(0, 1)) is None
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+def test_a_copy_is_a_bus_of_its_own(duplicate: Callable[[Any], Any]) -> None:
+    bus: Bus[Any, str] = Bus()
+    bus.register(PioRange(0, 4), "a")
+    other = duplicate(bus)
+    other.register(PioRange(4, 4), "b")
+    other.deregister(0)
+    assert list(bus) == [(PioRange(0, 4), "a")]
+    assert list(other) == [(PioRange(4, 4), "b")]
+    with pytest.raises(InvalidRange):
+        other.register(MmioRange(0, 4), "c")

@@ -177,3 +177,10 @@ def test_mutability_is_declared_by_the_base_classes(
     device_type = type("Device", bases_of_device, {})
     assert (is_mutable(device_type(), "pio"), is_mutable(device_type(), "mmio")) == (pio, mmio)
     assert (is_mutable(device_type, "pio"), is_mutable(device_type, "mmio")) == (pio, mmio)
+
+
+@pytest.mark.parametrize("space", ["pio", "mmio"])
+@pytest.mark.parametrize("kind", [Registers, Views])
+def test_a_class_instead_of_its_instance_is_refused(kind: type, space: str) -> None:
+    with pytest.raises(InvalidDevice, match="register an instance"):
+        view_handlers(kind, space)

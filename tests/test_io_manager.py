@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from array import array
 from contextlib import suppress
 from typing import Any
@@ -162,6 +163,85 @@ def test_unusable_buffer_is_refused(space: str, direction: str, buffer: Any) -> 
     with pytest.raises(InvalidBuffer):
         getattr(door, direction)(0x100, buffer)
     assert not device.seen
+
+
+def released() -> memoryview:
+    view = memoryview(bytearray(4))
+    view.release()
+    return view
+
+
+def closed() -> mmap.mmap:
+    pages = mmap.mmap(-1, 4)
+    pages.close()
+    return pages
+
+
+@spaces
+@directions
+@pytest.mark.parametrize("gone", [released, closed])
+def test_a_buffer_that_is_gone_is_refused(space: str, direction: str, gone: Any) -> None:
+    door, device = Door(space), Memory(8)
+    door.register(door.range(0x100, 8), device)
+    with pytest.raises(InvalidBuffer):
+        getattr(door, direction)(0x100, gone())
+    assert not device.seen
+
+
+@spaces
+@directions
+@pytest.mark.parametrize("buffer", [array("H"), memoryview(bytearray()), memoryview(bytearray(4))[:0]])
+def test_an_empty_buffer_of_any_kind_is_an_empty_access(space: str, direction: str, buffer: Any) -> None:
+    door, device = Door(space), Memory(8)
+    door.register(door.range(0x100, 8), device)
+    with pytest.raises(InvalidRange, match="is empty"):
+        getattr(door, direction)(0x100, buffer)
+    assert not device.seen
+
+
+@spaces
+def test_an_address_of_any_integer_type_is_taken(space: str) -> None:
+    door, device = Door(space), Memory(8)
+    door.register(door.range(0, 8), device)
+    door.write(True, b"a")
+    door.write(Fifth(), b"b")
+    assert bytes(device.cells) == b"\0a\0\0\0b\0\0"
+    assert [type(offset) for _, offset, _ in device.seen] == [int, int]
+
+
+class Fifth:
+    """A whole number that is no `int`, as numpy's are."""
+
+    def __index__(self) -> int:
+        return 5
+
+    def __int__(self) -> int:
+        return 5
+
+    def __sub__(self, other: int) -> int:
+        return 5 - other
+
+    def __rsub__(self, other: int) -> int:
+        return other - 5
+
+
+@spaces
+def test_a_register_of_any_integer_type_is_taken(space: str) -> None:
+    door, device, data = Door(space), Scratch(), bytearray(2)
+    device.value = Fifth()  # type: ignore[assignment]
+    door.register(door.range(0x100, 8), device)
+    door.read(0x100, data)
+    assert data == b"\x05\x00"
+
+
+@spaces
+def test_a_register_that_is_no_whole_number_is_a_type_error(space: str) -> None:
+    door, device, data = Door(space), Scratch(), bytearray(b"ab")
+    device.value = 1.5  # type: ignore[assignment]
+    door.register(door.range(0x100, 8), device)
+    with pytest.raises(TypeError):
+        door.read(0x100, data)
+    assert data == b"ab"
 
 
 @spaces

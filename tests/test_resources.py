@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -107,6 +108,10 @@ def test_impossible_range_resource_cannot_be_made(make: Any) -> None:
         lambda: Resource.MsiIrq(MsiIrqType.PCI_MSIX, (1 << 32) - 1, 2),
         lambda: Resource.MacAddress("00:08:63:66:86"),
         lambda: Resource.MacAddress("00-08-63-66-86-88"),
+        lambda: Resource.MacAddress(b"00:08:63:66:86:88"),  # type: ignore[arg-type]
+        lambda: Resource.MsiIrq("PCI MSI", 24, 1),  # type: ignore[arg-type]
+        lambda: ResourceConstraint.pio_with_constraints(1, (5,), 1),  # type: ignore[arg-type]
+        lambda: ResourceConstraint.pio_with_constraints(1, [5, 6], 1),  # type: ignore[arg-type]
         lambda: ResourceConstraint.new_pio(0),
         lambda: ResourceConstraint.new_pio((1 << 16) + 1),
         lambda: ResourceConstraint.new_mmio(0),
@@ -135,9 +140,15 @@ def test_impossible_resource_or_constraint_cannot_be_made(make: Any) -> None:
         lambda: ResourceConstraint.pio_with_constraints(2, (0.0, 8.0), 1),  # type: ignore[arg-type]
         lambda: ResourceConstraint.mmio_with_constraints(2, None, 4.0),  # type: ignore[arg-type]
         lambda: ResourceConstraint.new_pci_msix_irq(1.5),  # type: ignore[arg-type]
+        lambda: ResourceConstraint.new_legacy_irq(1.5),  # type: ignore[arg-type]
+        lambda: ResourceConstraint.new_kvm_mem_slot(1, 1.5),  # type: ignore[arg-type]
+        lambda: Resource.LegacyIrq(1.5),  # type: ignore[arg-type]
+        lambda: Resource.KvmMemSlot(1.5),  # type: ignore[arg-type]
+        lambda: Resource.MsiIrq(MsiIrqType.PCI_MSI, 24.0, 1),  # type: ignore[arg-type]
+        lambda: Resource.MsiIrq(MsiIrqType.PCI_MSI, 24, 1.0),  # type: ignore[arg-type]
     ],
 )
-def test_constraint_of_no_whole_number_is_a_type_error(make: Any) -> None:
+def test_resource_or_constraint_of_no_whole_number_is_a_type_error(make: Any) -> None:
     with pytest.raises(TypeError):
         make()
 
@@ -161,3 +172,12 @@ def test_constructors_take_every_field() -> None:
     assert ResourceConstraint.new_pci_msi_irq(4) == ResourceConstraint.PciMsiIrq(size=4)
     assert ResourceConstraint.new_pci_msix_irq(4) == ResourceConstraint.PciMsixIrq(size=4)
     assert ResourceConstraint.new_generic_irq(4) == ResourceConstraint.GenericIrq(size=4)
+
+
+def test_a_container_holds_resources_only_and_its_copy_is_its_own() -> None:
+    resources = DeviceResources([Resource.LegacyIrq(4)])
+    other = copy.copy(resources)
+    other.append(Resource.LegacyIrq(5))
+    assert (len(resources), len(other)) == (1, 2)
+    with pytest.raises(TypeError, match="no Resource"):
+        resources.append((0x3F8, 8))  # type: ignore[arg-type]

@@ -66,6 +66,9 @@ class ResourceAllocator:
         gsis: int = 4096,
         kvm_mem_slots: int = 509,
     ) -> None:
+        for window, kind in ((pio_window, PioRange), (mmio_window, MmioRange)):
+            if not isinstance(window, kind):
+                raise TypeError(f"a window {window!r} where a {kind.__name__} belongs")
         self._pio_window = (int(pio_window.base), int(pio_window.last))
         self._mmio_window = (int(mmio_window.base), int(mmio_window.last))
         self._legacy_irqs = legacy_irqs
@@ -74,6 +77,8 @@ class ResourceAllocator:
         self._gsi = IntervalPool(gsis - 1)
         self._mem_slots = IntervalPool(kvm_mem_slots - 1)
         self._macs = IntervalPool((1 << 48) - 1)
+        self._gsi_kinds: dict[int, object] = {}
+        """What the first GSI of each allocation is: the kinds share the pool, and are released as such."""
         self.exclude(*map(LegacyIrq, excluded_irqs))
 
     def allocate(self, *constraints: ResourceConstraint) -> DeviceResources:
@@ -116,7 +121,8 @@ class ResourceAllocator:
         done: list[Resource] = []
         for resource in resources:
             pool, base, size = self._place(resource)
-            if not pool.release(base, size):
+            as_taken = pool is not self._gsi or self._gsi_kinds.get(base) == _gsi_kind(resource)
+            if not as_taken or not pool.release(base, size):
                 self.reserve(*done)
                 raise ResourceNotAllocated(resource)
             done.append(resource)
@@ -163,6 +169,8 @@ class ResourceAllocator:
         if holder is not None:
             raise ResourceConflict(resource, holder[0], holder[0] + holder[1] - 1)
         pool.take(base, size)
+        if pool is self._gsi:
+            self._gsi_kinds[base] = _gsi_kind(resource)
 
     def _place(self, resource: Resource) -> tuple[IntervalPool, int, int]:
         """The pool of a resource, and its interval in it."""
@@ -185,6 +193,10 @@ class ResourceAllocator:
         if base + size - 1 > pool.last:
             raise InvalidResource(str(resource), f"this machine has numbers up to {pool.last}")
         return place
+
+
+def _gsi_kind(resource: Resource) -> object:
+    return resource.ty if isinstance(resource, MsiIrq) else LegacyIrq
 
 
 def _at(pool: IntervalPool, fixed: int | None, size: int, last: int) -> int | None:

@@ -19,7 +19,7 @@ from shardio.resources.resource import U32_MAX
 class ResourceConstraint:
     """Base of the constraint variants, with a constructor for each.
 
-    All raise `InvalidResource` for what nothing can ever meet.
+    All raise `InvalidResource` for what nothing can ever meet, `TypeError` for what is no whole number.
 
     >>> ResourceConstraint.new_mmio(0x2000)
     MmioAddressConstraint(range=None, align=4096, size=8192)
@@ -130,7 +130,7 @@ class LegacyIrqConstraint(ResourceConstraint):
     irq: int | None = None
 
     def __post_init__(self) -> None:
-        if self.irq is not None and not 0 <= self.irq <= U32_MAX:
+        if self.irq is not None and not 0 <= operator.index(self.irq) <= U32_MAX:
             raise InvalidResource("legacy IRQ constraint", f"{self.irq} is not a 32-bit unsigned number")
 
 
@@ -189,7 +189,7 @@ class KvmMemSlotConstraint(ResourceConstraint):
 
     def __post_init__(self) -> None:
         _require_count("KVM memory slot constraint", self.size)
-        if self.slot is not None and not 0 <= self.slot <= U32_MAX + 1 - self.size:
+        if self.slot is not None and not 0 <= operator.index(self.slot) <= U32_MAX + 1 - self.size:
             raise InvalidResource("KVM memory slot constraint",
                                   f"{self.size} from {self.slot} on are not 32-bit unsigned numbers")
 
@@ -204,8 +204,10 @@ ResourceConstraint.KvmMemSlot = KvmMemSlotConstraint
 
 
 def _require_interval(what: str, interval: tuple[int, int] | None, align: int, size: int, limit: int) -> None:
+    if interval is not None and not (isinstance(interval, tuple) and len(interval) == 2):
+        raise InvalidResource(what, f"range {interval!r}; give a tuple of its first and last address")
     for number in (align, size, *(interval or ())):
-        operator.index(number)  # TypeError for what is no whole number
+        operator.index(number)
     if not 1 <= size <= limit + 1:
         raise InvalidResource(what, f"size {size}; give 1 to {limit + 1}")
     if align < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Self
 
 from shardio.resources.resource import (
     KvmMemSlot,
@@ -19,6 +20,8 @@ from shardio.resources.resource import (
 class DeviceResources:
     """An ordered container of `Resource`; a device may have several of a kind.
 
+    A copy is a container of its own. Raises `TypeError` for what is no `Resource`.
+
     >>> resources = DeviceResources([Resource.PioAddressRange(0x3F8, 8), Resource.LegacyIrq(4)])
     >>> resources.append(Resource.MsiIrq(MsiIrqType.PCI_MSIX, base=32, size=2))
     >>> resources.get_pio_address_ranges(), resources.get_legacy_irq(), resources.get_pci_msix_irqs()
@@ -28,10 +31,14 @@ class DeviceResources:
     """
 
     def __init__(self, resources: Iterable[Resource] = ()) -> None:
-        self._resources = list(resources)
+        self._resources: list[Resource] = []
+        for resource in resources:
+            self.append(resource)
 
     def append(self, resource: Resource) -> None:
         """Add a resource at the end."""
+        if not isinstance(resource, Resource):
+            raise TypeError(f"{resource!r} is no Resource")
         self._resources.append(resource)
 
     def get_pio_address_ranges(self) -> list[tuple[int, int]]:
@@ -80,6 +87,9 @@ class DeviceResources:
         return isinstance(other, DeviceResources) and self._resources == other._resources
 
     __hash__ = None  # type: ignore[assignment]  # mutable
+
+    def __copy__(self) -> Self:
+        return type(self)(self._resources)
 
     def __repr__(self) -> str:
         return f"DeviceResources({self._resources!r})"

@@ -1,11 +1,13 @@
 """What a device can own: address ranges, interrupts, a MAC address, KVM memory slots.
 
-A resource is a frozen value that cannot be constructed wrong. The variants are attributes of `Resource` too,
+A resource is a frozen value that cannot be constructed wrong; what is no number where one belongs is a
+`TypeError`. The variants are attributes of `Resource` too,
 so `Resource.LegacyIrq(4)` and `LegacyIrq(4)` are the same.
 """
 
 from __future__ import annotations
 
+import operator
 import re
 from dataclasses import dataclass
 from enum import Enum
@@ -124,8 +126,11 @@ class MsiIrq(Resource):
     size: int
 
     def __post_init__(self) -> None:
+        if self.ty not in tuple(MsiIrqType):
+            known = ", ".join(map(str, MsiIrqType))
+            raise InvalidResource(f"interrupt type {self.ty!r}", f"use one of {known}")
         _require_u32(f"{self.ty.value} base", self.base)
-        if self.size < 1:
+        if operator.index(self.size) < 1:
             raise InvalidResource(self.ty.value, f"{self.size} interrupts; give at least 1")
         _require_u32(f"{self.ty.value} last", self.base + self.size - 1)
 
@@ -141,7 +146,7 @@ class MacAddress(Resource):
     address: str
 
     def __post_init__(self) -> None:
-        if not _MAC.fullmatch(self.address.lower()):
+        if not isinstance(self.address, str) or not _MAC.fullmatch(self.address.lower()):
             raise InvalidResource(f"MAC address {self.address!r}", "write it as 52:54:00:12:34:56")
 
 
@@ -168,5 +173,5 @@ Resource.KvmMemSlot = KvmMemSlot
 
 
 def _require_u32(what: str, value: int) -> None:
-    if not 0 <= value <= U32_MAX:
+    if not 0 <= operator.index(value) <= U32_MAX:
         raise InvalidResource(what, f"{value} is not a 32-bit unsigned number")
