@@ -11,6 +11,8 @@ from shardio.device import HostMemory
 from shardio.devices.virtio.queue import VirtQueue
 
 NEXT, WRITE, INDIRECT = 1, 2, 4
+RAM = 0x100000
+"""Bytes of the guest RAM in which most of these tests lay their queues out."""
 
 
 class ModelDriver:
@@ -120,3 +122,10 @@ class ModelDriver:
     def ask_interrupt_after(self, used_index: int) -> None:
         """Event idx: interrupt once the used index passes `used_index`."""
         self.put_u16(self.avail + 4 + 2 * self.size, used_index)
+
+
+def serve_one(queue: VirtQueue) -> None:
+    """What a device does with a chain in which it writes nothing."""
+    chain = queue.pop()
+    assert chain is not None
+    queue.push(chain, 0)

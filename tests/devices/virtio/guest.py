@@ -5,18 +5,25 @@ its registers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from shardio.device import HostMemory, HostTrigger
 from shardio.devices.virtio import mmio
 from shardio.devices.virtio.mmio import VirtioMmio
 from shardio.devices.virtio.state import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1
 from shardio.interrupt import RecordingTrigger
+from shardio.memory import GuestMemory
 from tests.devices.virtio.driver import ModelDriver
 
+G = TypeVar("G", bound="MmioGuest")
 ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, NEEDS_RESET, FAILED = 1, 2, 4, 8, 64, 128
+VERSION_1, INDIRECT_DESC, EVENT_IDX = F_VERSION_1, F_INDIRECT_DESC, F_EVENT_IDX
 QUEUE_SPACING = 0x40000
+PATIENCE_S = 20.0
+"""No wait of these tests is longer; none should come near, on however busy a machine."""
 
 
 @dataclass
@@ -89,7 +96,7 @@ class MmioGuest:
         self.queues = []
         for index in range(len(self.device.virtio.queue_sizes)):
             driver = ModelDriver(
-                self.memory, size, 0x1000 + QUEUE_SPACING * index, event_idx=bool(features & F_EVENT_IDX)
+                self.memory, size, 0x1000 + QUEUE_SPACING * index, event_idx=bool(features & EVENT_IDX)
             )
             self.queues.append(driver)
             self.set_up_queue(index, driver)
@@ -105,12 +112,36 @@ class MmioGuest:
         return done
 
 
+@contextmanager
+def attached(device: VirtioMmio, memory: HostMemory, **given: Any) -> Iterator[MmioGuest]:
+    """The driver of a device whose loop nobody runs; `given`: what its `Host` has."""
+    loop = asyncio.new_event_loop()
+    device.attach(Host(memory, loop, **given))
+    yield MmioGuest(device, memory)
+    device.detach()
+    loop.close()
+
+
+@asynccontextmanager
+async def started(device: VirtioMmio, kind: type[G], *, ram: int = 0x800000, **how: Any) -> AsyncIterator[G]:
+    """The driver (a `kind`) of a device that it has brought up, `how` as `MmioGuest.start` takes it, in the
+    loop that runs.
+    """
+    with GuestMemory(ram) as memory:
+        device.attach(Host(memory, asyncio.get_running_loop()))
+        guest = kind(device, memory)
+        guest.start(**how)
+        yield guest
+        device.detach()
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """A test in a loop of its own."""
+    asyncio.run(test())
+
+
 async def until(condition: Callable[[], bool]) -> None:
-    """Run the loop until `condition` holds; the test's own timeout is the limit."""
-    while not condition():
-        await asyncio.sleep(0.0002)
-
-
-VERSION_1 = F_VERSION_1
-INDIRECT_DESC = F_INDIRECT_DESC
-EVENT_IDX = F_EVENT_IDX
+    """Let the loop turn until `condition` holds. Raises TimeoutError after `PATIENCE_S`."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await asyncio.sleep(0)

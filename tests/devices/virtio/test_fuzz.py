@@ -6,7 +6,6 @@ The counts here take about a second; `make soak` runs the million.
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections import Counter
 
@@ -15,7 +14,7 @@ import pytest
 from shardio.devices.virtio import VirtioMmioRng, mmio
 from shardio.memory import GuestMemory
 from tests.devices.virtio.fuzz import Ram, attack, compare
-from tests.devices.virtio.guest import NEEDS_RESET, Host, MmioGuest
+from tests.devices.virtio.guest import NEEDS_RESET, MmioGuest, attached
 
 CASES = 4000
 SOAK_CASES = 1_000_000
@@ -36,20 +35,14 @@ def test_exactly_what_the_specification_allows_is_taken() -> None:
     assert min(outcomes["served"], outcomes["refused"]) > CASES // 20, outcomes
 
 
-def test_a_device_survives_any_driver_and_works_after_a_reset() -> None:
+def test_a_device_survives_any_driver_and_works_after_a_reset(memory: GuestMemory) -> None:
     """Random registers, features, queues and notifications; then a reset and one honest request."""
-    loop = asyncio.new_event_loop()
-    with GuestMemory(0x100000) as memory:
-        device = VirtioMmioRng()
-        device.attach(Host(memory, loop))
-        guest = MmioGuest(device, memory)
+    with attached(VirtioMmioRng(), memory) as guest:
         broken = sum(torment(guest, random.Random(seed)) for seed in range(400))
         guest.start()
         guest.queues[0].add(writable=[8])
         guest.notify(0)
         served = len(guest.queues[0].collect())
-        device.detach()
-    loop.close()
 
     assert served == 1
     assert broken > 20

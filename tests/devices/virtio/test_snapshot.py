@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -14,17 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardio.devices.virtio import QueueError, VirtioMmioBlock, VirtioMmioRng, mmio
+from shardio.devices.virtio import QueueError, VirtioMmioBlock, VirtioMmioRng
 from shardio.devices.virtio.mmio import MmioState
 from shardio.memory import GuestMemory
-from tests.devices.virtio.driver import ModelDriver
-from tests.devices.virtio.guest import NEEDS_RESET, Host, MmioGuest
-
-
-@pytest.fixture
-def memory() -> Iterator[GuestMemory]:
-    with GuestMemory(0x100000) as memory:
-        yield memory
+from tests.devices.virtio.driver import RAM, ModelDriver, serve_one
+from tests.devices.virtio.guest import NEEDS_RESET, Host, MmioGuest, attached
 
 
 @given(
@@ -35,7 +28,7 @@ def test_what_was_offered_and_not_given_back_is_served_again(before: list[str], 
     """The owner dies some steps after the snapshot: its successor serves exactly what the driver still
     waits for.
     """
-    with GuestMemory(0x100000) as memory:
+    with GuestMemory(RAM) as memory:
         driver = ModelDriver(memory)
         queue = driver.queue()
         taken = []
@@ -71,9 +64,7 @@ def test_a_snapshot_that_the_rings_have_forgotten_is_refused(memory: GuestMemory
     state = queue.snapshot()
     for _ in range(3):
         driver.add([b"x"])
-        chain = queue.pop()
-        assert chain is not None
-        queue.push(chain, 0)
+        serve_one(queue)
         driver.collect()
 
     with pytest.raises(QueueError, match="older than the used ring"):
@@ -87,9 +78,7 @@ def test_a_snapshot_that_the_available_ring_has_forgotten_is_refused(memory: Gue
     state = queue.snapshot()
     for _ in range(8):
         driver.add([b"x"])
-    chain = queue.pop()
-    assert chain is not None
-    queue.push(chain, 0)
+    serve_one(queue)
     driver.collect()
     driver.add([b"x"])
 
@@ -107,8 +96,9 @@ def test_a_used_ring_that_the_driver_rewrote_is_refused(memory: GuestMemory) -> 
 
 
 @pytest.mark.parametrize("attach_first", [False, True])
-def test_a_device_goes_on_in_another_owner(memory: GuestMemory, attach_first: bool) -> None:
-    loop = asyncio.new_event_loop()
+def test_a_device_goes_on_in_another_owner(
+    memory: GuestMemory, loop: asyncio.AbstractEventLoop, attach_first: bool
+) -> None:
     host = Host(memory, loop)
     first, second = VirtioMmioRng(), VirtioMmioRng()
     first.attach(host)
@@ -127,7 +117,6 @@ def test_a_device_goes_on_in_another_owner(memory: GuestMemory, attach_first: bo
     status = guest.status
     first.detach()
     second.detach()
-    loop.close()
 
     assert (len(unnoticed), len(noticed)) == (1, 1)
     assert state.core.status == status
@@ -158,16 +147,10 @@ def test_a_request_in_flight_is_made_again(memory: GuestMemory, tmp_path: Path) 
 
 
 def test_a_state_that_does_not_fit_needs_a_reset(memory: GuestMemory) -> None:
-    loop = asyncio.new_event_loop()
-    device = VirtioMmioRng()
-    device.attach(Host(memory, loop))
-    guest = MmioGuest(device, memory)
-    guest.start()
-    state = device.snapshot()
-    guest.queues[0].put_u16(guest.queues[0].avail + 2, 1000)
-    device.restore(state)
-    broken = guest.get(mmio.STATUS) & NEEDS_RESET
-    device.detach()
-    loop.close()
+    with attached(VirtioMmioRng(), memory) as guest:
+        guest.start()
+        state = guest.device.snapshot()
+        guest.queues[0].put_u16(guest.queues[0].avail + 2, 1000)
+        guest.device.restore(state)
 
-    assert broken
+        assert guest.status & NEEDS_RESET

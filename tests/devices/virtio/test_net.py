@@ -1,32 +1,20 @@
-"""`shardio.devices.virtio.console`, `net` and `link`: bytes and frames between a driver and the host's
-side.
-"""
+"""`shardio.devices.virtio.net` and `link`: frames between a driver and the host's side."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from shardio.devices.virtio import (
-    BackendError,
-    Net,
-    VirtioError,
-    VirtioMmio,
-    VirtioMmioConsole,
-    VirtioMmioNet,
-    mmio,
-)
+from shardio.devices.virtio import BackendError, Net, VirtioError, VirtioMmio, VirtioMmioNet
 from shardio.devices.virtio.link import SocketLink
 from shardio.devices.virtio.net import HEADER_SIZE, parse_mac
-from shardio.memory import GuestMemory
-from tests.devices.virtio.guest import Host, MmioGuest, until
+from tests.devices.virtio.guest import MmioGuest, run, started, until
 
 RECEIVE, TRANSMIT = 0, 1
 HEADER = bytes(HEADER_SIZE)
@@ -34,120 +22,10 @@ RECEIVED_HEADER = bytes(10) + b"\x01\x00"
 
 
 @asynccontextmanager
-async def started(device: VirtioMmio) -> AsyncIterator[MmioGuest]:
-    with GuestMemory(0x800000) as memory:
-        device.attach(Host(memory, asyncio.get_running_loop()))
-        guest = MmioGuest(device, memory)
-        guest.start()
-        yield guest
-        device.detach()
-
-
-def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(test())
-
-
-# -- console --------------------------------------------------------------------------------------------
-
-
-def test_output_reaches_the_host_in_order(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with started(VirtioMmioConsole(output=f"file:{tmp_path / 'out'}")) as guest:
-            guest.queues[TRANSMIT].add([b"hello ", b"shard"])
-            guest.queues[TRANSMIT].add([b"\n" * 10000])
-            guest.notify(TRANSMIT)
-            assert len(await guest.collected(TRANSMIT, 2)) == 2
-        assert (tmp_path / "out").read_bytes() == b"hello shard" + b"\n" * 10000
-
-    run(test)
-
-
-def test_input_waits_for_a_buffer_and_fills_it() -> None:
-    async def test() -> None:
-        reader, writer = os.pipe()
-        device = VirtioMmioConsole(source=f"fd:{reader}", output="null")
-        async with started(device) as guest:
-            os.write(writer, b"typed")
-            await asyncio.sleep(0)
-            guest.queues[RECEIVE].add(writable=[3])
-            guest.queues[RECEIVE].add(writable=[16])
-            guest.notify(RECEIVE)
-            done = await guest.collected(RECEIVE, 2)
-            assert [content[:written] for _, written, content in done] == [b"typ", b"ed"]
-        os.close(reader)
-        os.close(writer)
-
-    run(test)
-
-
-def test_input_that_comes_later_finds_the_buffer() -> None:
-    async def test() -> None:
-        reader, writer = os.pipe()
-        async with started(VirtioMmioConsole(source=f"fd:{reader}", output="null")) as guest:
-            guest.queues[RECEIVE].add(writable=[16])
-            guest.notify(RECEIVE)
-            await asyncio.sleep(0)
-            os.write(writer, b"x")
-            [(_, written, content)] = await guest.collected(RECEIVE, 1)
-            assert content[:written] == b"x"
-        os.close(reader)
-        os.close(writer)
-
-    run(test)
-
-
-def test_a_full_host_side_holds_the_driver_back() -> None:
-    async def test() -> None:
-        reader, writer = os.pipe()
-        async with started(VirtioMmioConsole(output=f"fd:{writer}")) as guest:
-            total = 2 << 20  # more than the output's backlog may hold
-            for _ in range(4):
-                guest.queues[TRANSMIT].add([bytes(total // 8)] * 2)
-            guest.notify(TRANSMIT)
-            got = 0
-            os.set_blocking(reader, False)
-
-            def drain() -> bool:
-                nonlocal got
-                try:
-                    got += len(os.read(reader, 1 << 16))
-                except BlockingIOError:
-                    return False
-                return got == total
-
-            await until(drain)
-            assert len(await guest.collected(TRANSMIT, 4)) == 4
-        os.close(reader)
-        os.close(writer)
-
-    run(test)
-
-
-def test_an_emergency_write_needs_no_queue(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with started(VirtioMmioConsole(output=f"file:{tmp_path / 'out'}")) as guest:
-            guest.set(mmio.STATUS, 0)
-            guest.device.write(mmio.CONFIG + 8, 4, ord("!"))
-        assert (tmp_path / "out").read_bytes() == b"!"
-
-    run(test)
-
-
-def test_the_configuration_tells_the_size() -> None:
-    device = VirtioMmioConsole(output="null", columns=132, rows=43)
-
-    assert (device.read(mmio.CONFIG, 2), device.read(mmio.CONFIG + 2, 2)) == (132, 43)
-    device.detach()
-
-
-# -- net ------------------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
 async def pair() -> AsyncIterator[tuple[MmioGuest, MmioGuest]]:
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     left, right = (VirtioMmio(Net(SocketLink(end))) for end in ends)
-    async with started(left) as one, started(right) as other:
+    async with started(left, MmioGuest) as one, started(right, MmioGuest) as other:
         yield one, other
 
 
@@ -246,7 +124,7 @@ def test_a_closed_far_end_is_an_unplugged_cable() -> None:
     async def test() -> None:
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         link = SocketLink(near)
-        async with started(VirtioMmio(Net(link))) as guest:
+        async with started(VirtioMmio(Net(link)), MmioGuest) as guest:
             far.close()
             guest.queues[RECEIVE].add(writable=[2048])
             guest.notify(RECEIVE)
@@ -262,11 +140,11 @@ def test_a_closed_far_end_is_an_unplugged_cable() -> None:
 def test_a_cable_of_two_addresses_survives_a_restart_of_one_end(tmp_path: Path) -> None:
     async def test() -> None:
         here, there = str(tmp_path / "here"), str(tmp_path / "there")
-        async with started(VirtioMmioNet(local=here, peer=there)) as guest:
+        async with started(VirtioMmioNet(local=here, peer=there), MmioGuest) as guest:
             for turn in range(2):
                 guest.queues[RECEIVE].add(writable=[256])
                 guest.notify(RECEIVE)
-                async with started(VirtioMmioNet(local=there, peer=here)) as other:
+                async with started(VirtioMmioNet(local=there, peer=here), MmioGuest) as other:
                     other.queues[TRANSMIT].add([HEADER, bytes([turn]) * 60])
                     other.notify(TRANSMIT)
                     [(_, _, content)] = await guest.collected(RECEIVE, 1)
