@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from shardio.devices import DeviceOptionError, FwCfg
-from tests.devices.conftest import Ports
+from tests.devices.support import Ports
 
 
 def item(ports: Ports, number: int, count: int) -> bytes:

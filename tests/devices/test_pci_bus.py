@@ -13,7 +13,7 @@ from shardio import IoManager, MmioAddress, MmioRange, PioAddress, PioRange
 from shardio.devices import DeviceOptionError, PciBus
 from shardio.devices.pci_config import BAR0, COMMAND, COMMAND_MEMORY, PciConfig
 from shardio.interrupt import Doorbell
-from tests.devices.conftest import RecordingHost
+from tests.devices.support import RecordingHost
 
 WINDOW = 0xE000_0000
 WINDOW_SIZE = 1 << 20

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from shardio.devices import DeviceOptionError, PciHost
 from shardio.devices.pci_config import BAR0, COMMAND, PciConfig
 from shardio.devices.pci_host import bdf
-from tests.devices.conftest import Ports
+from tests.devices.support import Ports
 
 ENABLE = 0x8000_0000
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from shardio.device import is_mutable
 from shardio.devices import Checksum, Counter, Delay, DeviceOptionError, Echo, Failing
 from shardio.devices.probes import FNV_OFFSET, ProbeFailure, fnv1a64
-from tests.devices.conftest import Ports
+from tests.devices.support import Ports
 
 WIDTHS = st.sampled_from([1, 2, 4, 8])
 ALL = [Echo, Counter, lambda: Delay(us=0), lambda: Failing(reads=False, writes=False), Checksum]

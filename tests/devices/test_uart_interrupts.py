@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardio.devices import Uart16550
-from tests.devices.conftest import Ports, RecordingHost
+from tests.devices.support import Ports, RecordingHost
 
 RBR, IER, IIR, LCR, MCR, LSR, MSR = range(7)
 THR, FCR = RBR, IIR

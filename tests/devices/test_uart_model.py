@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardio.devices import Uart16550
-from tests.devices.conftest import Ports, RecordingHost
+from tests.devices.support import Ports, RecordingHost
 
 RBR, FCR, MCR, LSR = 0, 2, 4, 5
 

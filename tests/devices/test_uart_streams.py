@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from shardio.devices import DeviceOptionError, Uart16550
-from tests.devices.conftest import Ports, RecordingHost
+from tests.devices.support import Ports, RecordingHost
 
 RBR, FCR, MCR, LSR = 0, 2, 4, 5
 DATA = bytes(range(256)) * 8
