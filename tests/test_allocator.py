@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,22 +20,14 @@ from shardio import (
     ResourceConstraint,
     ResourceNotAllocated,
     ResourceUnavailable,
-    ShardioError,
 )
+from tests.models import attempt
 
 # The port space's end is the space's end; the rest is taken from the start so that the two models stay small.
 FIRST, LAST = 0xFFD0, 0xFFFF
 ports = st.integers(FIRST, LAST)
 sizes = st.integers(1, 12)
 aligns = st.sampled_from([1, 2, 3, 4, 8, 16, 0x100])
-
-
-def attempt(call: Callable[[], object]) -> object:
-    """What the call returns, or the type and the values of the error that it raises."""
-    try:
-        return call()
-    except ShardioError as error:
-        return type(error), *error.args
 
 
 class BruteForce:

@@ -23,21 +23,13 @@ from shardio import (
     PioAddress,
     PioBus,
     PioRange,
-    ShardioError,
 )
+from tests.models import attempt
 
 # The model keeps a dict of these addresses; they end where the port space ends.
 FIRST, LAST = 0xFFD0, 0xFFFF
 addresses = st.integers(FIRST, LAST)
 sizes = st.integers(1, 10)
-
-
-def attempt(call: Callable[[], object]) -> object:
-    """What the call returns, or the type and the values of the error that it raises."""
-    try:
-        return call()
-    except ShardioError as error:
-        return type(error), *error.args
 
 
 class Model:

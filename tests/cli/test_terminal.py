@@ -19,15 +19,6 @@ ESCAPE = b"\x01"
 
 
 @pytest.fixture
-def terminal() -> Iterator[tuple[int, int]]:
-    """The two ends of a pseudo-terminal: the user's and the program's."""
-    user, program = pty.openpty()
-    yield user, program
-    os.close(user)
-    os.close(program)
-
-
-@pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
     """A pipe, whose reading end stands for a standard input that is no terminal."""
     reader, writer = os.pipe()

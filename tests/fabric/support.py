@@ -100,6 +100,13 @@ class Bench:
         self.map.publish()
         return route
 
+    def connect(
+        self, device: object, span: PioRange | MmioRange | None = None, *, posted: bool = False
+    ) -> tuple[Owner, Route, Client]:
+        """An owner of `device` at `span`, the route there, and vCPU 0."""
+        owner = self.owner()
+        return owner, self.add(owner, device, span, posted=posted), self.client()
+
     def client(self, vcpu: int = 0, **arguments: object) -> Client:
         client = Client(self.fabric, vcpu, self.doorbells, **arguments)  # type: ignore[arg-type]
         watchdog = threading.Timer(PATIENCE_S, client.abort)

@@ -75,9 +75,7 @@ def test_a_handler_that_fails_has_raised_its_lines() -> None:
         raise RuntimeError("after the trigger")
 
     with bench() as b:
-        owner = b.owner()
-        b.add(owner, Raiser(act))
-        client = b.client()
+        owner, _, client = b.connect(Raiser(act))
         client.view.granted[0] = 1 << 5
 
         with b.serving(owner):

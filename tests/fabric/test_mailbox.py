@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shardio import FabricError, MmioRange, MutDeviceMmio, PioRange
 from shardio._core import lib
-from shardio.fabric import Outcome
+from shardio.fabric import Client, Outcome
 from tests.fabric.support import BASE, MMIO, PIO, PORT, Log, ViewLog, bench
 
 WIDTHS = st.sampled_from([1, 2, 4, 8])
@@ -57,9 +60,8 @@ def test_accesses_of_several_vcpus_are_answered_as_the_model_does(
 def test_a_string_write_arrives_element_by_element(size: int, count: int, data: st.DataObject) -> None:
     payload = data.draw(st.binary(min_size=size * count, max_size=size * count))
     with bench() as b:
-        device, owner = Log(), b.owner()
-        b.add(owner, device, PioRange(PORT, 4))
-        client = b.client()
+        device = Log()
+        owner, _, client = b.connect(device, PioRange(PORT, 4))
 
         with b.serving(owner):
             outcome = client.write_string(PIO, PORT, size, payload)
@@ -72,9 +74,8 @@ def test_a_string_write_arrives_element_by_element(size: int, count: int, data: 
 @given(st.sampled_from([1, 2, 4]), st.lists(VALUES, min_size=1, max_size=40))
 def test_a_string_read_gives_element_by_element(size: int, values: list[int]) -> None:
     with bench() as b:
-        device, owner = Log(values), b.owner()
-        b.add(owner, device, PioRange(PORT, 4))
-        client = b.client()
+        device = Log(values)
+        owner, _, client = b.connect(device, PioRange(PORT, 4))
 
         with b.serving(owner):
             outcome, got = client.read_string(PIO, PORT, size, len(values))
@@ -86,9 +87,8 @@ def test_a_string_read_gives_element_by_element(size: int, values: list[int]) ->
 @pytest.mark.parametrize("count", [1, 4096])
 def test_the_longest_string_is_a_page(count: int) -> None:
     with bench() as b:
-        device, owner = Log(), b.owner()
-        b.add(owner, device, PioRange(PORT, 4))
-        client = b.client()
+        device = Log()
+        owner, _, client = b.connect(device, PioRange(PORT, 4))
 
         with b.serving(owner):
             outcome = client.write_string(PIO, PORT, 1, b"x" * count)
@@ -131,37 +131,38 @@ class Broken(MutDeviceMmio):
         raise RuntimeError("broken for writes")
 
 
-@pytest.mark.parametrize("size", [1, 2, 4, 8])
-def test_a_read_whose_handler_raises_gives_all_ones(size: int) -> None:
+@contextmanager
+def failing() -> Iterator[tuple[Client, list[tuple[int, str, int]]]]:
+    """A client of a device that raises, and what the owner tells of it: that once, and one refusal on each
+    side.
+    """
     with bench() as b:
         told: list[tuple[int, str, int]] = []
         owner = b.owner(on_error=lambda index, error, write: told.append((index, str(error), write)))
         route = b.add(owner, Broken())
         client = b.client()
-
         with b.serving(owner):
-            answer = client.read(MMIO, BASE, size)
-
-        assert answer == (Outcome.NOT_ANSWERED, (1 << 8 * size) - 1)
-        assert told == [(route.index, "broken for reads", 0)]
+            yield client, told
+        assert [index for index, _, _ in told] == [route.index]
         assert b.fabric.service(0, route.index).refused == 1
         assert b.fabric.waits(0, route.index).refused == 1
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+def test_a_read_whose_handler_raises_gives_all_ones(size: int) -> None:
+    with failing() as (client, told):
+        answer = client.read(MMIO, BASE, size)
+
+    assert answer == (Outcome.NOT_ANSWERED, (1 << 8 * size) - 1)
+    assert [rest for _, *rest in told] == [["broken for reads", 0]]
 
 
 def test_a_write_whose_handler_raises_is_dropped() -> None:
-    with bench() as b:
-        told: list[tuple[int, str, int]] = []
-        owner = b.owner(on_error=lambda index, error, write: told.append((index, str(error), write)))
-        route = b.add(owner, Broken())
-        client = b.client()
+    with failing() as (client, told):
+        outcome = client.write(MMIO, BASE, 4, 1)
 
-        with b.serving(owner):
-            outcome = client.write(MMIO, BASE, 4, 1)
-
-        assert outcome is Outcome.NOT_ANSWERED
-        assert told == [(route.index, "broken for writes", 1)]
-        assert b.fabric.service(0, route.index).refused == 1
-        assert b.fabric.waits(0, route.index).refused == 1
+    assert outcome is Outcome.NOT_ANSWERED
+    assert [rest for _, *rest in told] == [["broken for writes", 1]]
 
 
 @pytest.mark.parametrize("address", [BASE - 1, BASE + 0x100, 0, 2**64 - 1])
@@ -218,8 +219,7 @@ def test_a_write_past_its_ranges_end_is_dropped_and_counted_apart(base: int, add
 
 def test_an_aborted_read_gives_all_ones() -> None:
     with bench() as b:
-        b.add(b.owner(), Log())
-        client = b.client()
+        _, _, client = b.connect(Log())
         client.abort()
 
         assert client.read(MMIO, BASE, 2) == (Outcome.ABORTED, 0xFFFF)
@@ -227,8 +227,7 @@ def test_an_aborted_read_gives_all_ones() -> None:
 
 def test_an_aborted_write_says_so() -> None:
     with bench() as b:
-        b.add(b.owner(), Log())
-        client = b.client()
+        _, _, client = b.connect(Log())
         client.abort()
 
         assert client.write(MMIO, BASE, 2, 0) is Outcome.ABORTED

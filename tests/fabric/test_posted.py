@@ -129,9 +129,8 @@ def test_posted_writes_arrive_once_and_in_order_however_many_laps(
 ) -> None:
     with bench(posted_slots=SLOTS) as b:
         begin_at(b, 0, 0, start)
-        device, owner = Log(), b.owner()
-        b.add(owner, device, MmioRange(POSTED, 0x100), posted=True)
-        client = b.client()
+        device = Log()
+        owner, _, client = b.connect(device, MmioRange(POSTED, 0x100), posted=True)
 
         with b.serving(owner):
             outcomes = {client.write(MMIO, POSTED + 8 * offset, size, v) for size, offset, v in writes}
@@ -165,9 +164,8 @@ def test_a_vcpus_posted_and_synchronous_writes_keep_their_order(
 
 def test_a_string_write_to_a_posted_range_is_synchronous_and_in_order() -> None:
     with bench(posted_slots=SLOTS) as b:
-        device, owner = Log(), b.owner()
-        b.add(owner, device, MmioRange(POSTED, 0x100), posted=True)
-        client = b.client()
+        device = Log()
+        owner, _, client = b.connect(device, MmioRange(POSTED, 0x100), posted=True)
 
         with b.serving(owner):
             client.write(MMIO, POSTED, 1, 1)
@@ -216,9 +214,8 @@ def test_a_posted_write_that_raises_is_dropped_alone() -> None:
 def test_a_full_ring_waits_for_room(position: int) -> None:
     with bench(posted_slots=SLOTS) as b:
         begin_at(b, 0, 0, position)
-        device, owner = Log(), b.owner()
-        b.add(owner, device, MmioRange(POSTED, 0x100), posted=True)
-        client = b.client()
+        device = Log()
+        owner, _, client = b.connect(device, MmioRange(POSTED, 0x100), posted=True)
         for value in range(SLOTS):
             client.write(MMIO, POSTED, 4, value)
         client.abort()
@@ -234,9 +231,8 @@ def test_a_full_ring_waits_for_room(position: int) -> None:
 
 def test_a_range_is_dropped_only_when_what_was_posted_to_it_is_served() -> None:
     with bench(posted_slots=SLOTS) as b:
-        device, owner = Log(), b.owner()
-        route = b.add(owner, device, MmioRange(POSTED, 0x100), posted=True)
-        client = b.client()
+        device = Log()
+        owner, route, client = b.connect(device, MmioRange(POSTED, 0x100), posted=True)
         for value in range(5):
             client.write(MMIO, POSTED, 4, value)
 

@@ -58,14 +58,12 @@ def test_ticks_and_nanoseconds_are_inverse(ticks: int, ns: int) -> None:
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
 def test_a_read_counts_as_a_read_on_both_sides(size: int) -> None:
     with bench() as b:
-        owner = b.owner()
-        index = b.add(owner, Log()).index
-        client = b.client()
+        owner, route, client = b.connect(Log())
 
         with b.serving(owner):
             client.read(MMIO, BASE, size)
 
-        for seen in (b.fabric.waits(0, index), b.fabric.service(0, index)):
+        for seen in (b.fabric.waits(0, route.index), b.fabric.service(0, route.index)):
             assert (seen.reads, seen.writes, seen.posted, seen.refused, seen.strings) == (1, 0, 0, 0, 0)
             assert (seen.samples, sum(seen.histogram), seen.accesses) == (1, 1, 1)
 
@@ -73,55 +71,47 @@ def test_a_read_counts_as_a_read_on_both_sides(size: int) -> None:
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
 def test_a_write_counts_as_a_write_on_both_sides(size: int) -> None:
     with bench() as b:
-        owner = b.owner()
-        index = b.add(owner, Log()).index
-        client = b.client()
+        owner, route, client = b.connect(Log())
 
         with b.serving(owner):
             client.write(MMIO, BASE, size, 0)
 
-        for seen in (b.fabric.waits(0, index), b.fabric.service(0, index)):
+        for seen in (b.fabric.waits(0, route.index), b.fabric.service(0, route.index)):
             assert (seen.reads, seen.writes, seen.posted, seen.refused, seen.strings) == (0, 1, 0, 0, 0)
             assert (seen.samples, sum(seen.histogram), seen.accesses) == (1, 1, 1)
 
 
 def test_a_posted_write_counts_as_posted() -> None:
     with bench() as b:
-        owner = b.owner()
-        index = b.add(owner, Log(), posted=True).index
-        client = b.client()
+        owner, route, client = b.connect(Log(), posted=True)
 
         for value in range(5):
             client.write(MMIO, BASE, 4, value)
         owner.scan()
 
-        seen = b.fabric.service(0, index) + b.fabric.waits(0, index)
+        seen = b.fabric.service(0, route.index) + b.fabric.waits(0, route.index)
         assert (seen.reads, seen.writes, seen.posted, seen.refused) == (0, 0, 5, 0)
 
 
 def test_a_read_string_counts_once() -> None:
     with bench() as b:
-        owner = b.owner()
-        index = b.add(owner, Log(), PioRange(PORT, 4)).index
-        client = b.client()
+        owner, route, client = b.connect(Log(), PioRange(PORT, 4))
 
         with b.serving(owner):
             client.read_string(PIO, PORT, 2, 50)
 
-        seen = b.fabric.waits(0, index)
+        seen = b.fabric.waits(0, route.index)
         assert (seen.reads, seen.writes, seen.strings, seen.accesses) == (1, 0, 1, 1)
 
 
 def test_a_written_string_counts_once() -> None:
     with bench() as b:
-        owner = b.owner()
-        index = b.add(owner, Log(), PioRange(PORT, 4)).index
-        client = b.client()
+        owner, route, client = b.connect(Log(), PioRange(PORT, 4))
 
         with b.serving(owner):
             client.write_string(PIO, PORT, 2, bytes(100))
 
-        seen = b.fabric.waits(0, index)
+        seen = b.fabric.waits(0, route.index)
         assert (seen.reads, seen.writes, seen.strings, seen.accesses) == (0, 1, 1, 1)
 
 
@@ -165,9 +155,7 @@ def test_sums_add_every_part() -> None:
 
 def test_a_sleep_is_counted_and_no_wake_up_is_lost() -> None:
     with bench() as b:
-        owner = b.owner()
-        b.add(owner, Log())
-        client = b.client()
+        owner, _, client = b.connect(Log())
 
         asleep = [owner.turn(0) for _ in range(50)]
         with b.serving(owner):

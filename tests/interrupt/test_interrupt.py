@@ -26,12 +26,6 @@ MESSAGE = MsiConfig(0xFEE0_0000, 0x31)
 
 
 @pytest.fixture
-def backend() -> Iterator[RecordingBackend]:
-    with RecordingBackend() as backend:
-        yield backend
-
-
-@pytest.fixture
 def interrupts(backend: RecordingBackend) -> Iterator[InterruptManager]:
     with InterruptManager(backend) as interrupts:
         yield interrupts

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -30,35 +29,15 @@ from shardio.interrupt.messages import (
 )
 from shardio.interrupt.proxy import ProxyBackend, call_over
 from shardio.interrupt.server import InterruptServer
+from tests.interrupt.support import shard_of
 
 MESSAGE = MsiConfig(0xFEE0_0000, 0x31, device_id=8)
 
 
 @pytest.fixture
-def backend() -> Iterator[RecordingBackend]:
-    with RecordingBackend() as backend:
-        yield backend
-
-
-@pytest.fixture
 def proxy(backend: RecordingBackend) -> Iterator[ProxyBackend]:
-    """A shard's backend whose VMM answers in a thread until the shard closes its end."""
-    shard_end, vmm_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    server = InterruptServer(backend)
-
-    def answer() -> None:
-        while server.serve(vmm_end):
-            pass
-        server.close()
-
-    thread = threading.Thread(target=answer)
-    thread.start()
-    proxy = ProxyBackend(call_over(shard_end))
-    yield proxy
-    proxy.close()
-    shard_end.close()
-    thread.join()
-    vmm_end.close()
+    with shard_of(InterruptServer(backend)) as proxy:
+        yield proxy
     assert backend.irqfds == {}, "the shard is gone: the VMM must have freed what it held"
 
 

@@ -23,12 +23,6 @@ from shardio.interrupt.server import InterruptServer
 
 
 @pytest.fixture
-def backend() -> Iterator[RecordingBackend]:
-    with RecordingBackend() as backend:
-        yield backend
-
-
-@pytest.fixture
 def granted() -> list[int]:
     return []
 

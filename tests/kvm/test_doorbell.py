@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -15,10 +13,11 @@ import pytest
 from shardio.errors import InterruptError, KvmError
 from shardio.interrupt import Doorbell, DoorbellSet, RecordingBackend
 from shardio.interrupt.messages import BindDoorbell, Refused, UnbindDoorbell
-from shardio.interrupt.proxy import ProxyBackend, call_over
+from shardio.interrupt.proxy import ProxyBackend
 from shardio.interrupt.server import InterruptServer
 from shardio.kvm import Kvm
 from shardio.kvm.doorbell import KvmDoorbells
+from tests.interrupt.support import shard_of
 
 BASE = 0xD000_0000
 QUEUES = (Doorbell(0x50, 4, 0), Doorbell(0x50, 4, 1))
@@ -59,26 +58,13 @@ def vm() -> RecordingVm:
 
 @pytest.fixture
 def proxy(vm: RecordingVm) -> Iterator[ProxyBackend]:
-    shard_end, vmm_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    backend, doorbells = RecordingBackend(), KvmDoorbells(vm)  # type: ignore[arg-type]
-    server = InterruptServer(
-        backend, doorbells=doorbells, owns=lambda address, pio: address >= BASE and not pio
-    )
-
-    def answer() -> None:
-        while server.serve(vmm_end):
-            pass
-        server.close()
-
-    thread = threading.Thread(target=answer)
-    thread.start()
-    proxy = ProxyBackend(call_over(shard_end))
-    yield proxy
-    proxy.close()
-    shard_end.close()
-    thread.join()
-    vmm_end.close()
-    backend.close()
+    doorbells = KvmDoorbells(vm)  # type: ignore[arg-type]
+    with RecordingBackend() as backend:
+        server = InterruptServer(
+            backend, doorbells=doorbells, owns=lambda address, pio: address >= BASE and not pio
+        )
+        with shard_of(server) as proxy:
+            yield proxy
     assert vm.claims == {}, "the shard is gone: its doorbells must be too"
 
 

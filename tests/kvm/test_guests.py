@@ -10,6 +10,7 @@ from shardio.address import MmioAddress, PioAddress
 from shardio.devices.probes import Checksum, Echo
 from shardio.kvm import OtherExit
 from shardio.range import MmioRange, PioRange
+from tests.e2e.devices import Ascending
 from tests.guests import model
 from tests.guests.build import buffer_address, guest, parameters
 from tests.kvm.tiny_vmm import EXIT_PORT, TinyVmm, tiny_vmm
@@ -249,21 +250,6 @@ def echo_with(value: int) -> Echo:
     device = Echo()
     device.write(0, 4, value)
     return device
-
-
-class Ascending:
-    """Reads 1, 2, 3, ... cut to the width."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def read(self, offset: int, size: int) -> int:
-        """The next number."""
-        self.count += 1
-        return self.count & ((1 << 8 * size) - 1)
-
-    def write(self, offset: int, size: int, value: int) -> None:
-        """Writes are dropped."""
 
 
 class ReceivingUart:
