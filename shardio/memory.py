@@ -17,10 +17,10 @@ import fcntl
 import mmap
 import os
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from shardio._core import ffi
+from shardio.closing import Closing
 from shardio.errors import HostError, MachineError, MemoryAccessError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def regions_of(size: int) -> tuple[MemoryRegion, ...]:
     return (low, MemoryRegion(HIGH_MEMORY_BASE, size - LOW_MEMORY_END, LOW_MEMORY_END))
 
 
-class GuestMemory:
+class GuestMemory(Closing):
     """`size` bytes of guest RAM (a multiple of 4096), zeroed, in a memfd sealed against resizing.
 
     Pages are taken from the host when they are first touched. Raises `MachineError` for a size that is not a
@@ -160,14 +160,6 @@ class GuestMemory:
         # Views still out: the mapping goes with the last of them.
         with contextlib.suppress(BufferError):
             self._mapping.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"GuestMemory({self._size:#x})"

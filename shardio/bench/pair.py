@@ -14,14 +14,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from shardio._core import ffi, lib
 from shardio.bench import messages
 from shardio.bench.errors import BenchError
 from shardio.bench.far import patience_ticks
+from shardio.closing import Closing
 from shardio.fabric import Client, Fabric
 from shardio.range import MmioRange, PioRange
 from shardio.routing import AddressMap
@@ -151,7 +151,7 @@ class FarProcess:
             self.process.wait()
 
 
-class Pair:
+class Pair(Closing):
     """Two processes over some settings; `services` of several settings may be answered by the one far
     process.
 
@@ -182,14 +182,6 @@ class Pair:
         except BaseException:
             self._release()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the far process, close the settings, and run where this process ran before."""

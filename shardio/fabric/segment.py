@@ -12,12 +12,12 @@ import errno
 import mmap
 import os
 import secrets
-from types import TracebackType
 from typing import Any, Self
 
 import posix_ipc
 
 from shardio._core import ffi, lib
+from shardio.closing import Closing
 from shardio.errors import FabricError, LayoutMismatch
 from shardio.fabric.statistics import AccessStatistics, ShardCounters, VcpuCounters
 
@@ -25,7 +25,7 @@ POSTED_SLOTS = 512
 """Slots of a posted ring: 16 KiB, half a first-level cache."""
 
 
-class Fabric:
+class Fabric(Closing):
     """A mapped segment. `vcpus`, `shards`, `ranges`, `posted_slots` are its counts, `size` its bytes.
 
     >>> with Fabric.create(vcpus=2, shards=1) as fabric:
@@ -104,14 +104,6 @@ class Fabric:
             self._mapping.close()
         self._mapping = None
         os.close(self.fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def waits(self, vcpu: int, range_index: int) -> AccessStatistics:
         """What one vCPU has seen of one range: counts, and how long it waited."""

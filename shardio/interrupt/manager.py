@@ -8,9 +8,9 @@ and nothing of the hypervisor.
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from shardio.closing import Closing
 from shardio.interrupt.backend import InterruptBackend
 from shardio.interrupt.config import LegacyConfig, MsiConfig
 from shardio.interrupt.doorbell import DoorbellBackend, DoorbellDevice, DoorbellSet
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _AnyInterrupt = TypeVar("_AnyInterrupt", bound=Interrupt)
 
 
-class InterruptManager:
+class InterruptManager(Closing):
     """Hands interrupts out and takes all of them back in `close`.
 
     >>> from shardio.interrupt import LegacyConfig, RecordingBackend
@@ -101,11 +101,3 @@ class InterruptManager:
             loop.remove_reader(fd)
 
         return unwatch
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -8,9 +8,8 @@ connected, `end_of_interrupt` plays the guest that ends a level interrupt.
 from __future__ import annotations
 
 import os
-from types import TracebackType
-from typing import Self
 
+from shardio.closing import Closing
 from shardio.errors import InterruptError
 from shardio.interrupt.backend import Irqfd
 from shardio.interrupt.config import MsiConfig
@@ -19,7 +18,7 @@ FIRST_DYNAMIC_GSI = 24
 """The first GSI after the pins of the x86 IOAPIC."""
 
 
-class RecordingBackend:
+class RecordingBackend(Closing):
     """Keeps every irqfd, its route and whether it is connected. Close it, or use it as a context manager."""
 
     def __init__(self, dynamic_gsis: int = 1024) -> None:
@@ -99,11 +98,3 @@ class RecordingBackend:
         """Free what is left."""
         for handle in list(self.irqfds):
             self.free(handle)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

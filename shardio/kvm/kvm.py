@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from shardio._core import lib
+from shardio.closing import Closing
 from shardio.errors import HostError, KvmError
 from shardio.kvm import cpuid
 from shardio.kvm.gate import capability, ioctl
@@ -16,7 +16,7 @@ from shardio.kvm.vm import Vm
 DEVICE = "/dev/kvm"
 
 
-class Kvm:
+class Kvm(Closing):
     """An open /dev/kvm. Raises `HostError` with the cure where it is missing or not permitted.
 
     `path` is the device node. `KvmError` where the kernel's KVM speaks another API version than 12.
@@ -72,14 +72,6 @@ class Kvm:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _open(path: str) -> int:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from shardio._core import ffi, lib
+from shardio.closing import Closing
 from shardio.kvm.exits import Exit, Interrupted, decode
 from shardio.kvm.gate import check, ioctl
 from shardio.kvm.x86_vcpu import X86Vcpu
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from shardio.kvm.kvm import Kvm
 
 
-class Vcpu(X86Vcpu):
+class Vcpu(X86Vcpu, Closing):
     """KVM_CREATE_VCPU's descriptor; made by `Vm.create_vcpu()`. Methods raise `KvmError`."""
 
     def __init__(self, index: int, fd: int, kvm: Kvm) -> None:
@@ -106,11 +106,3 @@ class Vcpu(X86Vcpu):
         self._mapping.close()
         os.close(self._fd)
         self._fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

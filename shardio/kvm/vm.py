@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from shardio._core import ffi, lib
+from shardio.closing import Closing
 from shardio.kvm.gate import capability, ioctl
 from shardio.kvm.routing import GsiRoute, routing_table
 from shardio.kvm.vcpu import Vcpu
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from shardio.kvm.kvm import Kvm
 
 
-class Vm(X86Vm):
+class Vm(X86Vm, Closing):
     """KVM_CREATE_VM's descriptor; made by `Kvm.create_vm()`. Methods raise `KvmError` naming their ioctl."""
 
     def __init__(self, kvm: Kvm, fd: int) -> None:
@@ -188,14 +188,6 @@ class Vm(X86Vm):
         for _, mapping in self._slots.values():
             ffi.release(mapping)
         self._slots.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _zone(addr: int, size: int, pio: bool) -> Any:

@@ -10,10 +10,10 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from shardio._core import lib
+from shardio.closing import Closing
 from shardio.errors import MachineError
 from shardio.kvm import Kvm
 from shardio.kvm.boot import set_entry
@@ -38,7 +38,7 @@ from shardio.vcpu import VcpuState
 SPARE_RANGES = 256
 
 
-class Machine:
+class Machine(Closing):
     """A virtual machine under KVM.
 
     `memory`: guest RAM, bytes or text such as "64M". `vcpus`: how many. `shards`: the device-owner processes:
@@ -334,17 +334,6 @@ class Machine:
             if engine is not None:
                 last.callback(engine.close)
             last.callback(self._cleanup.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def statistics(self) -> MachineStatistics:
         """What the machine has done so far; empty before `start` and after `close`."""
