@@ -14,7 +14,7 @@ import msgspec
 
 from shardio.device import MutDeviceMmio
 from shardio.devices.virtio.device import VirtioDevice
-from shardio.devices.virtio.state import CoreState, QueueSetup, replace_half
+from shardio.devices.virtio.state import CoreState
 from shardio.devices.virtio.transport import TransportCore
 from shardio.interrupt import Doorbell
 
@@ -97,13 +97,13 @@ class VirtioMmio(MutDeviceMmio):
             DRIVER_FEATURES_SEL: lambda page: setattr(core, "driver_features_page", page),
             DRIVER_FEATURES: core.accept_features,
             QUEUE_SEL: lambda index: setattr(core, "queue_select", index),
-            QUEUE_SIZE: lambda size: self._set_queue("size", size),
-            QUEUE_READY: self._set_ready,
+            QUEUE_SIZE: lambda size: core.set_queue("size", size),
+            QUEUE_READY: core.write_enable,
             QUEUE_NOTIFY: core.notify,
             INTERRUPT_ACK: self._acknowledge,
             STATUS: self._write_status,
-            **{low: self._address_writer(name, high=False) for low, name in _ADDRESSES.items()},
-            **{low + 4: self._address_writer(name, high=True) for low, name in _ADDRESSES.items()},
+            **{low: core.half_writer(name, high=False) for low, name in _ADDRESSES.items()},
+            **{low + 4: core.half_writer(name, high=True) for low, name in _ADDRESSES.items()},
         }
 
     # -- what the shard calls ---------------------------------------------------------------------------
@@ -152,25 +152,6 @@ class VirtioMmio(MutDeviceMmio):
         self.core.restore(state.core)
 
     # -- registers --------------------------------------------------------------------------------------
-
-    def _set_queue(self, field: str, value: int) -> None:
-        queue = self.core.queue
-        if queue is not None and queue.live is None:
-            setattr(queue, field, value)
-
-    def _address_writer(self, name: str, *, high: bool) -> Callable[[int], None]:
-        def write(word: int) -> None:
-            queue: QueueSetup | None = self.core.queue
-            if queue is not None:
-                self._set_queue(name, replace_half(getattr(queue, name), high, word))
-
-        return write
-
-    def _set_ready(self, value: int) -> None:
-        # Writing 0 to a live queue would need VIRTIO_F_RING_RESET, which is not offered: only a reset stops
-        # it.
-        if value == 1 and self.core.queue is not None:
-            self.core.enable_queue(self.core.queue)
 
     def _write_status(self, value: int) -> None:
         self.core.write_status(value)

@@ -9,6 +9,7 @@ switches its decoding, `on_bar` is told, so that the owner moves the range.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -29,7 +30,7 @@ from shardio.devices.virtio.pci_function import (
     NOTIFY_OFFSET,
     VirtioFunction,
 )
-from shardio.devices.virtio.state import NO_VECTOR, CoreState, QueueSetup, replace_half
+from shardio.devices.virtio.state import NO_VECTOR, CoreState
 from shardio.devices.virtio.transport import TransportCore
 from shardio.interrupt import Doorbell, InterruptGroup, InterruptMode, LegacyConfig, MsixTable
 from shardio.interrupt.msix import MsixState
@@ -124,17 +125,17 @@ class VirtioPci(MutDeviceMmio):
             (CONFIG_VECTOR, 2): self._set_config_vector,
             (STATUS, 1): self._write_status,
             (QUEUE_SELECT, 2): lambda index: setattr(core, "queue_select", index),
-            (QUEUE_SIZE, 2): lambda size: self._set_queue("size", size),
+            (QUEUE_SIZE, 2): lambda size: core.set_queue("size", size),
             (QUEUE_VECTOR, 2): self._set_queue_vector,
-            (QUEUE_ENABLE, 2): self._enable_queue,
+            (QUEUE_ENABLE, 2): core.write_enable,
         }
         for at, name in _ADDRESSES.items():
             reads[at, 8] = self._address_reader(name, 0)
             reads[at, 4] = self._address_reader(name, 0)
             reads[at + 4, 4] = self._address_reader(name, 32)
-            writes[at, 8] = self._address_writer(name, None)
-            writes[at, 4] = self._address_writer(name, False)
-            writes[at + 4, 4] = self._address_writer(name, True)
+            writes[at, 8] = partial(core.set_queue, name)
+            writes[at, 4] = core.half_writer(name, high=False)
+            writes[at + 4, 4] = core.half_writer(name, high=True)
         return reads, writes
 
     # -- what the shard calls ---------------------------------------------------------------------------
@@ -225,27 +226,8 @@ class VirtioPci(MutDeviceMmio):
         elif self._msix is not None and MSIX_TABLE_OFFSET <= offset < MSIX_PBA_OFFSET:
             self._msix.write(offset - MSIX_TABLE_OFFSET, size, value)
 
-    def _set_queue(self, field: str, value: int) -> None:
-        queue = self.core.queue
-        if queue is not None and queue.live is None:
-            setattr(queue, field, value)
-
     def _address_reader(self, name: str, shift: int) -> Callable[[], int]:
         return lambda: getattr(self.core.queue, name) >> shift if self.core.queue else 0
-
-    def _address_writer(self, name: str, high: bool | None) -> Callable[[int], None]:
-        def write(value: int) -> None:
-            queue: QueueSetup | None = self.core.queue
-            if queue is not None:
-                self._set_queue(
-                    name, value if high is None else replace_half(getattr(queue, name), high, value)
-                )
-
-        return write
-
-    def _enable_queue(self, value: int) -> None:
-        if value == 1 and self.core.queue is not None:
-            self.core.enable_queue(self.core.queue)
 
     def _write_status(self, value: int) -> None:
         self.core.write_status(value)

@@ -23,6 +23,7 @@ from shardio.devices.virtio.state import (
     QueueSetup,
     SetupState,
     Status,
+    replace_half,
 )
 
 if TYPE_CHECKING:
@@ -128,6 +129,28 @@ class TransportCore:
     def queue(self) -> QueueSetup | None:
         """The selected queue, or None when there is no such queue."""
         return self.queues[self.queue_select] if self.queue_select < len(self.queues) else None
+
+    def set_queue(self, field: str, value: int) -> None:
+        """The driver sets `field` of the selected queue; dropped where there is none, or it is live."""
+        if self.queue is not None and self.queue.live is None:
+            setattr(self.queue, field, value)
+
+    def half_writer(self, field: str, *, high: bool) -> Callable[[int], None]:
+        """What takes 32 bits of an address of the selected queue: the `high` half, or the low one."""
+
+        def write(word: int) -> None:
+            if self.queue is not None:
+                self.set_queue(field, replace_half(getattr(self.queue, field), high, word))
+
+        return write
+
+    def write_enable(self, value: int) -> None:
+        """The driver says that the selected queue is set up, by a 1.
+
+        Writing 0 to a live queue would need VIRTIO_F_RING_RESET, which is not offered: only a reset stops it.
+        """
+        if value == 1 and self.queue is not None:
+            self.enable_queue(self.queue)
 
     def enable_queue(self, queue: QueueSetup) -> None:
         """The driver says that the selected queue is set up. Needs FEATURES_OK; a bad set-up fails the
