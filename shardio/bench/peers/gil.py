@@ -9,20 +9,19 @@ from __future__ import annotations
 from shardio._core import lib
 from shardio.address import MmioAddress
 from shardio.bench.devices import Register
+from shardio.bench.peers.idle import BesideIdleSession
 from shardio.bench.peers.peer import READ, Peer, Session
-from shardio.bench.peers.pipe import PipeWire
 from shardio.io_manager import IoManager
 from shardio.range import MmioRange
 
 BASE = 0xD000_0000
 
 
-class LocalSession(Session):
-    """Calls in this process; the floor's other end is an idle process."""
+class LocalSession(BesideIdleSession):
+    """Calls in this process."""
 
     def __init__(self, cpu: int) -> None:
-        self._other = PipeWire(cpu)
-        self.line = self._other.line
+        super().__init__(cpu)
         self._manager = IoManager()
         self._manager.register_mmio(MmioRange(BASE, 0x1000), Register())
         self._data = memoryview(bytearray(4))
@@ -35,18 +34,6 @@ class LocalSession(Session):
             return int.from_bytes(self._data[:size], "little")
         self._manager.mmio_write(MmioAddress(BASE + offset), value.to_bytes(size, "little"))
         return 0
-
-    def echo(self, n: int) -> None:
-        """By the idle process."""
-        self._other.echo(n)
-
-    def echoed(self) -> None:
-        """By the idle process."""
-        self._other.echoed()
-
-    def close(self) -> None:
-        """End the idle process."""
-        self._other.close()
 
 
 class OneProcess(Peer):

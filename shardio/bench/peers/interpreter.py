@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 import shardio
 from shardio.bench.errors import BenchError
+from shardio.bench.peers.idle import BesideIdleSession
 from shardio.bench.peers.interpreter_main import REQUEST
 from shardio.bench.peers.peer import READ, Peer, Session
-from shardio.bench.peers.pipe import PipeWire
 
 VARIABLE = "SHARDIO_BENCH_PYTHON"
 NAMES = [f"python3.{minor}{kind}" for minor in (15, 14, 13, 12) for kind in ("t", "")]
@@ -124,15 +124,14 @@ class OtherPython(Peer):
         return InterpreterSession(found, self.kind, cpu)
 
 
-class InterpreterSession(Session):
-    """Accesses made and timed in another interpreter; the floor's other end is an idle process."""
+class InterpreterSession(BesideIdleSession):
+    """Accesses made and timed in another interpreter."""
 
     def __init__(self, python: Interpreter, kind: str, cpu: int) -> None:
+        super().__init__(cpu)
         self.note = python.title
         folder = Path(shardio.__file__).resolve().parent.parent
         script = Path(__file__).with_name("interpreter_main.py")
-        self._other = PipeWire(cpu)
-        self.line = self._other.line
         self._process = subprocess.Popen(
             [python.path, "-I", "-B", str(script), str(folder), kind, str(cpu)],
             stdin=subprocess.PIPE,
@@ -147,17 +146,9 @@ class InterpreterSession(Session):
         """Nanoseconds of each of `n` reads, by the other interpreter's clock, which is the same one."""
         return self._ask(READ, 0, 4, 0, max(2, n))
 
-    def echo(self, n: int) -> None:
-        """By the idle process."""
-        self._other.echo(n)
-
-    def echoed(self) -> None:
-        """By the idle process."""
-        self._other.echoed()
-
     def close(self) -> None:
         """End both processes."""
-        self._other.close()
+        super().close()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()

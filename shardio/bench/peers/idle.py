@@ -1,0 +1,26 @@
+"""A session without a server of its own: an idle process is the floor's other end."""
+
+from __future__ import annotations
+
+from shardio.bench.peers.peer import Session
+from shardio.bench.peers.pipe import PipeWire
+
+
+class BesideIdleSession(Session):
+    """Where accesses do not go to a process that answers pings; that one is on `cpu`."""
+
+    def __init__(self, cpu: int) -> None:
+        self._idle = PipeWire(cpu)
+        self.line = self._idle.line
+
+    def echo(self, n: int) -> None:
+        """By the idle process."""
+        self._idle.echo(n)
+
+    def echoed(self) -> None:
+        """By the idle process."""
+        self._idle.echoed()
+
+    def close(self) -> None:
+        """End the idle process."""
+        self._idle.close()
