@@ -166,7 +166,7 @@ class GuestMemory(Closing):
 
 
 def _check_size(size: int) -> None:
-    if size <= 0 or size % PAGE_SIZE:
+    if not 0 < size < 1 << 63 or size % PAGE_SIZE:
         raise MachineError(f"{size} bytes of guest memory", f"use a positive multiple of {PAGE_SIZE}")
 
 

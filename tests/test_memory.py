@@ -99,7 +99,7 @@ def test_a_holder_of_the_descriptor_cannot_shrink_the_ram():
         os.ftruncate(memory.fd, 0)
 
 
-@pytest.mark.parametrize("size", [0, -4096, 4095, 4097])
+@pytest.mark.parametrize("size", [0, -4096, 4095, 4097, 1 << 63, 1 << 100])
 def test_a_size_that_is_not_whole_pages_is_refused(size):
     with pytest.raises(MachineError, match="multiple of 4096"):
         GuestMemory(size)

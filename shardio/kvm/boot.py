@@ -68,12 +68,17 @@ def set_entry(
     down. Raises `MachineError` for a mode or an entry that does not exist, `MemoryAccessError` where RAM ends
     below the boot tables, `KvmError` where KVM refuses the state.
     """
+    check_mode(mode)
     setups = {"real": _real, "protected": _protected, "long": _long}
-    if mode not in setups:
-        raise MachineError(f"no entry mode {mode!r}", f"use one of {', '.join(get_args(Mode))}")
     values = setups[mode](vcpu, memory, entry)
     values = dict.fromkeys(REGISTERS, 0) | {"rflags": _RFLAGS_FIXED} | values
     vcpu.set_regs(**values | dict(registers or {}))
+
+
+def check_mode(mode: str) -> None:
+    """Raises `MachineError` for an entry mode that does not exist."""
+    if mode not in get_args(Mode):
+        raise MachineError(f"no entry mode {mode!r}", f"use one of {', '.join(get_args(Mode))}")
 
 
 def _real(vcpu: Vcpu, memory: GuestMemory, entry: int) -> dict[str, int]:

@@ -16,7 +16,7 @@ from shardio._core import lib
 from shardio.closing import Closing
 from shardio.errors import MachineError
 from shardio.kvm import Kvm
-from shardio.kvm.boot import set_entry
+from shardio.kvm.boot import check_mode, set_entry
 from shardio.kvm.doorbell import KvmDoorbells
 from shardio.kvm.firmware import load_firmware
 from shardio.kvm.interrupt import KvmBackend
@@ -124,8 +124,10 @@ class Machine(Closing):
         """Put a flat image (a path or its bytes) at guest address `at`.
 
         The first one loaded says where vCPU 0 begins: at `entry` (default: `at`), in `mode` "real",
-        "protected" or "long". Raises `ImageError` for a file that cannot be read or does not fit.
+        "protected" or "long". Raises `ImageError` for a file that cannot be read or does not fit,
+        `MachineError` for another mode.
         """
+        check_mode(mode)
         with self._life.turn(State.NEW, State.STARTING, State.RUNNING):
             load_flat(self.memory, image, at)
         if self._entry is None:

@@ -212,7 +212,7 @@ class Shard:
 
 def _described(error: BaseException) -> str:
     try:
-        return f"{type(error).__name__}: {error}"
+        return " ".join(f"{type(error).__name__}: {error}".split())  # an error is one line
     except Exception:  # its text is the user's code
         return type(error).__name__
 

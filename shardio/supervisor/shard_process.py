@@ -51,6 +51,8 @@ class ShardProcess:
         self.spawns = 0
         self.deaths: deque[float] = deque(maxlen=DEATHS)
         self.records: dict[str, DeviceRecord] = {}
+        self._unheld: set[str] = set()
+        """Names on its record that it has not been seen to hold: new ones, for which `add` waits."""
         self.restored = False
         """It holds all devices on its record."""
         self.spawned_at = 0.0
@@ -92,8 +94,16 @@ class ShardProcess:
         batches = _batches(records)
         answers = [self.request(*_message(batch, serve and batch is batches[-1])) for batch in batches]
         for record in records:
+            if record.spec.name not in self.records:
+                self._unheld.add(record.spec.name)
             self.records[record.spec.name] = record
-        return _all(answers)
+        added = _all(answers)
+        added.add_done_callback(lambda done: self._added(records, done))
+        return added
+
+    def _added(self, records: Sequence[DeviceRecord], done: Future[Any]) -> None:
+        if done.exception() is None:
+            self._unheld.difference_update(record.spec.name for record in records)
 
     def request(self, make: Callable[[int], Any], fds: Sequence[int] = ()) -> Future[Any]:
         """Send what `make(serial)` gives; the future ends with the shard's answer, or a `ShardError` when it
@@ -139,11 +149,15 @@ class ShardProcess:
 
     def reap(self) -> int | None:
         """Collect a dead process: its return code (negative: a signal); None when it lives, or there is none.
-        What it had in the VMM stays until `bury`, so that a successor need not wait for that.
+        What it had in the VMM stays until `bury`, so that a successor need not wait for that. Devices that it
+        was only about to hold go from its record: their `add` fails, and one of them may be what ended it.
         """
         if (interpreter := self.interpreter) is None or (code := interpreter.reap()) is None:
             return None
         self.deaths.append(time.monotonic())
+        for name in self._unheld:
+            self.records.pop(name, None)
+        self._unheld.clear()
         server, waiting = self.interrupt_server, self._waiting
         self.interpreter, self.interrupt_server, self._waiting = None, None, {}
         error = ShardError(self.name, f"died ({_cause(code)}) before it answered", "see its log")

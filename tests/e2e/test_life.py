@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shardio import Machine, MachineError
+from shardio import Machine, MachineError, ShardError
 from shardio.devices import Counter, Echo
 from shardio.machine import ExitInfo
 from tests.conftest import shm_names
@@ -194,6 +194,46 @@ def test_a_device_that_cannot_be_made_leaves_the_guest_as_it_was() -> None:
         served = len(kept.call("log")), len(replaced.call("log"))
     assert served[0] > 0
     assert served[1] == 0
+
+
+class EndsItsShard(Recorder):
+    """Its constructor ends the process."""
+
+    def __init__(self) -> None:
+        os._exit(3)
+
+
+def test_a_device_that_ends_its_shard_is_not_given_to_the_successor() -> None:
+    with machine(vcpus=VCPUS, shards=["one"]) as vm:
+        busy(vm)
+        vm.add(Counter, mmio=MMIO, size=0x2000, name="first", shard="one")
+        vm.start()
+        with pytest.raises(ShardError, match="exit status 3"):
+            vm.add(EndsItsShard, mmio=MMIO + 0x10_0000, size=0x1000, shard="one")
+        vm.add(Echo, mmio=MMIO + 0x10_0000, shard="one")
+        run_on(vm)
+        (shard,) = (shard for shard in vm.statistics().shards if shard.name == "one")
+        assert shard.spawns == 2
+
+
+class Wordy(Recorder):
+    """Its constructor fails with two lines."""
+
+    def __init__(self) -> None:
+        raise RuntimeError("no such\nhardware")
+
+
+def test_what_a_constructor_raises_is_one_line() -> None:
+    with machine() as vm:
+        busy(vm, VCPUS=1)
+        vm.add(Wordy, mmio=MMIO, size=0x1000)
+        with pytest.raises(MachineError, match=r"RuntimeError: no such hardware$"):
+            vm.start()
+
+
+def test_an_entry_mode_that_does_not_exist_is_refused_with_the_image() -> None:
+    with machine() as vm, pytest.raises(MachineError, match="use one of real, protected, long"):
+        vm.load(b"\xf4", mode="flat")
 
 
 def test_a_machine_whose_device_cannot_be_made_starts_nothing() -> None:
