@@ -81,7 +81,7 @@ class RawMode:
         self._saved: list[Any] | None = None
 
     def __enter__(self) -> Self:
-        if not os.isatty(self.fd) or os.tcgetpgrp(self.fd) != os.getpgrp():
+        if not os.isatty(self.fd) or _in_background(self.fd):
             return self
         mode = termios.tcgetattr(self.fd)
         self._saved = termios.tcgetattr(self.fd)
@@ -102,6 +102,13 @@ class RawMode:
             with contextlib.suppress(termios.error):  # a terminal that hung up has no mode to give back
                 termios.tcsetattr(self.fd, termios.TCSADRAIN, self._saved)
             self._saved = None
+
+
+def _in_background(terminal: int) -> bool:
+    try:
+        return os.tcgetpgrp(terminal) != os.getpgrp()
+    except OSError:  # not this session's terminal (ENOTTY), so without job control
+        return False
 
 
 class SerialInput:

@@ -91,6 +91,17 @@ def test_raw_mode_leaves_a_foreign_terminal_alone(
     assert during == before
 
 
+def test_raw_mode_takes_a_terminal_that_controls_no_session(terminal: tuple[int, int]) -> None:
+    _, program = terminal
+    with pytest.raises(OSError, match="Inappropriate ioctl"):
+        os.tcgetpgrp(program)
+    before = termios.tcgetattr(program)
+    with RawMode(program):
+        raw = termios.tcgetattr(program)
+    assert not raw[3] & termios.ICANON
+    assert termios.tcgetattr(program) == before
+
+
 def test_raw_mode_is_undone_by_an_error(
     terminal: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
