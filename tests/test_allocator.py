@@ -21,6 +21,7 @@ from shardio import (
     ResourceNotAllocated,
     ResourceUnavailable,
 )
+from shardio.resources.pool import IntervalPool
 from tests.models import attempt
 
 # The port space's end is the space's end; the rest is taken from the start so that the two models stay small.
@@ -269,3 +270,23 @@ def test_an_interrupt_is_released_as_the_kind_that_was_taken() -> None:
 def test_a_window_of_the_other_space_is_a_type_error(window: Any) -> None:
     with pytest.raises(TypeError, match="belongs"):
         ResourceAllocator(**window)
+
+
+def test_a_pool_ends_at_its_last_number_whatever_is_searched() -> None:
+    pool = IntervalPool(last=9)
+
+    assert (pool.find(10, 1, 0, 99), pool.find(1, 1, 9, 99), pool.find(1, 1, 10, 99)) == (0, 9, None)
+
+
+def test_the_last_memory_slot_can_be_asked_for_by_its_number() -> None:
+    allocator = ResourceAllocator(kvm_mem_slots=4)
+
+    assert allocator.allocate(ResourceConstraint.new_kvm_mem_slot(2, slot=2)).get_kvm_mem_slots() == [2, 3]
+    with pytest.raises(ResourceUnavailable):
+        allocator.allocate(ResourceConstraint.new_kvm_mem_slot(1, slot=4))
+
+
+def test_the_last_32_bit_slot_is_a_constraint() -> None:
+    assert ResourceConstraint.new_kvm_mem_slot(2, slot=2**32 - 2).slot == 2**32 - 2
+    with pytest.raises(InvalidResource):
+        ResourceConstraint.new_kvm_mem_slot(2, slot=2**32 - 1)

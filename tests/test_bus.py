@@ -288,3 +288,12 @@ def test_a_copy_is_a_bus_of_its_own(duplicate: Callable[[Any], Any]) -> None:
     assert list(other) == [(PioRange(4, 4), "b")]
     with pytest.raises(InvalidRange):
         other.register(MmioRange(0, 4), "c")
+
+
+def test_an_access_as_long_as_the_space_is_no_longer_than_it() -> None:
+    bus: PioBus[str] = PioBus()
+
+    with pytest.raises(DeviceNotFound):
+        bus.check_access(0, 0x10000)
+    with pytest.raises(InvalidAccessLength):
+        bus.check_access(0, 0x10001)

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shardio import config
 from shardio.config import (
     DEVICE_KEYS,
     MACHINE_KEYS,
     MachineConfig,
     build,
+    device_config,
     find_firmware,
     load_config,
     machine_config,
@@ -340,3 +342,30 @@ def test_machine_that_cannot_be_built_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(ImageError, match=r"none\.bin"):
         build(config)
+
+
+def test_a_size_for_two_ranges_is_refused() -> None:
+    device = {"type": "shardio.devices:PciBus", "pio": 0xCF8, "mmio": 0xE000_0000}
+
+    assert len(device_config(device, "here").ranges) == 2
+    with pytest.raises(ConfigError, match="no base, or two"):
+        device_config({**device, "size": 8}, "here")
+
+
+def test_only_a_bare_name_is_looked_for_where_packages_put_firmware(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packaged = tmp_path / "packaged"
+    (packaged / "sub").mkdir(parents=True)
+    for name in ("bios.bin", "sub/bios.bin"):
+        (packaged / name).touch()
+    monkeypatch.setattr(config, "FIRMWARE_FOLDERS", (packaged,))
+
+    assert config.find_firmware("bios.bin", tmp_path) == packaged / "bios.bin"
+    assert config.find_firmware("sub/bios.bin", tmp_path) == tmp_path / "sub/bios.bin"
+
+
+@pytest.mark.parametrize("size", [True, 0, -1, "0", "-1", "", "1X", 1.0])
+def test_what_is_no_size_is_refused(size: object) -> None:
+    with pytest.raises(ConfigError, match="size"):
+        config.parse_size(size)  # type: ignore[arg-type]

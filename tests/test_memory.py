@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardio.errors import HostError, MachineError, MemoryAccessError
-from shardio.memory import HIGH_MEMORY_BASE, LOW_MEMORY_END, GuestMemory, MemoryRegion
+from shardio.memory import HIGH_MEMORY_BASE, LOW_MEMORY_END, GuestMemory, MemoryRegion, regions_of
 
 GIB = 1 << 30
 SMALL = 0x4000
@@ -135,3 +135,7 @@ def test_it_reads_like_a_bytearray(writes):
             memory.write(addr, cut)
             model[addr : addr + len(cut)] = cut
         assert memory.read(0, SMALL) == bytes(model)
+
+
+def test_three_gib_are_one_region() -> None:
+    assert regions_of(LOW_MEMORY_END) == (MemoryRegion(0, LOW_MEMORY_END, 0),)

@@ -211,3 +211,21 @@ def test_a_map_of_every_port_routes_each_range() -> None:
 
         assert outcomes == {Outcome.ABORTED}
         assert b.fabric.vcpu_counters(0).unclaimed_reads == 0
+
+
+def test_the_lowest_index_that_is_free_is_used_again() -> None:
+    with bench(ranges=8) as b:
+        routes = [b.map.add(PioRange(0x10 * n, 1), (0,)) for n in range(4)]
+        for n in (3, 0, 2):
+            b.map.remove(PioRange(0x10 * n, 1))
+            b.map.release(routes[n])
+
+        assert [b.map.add(PioRange(0x100 + n, 1), (0,)).index for n in range(4)] == [0, 2, 3, 4]
+
+
+def test_each_publication_is_a_generation() -> None:
+    with bench() as b:
+        b.map.publish()
+        b.map.publish()
+
+        assert (b.map.generation, lib.sio_map_generation(b.fabric.view)) == (2, 2)

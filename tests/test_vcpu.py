@@ -152,3 +152,19 @@ def test_a_worker_that_waits_for_an_answer_stops_when_told() -> None:
             assert r.ended() == 0
         finally:
             r.close()
+
+
+def test_a_wait_that_is_not_over_makes_no_negative_time() -> None:
+    with rig(HLT) as r:
+        r.worker.view.wait_ticks = 10**9
+
+        found = r.worker.statistics(1)
+        assert found.running_ns == 0
+        assert found.waiting_ns > 1
+
+
+def test_exits_that_have_no_name_here_are_counted_together() -> None:
+    with rig(HLT) as r:
+        r.worker.view.other_exits = 3
+
+        assert r.worker.statistics(0).exits == {"other": 3}

@@ -164,3 +164,10 @@ def test_a_sleep_is_counted_and_no_wake_up_is_lost() -> None:
         counters = b.fabric.shard_counters(0)
         assert counters.sleeps >= 1, asleep
         assert (counters.lost_wakeups, b.fabric.vcpu_counters(0).lost_wakeups) == (0, 0)
+
+
+def test_accesses_are_reads_and_writes_of_both_ways() -> None:
+    one = AccessStatistics(reads=1, writes=2, posted=4, refused=8, strings=16)
+
+    assert one.accesses == 7
+    assert (one + one).strings == 32

@@ -92,3 +92,17 @@ def test_every_cause_is_followed_by_a_trigger_within_the_delay(gaps: list[float]
     assert trigger.waiting == 0
     assert bool(inner.count) == bool(gaps)
     assert inner.count <= len(gaps)
+
+
+def test_the_delay_is_counted_from_the_first_that_waits() -> None:
+    inner, timers = RecordingTrigger(), ManualTimers()
+    trigger = CoalescingTrigger(inner, count=2, delay=1.0, call_later=timers.call_later)
+    trigger.trigger()
+    trigger.trigger()
+    timers.advance(0.5)
+    trigger.trigger()
+    timers.advance(0.5)
+    early = inner.count
+    timers.advance(0.5)
+
+    assert (early, inner.count) == (1, 2)

@@ -249,3 +249,32 @@ def test_no_cause_is_lost(operations: list[tuple[str, int]]) -> None:
 
         assert [backend.delivered(i.gsi) > 0 for i in group.messages] == triggered
         assert table.read_pba(0, 8) == 0
+
+
+@pytest.mark.parametrize(("count", "mode"), [(32, InterruptMode.MSI), (33, InterruptMode.MSIX)])
+def test_msi_has_32_vectors_and_more_are_msix(count: int, mode: InterruptMode) -> None:
+    with RecordingBackend() as backend, InterruptManager(backend) as interrupts:
+        group = interrupts.group(count)
+        group.switch(mode)
+
+        assert len(group.messages) == count
+
+
+def test_the_low_bits_of_a_message_address_are_not_the_guests(
+    table: MsixTable, backend: RecordingBackend
+) -> None:
+    program(table, 0, 0xFEE0_0003, 0x40)
+    table.write_control(CONTROL_ENABLE)
+
+    assert {route.address for route in backend.routes.values()} == {0xFEE0_0000}
+
+
+def test_pending_bits_are_read_by_words() -> None:
+    with RecordingBackend() as backend, InterruptManager(backend) as interrupts:
+        group = interrupts.group(40)
+        table = MsixTable(group)
+        table.write_control(CONTROL_ENABLE)
+        for vector in group:
+            vector.trigger()
+
+        assert (table.read_pba(0, 4), table.read_pba(4, 4)) == (0xFFFF_FFFF, 0xFF)

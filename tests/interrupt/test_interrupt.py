@@ -266,3 +266,11 @@ def test_an_active_unmasked_line_is_always_up_after_a_resample(operations: list[
         level.resample()
 
         assert backend.delivered(gsi=5) == int(level.active and not level.masked)
+
+
+def test_the_same_message_is_no_new_route(interrupts: InterruptManager, backend: RecordingBackend) -> None:
+    interrupt = interrupts.message(MESSAGE)
+    backend.routes.clear()
+    interrupt.configure(MESSAGE)
+
+    assert backend.routes == {}

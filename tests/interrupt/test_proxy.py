@@ -158,3 +158,26 @@ def test_a_message_with_impossible_values_is_refused(backend: RecordingBackend) 
 )
 def test_requests_survive_the_wire(request_: Request) -> None:
     assert decode_request(encode(request_)) == request_
+
+
+def test_descriptors_of_a_refusal_are_closed() -> None:
+    reader, writer = os.pipe()
+    proxy = ProxyBackend(lambda request: (Refused("request", "no"), [writer]))
+
+    with pytest.raises(InterruptError, match="no"):
+        proxy.connect(1)
+
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+
+
+def test_a_late_reply_is_not_taken_for_the_next_ones() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    call = call_over(ours, timeout=0.01)
+    with theirs:
+        with pytest.raises(InterruptError, match="no answer"):
+            call(Allocate(4))
+        assert theirs.recv(4096) != b""
+        assert theirs.recv(4096) == b""
+        with pytest.raises(InterruptError, match="gone"):
+            call(Allocate(4))

@@ -173,3 +173,10 @@ def test_a_message_is_always_its_eventfd(
 
 def test_with_access_is_no_part_of_an_irqfds_identity() -> None:
     assert Irqfd(1, 5, 7, with_access=lambda: True) == Irqfd(1, 5, 7)
+
+
+def test_only_the_controllers_pins_are_lines(server: InterruptServer, granted: list[int]) -> None:
+    for gsi in (23, 24):
+        server.handle(Connect(allocate(server, gsi)))
+
+    assert granted == [1 << 23, 1 << 23]

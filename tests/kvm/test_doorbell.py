@@ -12,7 +12,7 @@ import pytest
 
 from shardio.errors import InterruptError, KvmError
 from shardio.interrupt import Doorbell, DoorbellSet, RecordingBackend
-from shardio.interrupt.messages import BindDoorbell, Refused, UnbindDoorbell
+from shardio.interrupt.messages import BindDoorbell, Bound, Refused, UnbindDoorbell
 from shardio.interrupt.proxy import ProxyBackend
 from shardio.interrupt.server import InterruptServer
 from shardio.kvm import Kvm
@@ -145,3 +145,13 @@ def test_the_kernel_takes_every_queue_and_refuses_a_second_claim() -> None:
         doorbells.close()
         doorbells.bind_doorbell(BASE + 0x50, QUEUES[0], pio=False)
         doorbells.close()
+
+
+def test_a_shard_holds_a_bounded_number_of_doorbells(vm: RecordingVm) -> None:
+    doorbells = KvmDoorbells(vm)  # type: ignore[arg-type]
+    server = InterruptServer(None, limit=1, doorbells=doorbells)
+    replies = [server.handle(BindDoorbell(BASE + 2 * n, 2))[0] for n in range(2)]
+    server.close()
+
+    assert [type(reply) for reply in replies] == [Bound, Refused]
+    assert vm.claims == {}
