@@ -204,3 +204,14 @@ def test_a_terminal_that_cannot_be_opened_anew_is_still_not_blocked():
     guarded.close()
     os.close(master)
     os.close(slave)
+
+
+@pytest.mark.parametrize(("limit", "full"), [(99, True), (100, True), (101, False)])
+def test_it_is_full_from_the_limit_on(pipe, limit, full):
+    _, writer = pipe
+    output = make(f"fd:{writer}", limit=limit, stall_ms=0)
+    output.open()
+    output._backlog += bytes(100)
+    assert output.full is full
+    output._backlog.clear()
+    output.close()

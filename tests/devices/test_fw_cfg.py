@@ -98,3 +98,10 @@ def test_a_restored_table_goes_on_in_the_middle_of_an_item(ports):
     successor = FwCfg()
     successor.restore(table.snapshot())
     assert bytes((successor.read(1, 1), successor.read(1, 1))) == b"MU"
+
+
+def test_files_are_numbered_in_the_order_of_their_names(ports):
+    table = FwCfg(sercon_port=0)
+    for name in ("b", "a", "c"):
+        table.add_file(name, name.encode())
+    assert [item(ports(table, 0x510), number, 1) for number in (0x20, 0x21, 0x22)] == [b"a", b"b", b"c"]

@@ -151,3 +151,12 @@ def test_snapshot_and_restore(port, kbc, host):
     successor.attach(host)
     assert [successor.read(DATA, 1), successor.read(DATA, 1)] == [0xFA, 0xAA]
     assert len(kbc.snapshot().queue) == 2
+
+
+def test_a_byte_that_waits_interrupts_the_new_owner(host):
+    device = I8042()
+    device.write(COMMAND, 1, 0x60)
+    device.write(DATA, 1, 0x01)
+    device.write(COMMAND, 1, 0xAA)
+    device.attach(host)
+    assert host.trigger.count == 1

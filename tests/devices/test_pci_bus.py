@@ -207,6 +207,15 @@ def test_an_access_past_the_bars_end_is_nobodys(guest: Guest, offset: int, size:
     assert guest.read(WINDOW + offset, size) == (1 << 8 * size) - 1
 
 
+@pytest.mark.parametrize("offset", [SIZE - 3, SIZE - 1])
+def test_a_write_past_the_bars_end_is_nobodys(bus: PciBus, guest: Guest, offset: int) -> None:
+    guest.place(1, WINDOW)
+    guest.write(WINDOW + offset, 1)
+    guest.write(WINDOW + SIZE - 4, 2)
+
+    assert bus.endpoints[1].written == [(SIZE - 4, 4, 2)]  # type: ignore[attr-defined]
+
+
 def test_doorbells_follow_the_bar(bus: PciBus) -> None:
     host = RecordingHost()
     host.interrupts = Interrupts()  # type: ignore[attr-defined]

@@ -164,3 +164,19 @@ def test_a_restored_clock_has_gone_on_and_raises_what_is_pending(clock):
     assert clock.date() == "20 24 02 29 00 00 00"
     assert clock.get(0x40) == 0x99
     successor.detach()
+
+
+def test_an_alarm_follows_the_hosts_clock_when_that_is_set(clock):
+    clock.set(ALARM_HOURS, 0x12)
+    clock.set(ALARM_MINUTES, 0x00)
+    clock.set(ALARM_SECONDS, 0x00)
+    clock.set(B, HOURS_24 | AIE)
+    clock.rtc.clock = lambda: clock.loop.time() + 13 * 3600
+    clock.loop.advance(61)
+    assert clock.host.trigger.count == 1
+
+
+def test_a_clock_that_steps_back_sets_no_flag(clock):
+    clock.set(B, HOURS_24 | UIE)
+    clock.loop.now -= 3600
+    assert clock.get(C) == 0

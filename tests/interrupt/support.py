@@ -24,8 +24,10 @@ def shard_of(server: InterruptServer) -> Iterator[ProxyBackend]:
     thread = threading.Thread(target=answer)
     thread.start()
     proxy = ProxyBackend(call_over(shard_end))
-    yield proxy
-    proxy.close()
-    shard_end.close()
-    thread.join()
-    vmm_end.close()
+    try:
+        yield proxy
+    finally:
+        proxy.close()
+        shard_end.close()
+        thread.join()
+        vmm_end.close()

@@ -40,6 +40,14 @@ def kill_and_wait(pid: int) -> None:
     os.close(pidfd)
 
 
+@pytest.fixture
+def orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that tells `AGE`'s module, where it is imported, what to do: "raise" or "die"."""
+    file = tmp_path / "orders"
+    monkeypatch.setenv(ORDERS, str(file))
+    return file
+
+
 def test_the_successor_is_the_spare_and_has_its_devices_modules() -> None:
     with cluster() as c:
         c.add(AGE, name="age")
@@ -144,11 +152,7 @@ def test_a_spare_that_dies_together_with_a_shard_is_no_successor() -> None:
         assert c.shards[0].spawns == 2
 
 
-def test_a_module_that_a_spare_cannot_import_is_left_for_the_shard(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    orders = tmp_path / "orders"
-    monkeypatch.setenv(ORDERS, str(orders))
+def test_a_module_that_a_spare_cannot_import_is_left_for_the_shard(orders: Path) -> None:
     with cluster() as c:
         c.add(AGE, name="age")
         client = c.client()
@@ -163,10 +167,8 @@ def test_a_module_that_a_spare_cannot_import_is_left_for_the_shard(
 
 
 def test_a_spare_that_dies_of_what_it_loads_is_not_replaced_again_and_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    orders: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    orders = tmp_path / "orders"
-    monkeypatch.setenv(ORDERS, str(orders))
     with cluster() as c:
         c.add(AGE, name="age")
         client = c.client()

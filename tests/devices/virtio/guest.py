@@ -116,10 +116,12 @@ class MmioGuest:
 def attached(device: VirtioMmio, memory: HostMemory, **given: Any) -> Iterator[MmioGuest]:
     """The driver of a device whose loop nobody runs; `given`: what its `Host` has."""
     loop = asyncio.new_event_loop()
-    device.attach(Host(memory, loop, **given))
-    yield MmioGuest(device, memory)
-    device.detach()
-    loop.close()
+    try:
+        device.attach(Host(memory, loop, **given))
+        yield MmioGuest(device, memory)
+    finally:
+        device.detach()
+        loop.close()
 
 
 @asynccontextmanager
@@ -129,10 +131,12 @@ async def started(device: VirtioMmio, kind: type[G], *, ram: int = 0x800000, **h
     """
     with GuestMemory(ram) as memory:
         device.attach(Host(memory, asyncio.get_running_loop()))
-        guest = kind(device, memory)
-        guest.start(**how)
-        yield guest
-        device.detach()
+        try:
+            guest = kind(device, memory)
+            guest.start(**how)
+            yield guest
+        finally:
+            device.detach()
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -123,7 +123,9 @@ def plugged_in(device: VirtioPciRng, memory: HostMemory, backend: RecordingBacke
     """The driver of a device in a loop that nobody runs."""
     loop = asyncio.new_event_loop()
     with InterruptManager(backend) as interrupts:
-        device.attach(PciTestHost(memory, loop, None, interrupts=interrupts))
-        yield PciGuest(device, memory)
-        device.detach()
-    loop.close()
+        try:
+            device.attach(PciTestHost(memory, loop, None, interrupts=interrupts))
+            yield PciGuest(device, memory)
+        finally:
+            device.detach()
+            loop.close()

@@ -223,3 +223,25 @@ def test_an_image_of_no_whole_sectors_is_refused(tmp_path: Path, size: int) -> N
 def test_numbers_out_of_range_are_refused_and_the_image_closed(image: Path, options: dict[str, int]) -> None:
     with pytest.raises(DeviceOptionError):
         VirtioMmioBlock(str(image), **options)  # type: ignore[arg-type]
+
+
+def test_of_a_read_that_failed_nothing_was_written(image: Path) -> None:
+    async def test() -> None:
+        async with disk(image) as guest:
+            guest.queues[0].add([struct.pack("<IIQ", IN, 0, SECTORS)], [512, 1])
+            guest.notify(0)
+            [(_, written, content)] = await guest.collected(0, 1)
+            assert (written, content[-1]) == (0, IOERR)
+
+    run(test)
+
+
+@pytest.mark.parametrize(("count", "status"), [(1 << 22, OK), ((1 << 22) + 1, IOERR)])
+def test_a_range_has_so_many_sectors(image: Path, count: int, status: int) -> None:
+    os.truncate(image, 512 * ((1 << 22) + 8))
+
+    async def test() -> None:
+        async with disk(image) as guest:
+            assert await guest.request(DISCARD, data=struct.pack("<QII", 0, count, 0)) == (status, b"")
+
+    run(test)

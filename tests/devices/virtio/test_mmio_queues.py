@@ -238,3 +238,23 @@ def test_the_transport_is_a_plain_object() -> None:
     assert isinstance(VirtioMmioRng(), VirtioMmio)
     assert VirtioMmioRng.dma
     assert VirtioMmioRng.mmio_size == 0x1000
+
+
+def test_a_config_change_before_the_driver_runs_interrupts_nobody(
+    guest: MmioGuest, trigger: RecordingTrigger
+) -> None:
+    guest.device.core.config_changed()
+
+    assert (trigger.count, guest.get(mmio.INTERRUPT_STATUS)) == (0, 0)
+
+
+def test_a_reset_lowers_a_level_interrupt(memory: GuestMemory, backend: RecordingBackend) -> None:
+    with InterruptManager(backend) as interrupts:
+        level = interrupts.level(LegacyConfig(line=11))
+        with attached(VirtioMmioRng(), memory, trigger=level) as guest:
+            guest.start()
+            guest.device.virtio.config_changed()
+            raised = level.active
+            guest.set(mmio.STATUS, 0)
+
+            assert (raised, level.active) == (True, False)

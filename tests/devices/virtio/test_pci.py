@@ -256,3 +256,14 @@ def test_no_access_ever_raises(steps: list[tuple[str, bool, int, int, int]]) -> 
             if is_write:
                 writes[where](at, width, value)
             assert 0 <= reads[where](at, width) < 1 << 8 * width
+
+
+def test_a_reset_lowers_intx_and_clears_the_isr(pci: PciGuest) -> None:
+    pci.start()
+    pci.device.virtio.config_changed()
+    raised = pci.device._group.line.active  # type: ignore[union-attr]
+    pci.set(STATUS, 1, 0)
+
+    assert raised
+    assert not pci.device._group.line.active  # type: ignore[union-attr]
+    assert pci.isr() == 0

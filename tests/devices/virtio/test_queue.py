@@ -247,3 +247,23 @@ def test_event_idx_keeps_the_driver_quiet_until_asked(memory: GuestMemory) -> No
 
     assert (first, driver.must_notify()) == (True, False)
     assert queue.pop() is not None
+
+
+def test_a_chain_that_is_served_again_is_seen_when_notifications_are_asked_for(driver: ModelDriver) -> None:
+    first = driver.queue()
+    driver.add([b"x"])
+    first.pop()
+    queue = driver.queue()
+    queue.resume(first.snapshot())
+
+    assert queue.enable_notifications()
+
+
+def test_what_a_predecessor_gave_back_needs_no_interrupt_of_its_successor(driver: ModelDriver) -> None:
+    first = driver.queue()
+    driver.add([b"x"])
+    serve_one(first)
+    queue = driver.queue()
+    queue.resume(first.snapshot())
+
+    assert not queue.needs_interrupt()

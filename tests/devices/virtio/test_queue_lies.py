@@ -153,3 +153,9 @@ def test_the_error_survives_pickling() -> None:
     copy = pickle.loads(pickle.dumps(error))
 
     assert (str(copy), copy.rule, copy.values) == (str(error), error.rule, {"head": 9})
+
+
+def test_a_byte_less_than_four_gigabytes_is_too_long_for_this_ram_alone(driver: ModelDriver) -> None:
+    driver.put_desc(0, 0, 2**32 - 1, 0)
+    driver.offer(0)
+    refused(driver, "outside guest RAM")

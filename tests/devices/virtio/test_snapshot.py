@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardio.devices.virtio import QueueError, VirtioMmioBlock, VirtioMmioRng
+from shardio.devices.virtio import QueueError, VirtioMmioBlock, VirtioMmioRng, mmio
 from shardio.devices.virtio.mmio import MmioState
+from shardio.interrupt import RecordingTrigger
 from shardio.memory import GuestMemory
 from tests.devices.virtio.driver import RAM, ModelDriver, serve_one
 from tests.devices.virtio.guest import NEEDS_RESET, Host, MmioGuest, attached
@@ -154,3 +155,31 @@ def test_a_state_that_does_not_fit_needs_a_reset(memory: GuestMemory) -> None:
         guest.device.restore(state)
 
         assert guest.status & NEEDS_RESET
+
+
+def test_registers_and_generation_go_on_in_another_owner(memory: GuestMemory) -> None:
+    with attached(VirtioMmioRng(), memory) as guest:
+        guest.set(mmio.DEVICE_FEATURES_SEL, 1)
+        guest.set(mmio.DRIVER_FEATURES_SEL, 0)
+        guest.set(mmio.QUEUE_SEL, 7)
+        guest.device.core.config_changed()
+        state = guest.device.snapshot()
+    with attached(VirtioMmioRng(), memory) as successor:
+        successor.device.restore(state)
+
+        core = successor.device.core
+        assert (core.features_page, core.driver_features_page, core.queue_select) == (1, 0, 7)
+        assert successor.get(mmio.CONFIG_GENERATION) == 1
+
+
+def test_an_interrupt_that_died_with_its_owner_is_raised_again(memory: GuestMemory) -> None:
+    with attached(VirtioMmioRng(), memory) as guest:
+        guest.start()
+        guest.queues[0].add(writable=[8])
+        guest.notify(0)
+        state = guest.device.snapshot()
+    trigger = RecordingTrigger()
+    with attached(VirtioMmioRng(), memory, trigger=trigger) as successor:
+        successor.device.restore(state)
+
+        assert trigger.count == 1
