@@ -5,10 +5,11 @@ children away. It refuses, or goes on; it never takes the VMM down.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import pytest
 
@@ -99,21 +100,21 @@ def test_run_returns_once_another_thread_has_ended_the_machine(end: Callable[[Ma
 
 def test_a_stop_that_was_broken_off_is_repeated_by_close(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    stop_workers = Engine.stop_workers
 
     def interrupted(engine: Engine) -> None:
         asked.append(engine)
-        if len(asked) == 1:
-            raise KeyboardInterrupt
-        stop_workers(engine)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(Engine, "stop_workers", interrupted)
     vm = busy(machine())
     vm.start()
-    with suppress(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Engine, "stop_workers", interrupted)
         vm.stop()
+    worker = os.pidfd_open(vm.statistics().vcpus[0].pid)
     vm.close()
-    assert len(asked) == 2
+    ended = select.select([worker], [], [], 0)[0]
+    os.close(worker)
+    assert (len(asked), ended) == (1, [worker])
 
 
 # ---- after the end ----

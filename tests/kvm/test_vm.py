@@ -8,6 +8,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -129,7 +130,8 @@ def test_the_pit_is_made_after_the_irqchip_and_once(vm):
 def test_the_pages_for_vmx_are_accepted(vm):
     vm.set_identity_map_addr()
     vm.set_tss_addr()
-    vm.create_vcpu(0)
+
+    assert vm.create_vcpu(0).index == 0
 
 
 def test_irq_line_needs_the_irqchip(vm):
@@ -155,6 +157,8 @@ def test_a_resampled_line_takes_both_eventfds(eventfd):
     resample = os.eventfd(0)
     with tiny_vmm() as vmm:
         vmm.vm.irqfd(eventfd, 5, resample_fd=resample)
+        with pytest.raises(KvmError, match=r"KVM_IRQFD failed with EBUSY"):
+            vmm.vm.irqfd(eventfd, 5)
         vmm.vm.irqfd(eventfd, 5, deassign=True)
     os.close(resample)
 
@@ -179,9 +183,14 @@ def test_a_route_to_a_pin_that_does_not_exist_is_refused():
         vmm.vm.set_gsi_routing([IrqchipRoute(0, 2, 99)])
 
 
-def test_an_empty_routing_table_is_taken():
+def test_with_an_empty_routing_table_a_gsi_goes_nowhere():
     with tiny_vmm() as vmm:
+        enable_lapic(vmm.vcpus[0])
+        vmm.vm.set_gsi_routing([MsiRoute(24, 0xFEE0_0000, 0x52)])
         vmm.vm.set_gsi_routing([])
+        with suppress(KvmError):
+            vmm.vm.irq_line(24, 1)
+        assert not pending(vmm.vcpus[0], 0x52)
 
 
 def rung(fd: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from shardio import MachineError, Shard
 from shardio.devices import Counter, Echo
 from shardio.machine.devices import Posted, device_request
-from shardio.machine.placement import check_shards
+from shardio.machine.placement import Placement, check_shards
 
 DEFAULTS: dict[str, Any] = {
     "shard": None, "irq": None, "irq_mode": None, "posted": False, "policy": None, "replicas": 1,
@@ -22,9 +23,25 @@ def request(**given: Any) -> Any:
     return device_request(Counter, None, None, 0xD000_0000, 4, **{**DEFAULTS, **given})
 
 
-@pytest.mark.parametrize("shards", [None, 1, 64, ["a", Shard("b", cpu=1)], ("a",)])
-def test_shards_are_a_number_or_names_or_shards(shards: Any) -> None:
+@pytest.mark.parametrize(
+    ("shards", "names"),
+    [
+        (1, ["shard0"]),
+        (64, [f"shard{n}" for n in range(64)]),
+        (["a", Shard("b", cpu=1)], ["a", "b"]),
+        (("a",), ["a"]),
+    ],
+)
+def test_shards_are_a_number_or_names_or_shards(shards: Any, names: list[str]) -> None:
     check_shards(shards)
+
+    assert Placement(shards, ()).names == names
+
+
+def test_without_shards_there_are_as_many_as_the_host_has_cpus_up_to_two() -> None:
+    check_shards(None)
+
+    assert len(Placement(None, ()).names) == min(2, os.cpu_count() or 1)
 
 
 @pytest.mark.parametrize("shards", [0, -1, 65, [], "ab", [1], [""], 2.0, {"a": 1}])

@@ -170,10 +170,9 @@ def test_dsdt_describes_the_pc_s_devices(memory: GuestMemory) -> None:
     assert struct.unpack_from("<II", window[1], 7) == (0xE000_0000, 0xE0FF_FFFF)
 
 
+@pytest.mark.skipif(shutil.which("iasl") is None, reason="no iasl: apt install acpica-tools")
 @pytest.mark.parametrize("vcpus", [1, 254])
 def test_iasl_reads_the_tables_without_a_word(vcpus: int, tmp_path: Path, memory: GuestMemory) -> None:
-    if shutil.which("iasl") is None:
-        pytest.skip("no iasl: apt install acpica-tools")
     place_tables("acpi", hardware(memory, *ALL, vcpus=vcpus), memory)
     for name, table in read_acpi(memory).items():
         (tmp_path / f"{name}.aml").write_bytes(table)
@@ -276,9 +275,8 @@ def test_device_tree_for_a_gic_has_three_cells(memory: GuestMemory) -> None:
     assert re.findall(r"interrupts = <(.*)>", text) == ["0 5 1"]
 
 
+@pytest.mark.skipif(shutil.which("dtc") is None, reason="no dtc: apt install device-tree-compiler")
 def test_dtc_compiles_the_fragment(memory: GuestMemory, tmp_path: Path) -> None:
-    if shutil.which("dtc") is None:
-        pytest.skip("no dtc: apt install device-tree-compiler")
     controller = "interrupt-controller; #address-cells = <0>; #interrupt-cells = <2>;"
     board = f"/dts-v1/;\n/ {{ intc: intc {{ {controller} }}; }};\n"
     (tmp_path / "machine.dts").write_text(board + device_tree(hardware(memory, RNG, DISK, FAR)))
