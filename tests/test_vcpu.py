@@ -120,9 +120,9 @@ def test_a_paused_vcpu_does_nothing_until_it_is_resumed() -> None:
 
 
 def test_a_killed_worker_is_followed_by_one_that_goes_on() -> None:
-    # 200 times: al + 1 to the port.
-    body = INC_AL + OUT
-    with rig(MOV_CX + (200).to_bytes(2, "little") + b"\xb0\x00" + body + LOOP + bytes([256 - 6]) + HLT) as r:
+    # So many times: al + 1 to the port. It must not come to its end before the last kill does.
+    count, body = 4_000, INC_AL + OUT
+    with rig(MOV_CX + count.to_bytes(2, "little") + b"\xb0\x00" + body + LOOP + bytes([256 - 6]) + HLT) as r:
         for kill_at in range(10, 200, 20):
             r.worker.spawn()
             while len(r.device.seen) < kill_at:
@@ -133,7 +133,7 @@ def test_a_killed_worker_is_followed_by_one_that_goes_on() -> None:
         r.until(VcpuState.HALTED)
         r.ended()
 
-        assert [value for _, _, value in r.device.seen] == [n % 256 for n in range(1, 201)]
+        assert [value for _, _, value in r.device.seen] == [n % 256 for n in range(1, count + 1)]
         assert (
             2 <= r.worker.statistics(0).spawns <= 11
         )  # one killed at its first instruction has not counted itself
