@@ -289,3 +289,19 @@ def test_nothing_is_left_of_a_vmm_that_is_killed() -> None:
     assert living == [True] * 4
     assert took < SHARED_DEATH_S
     assert shm_names() - names == set()
+
+
+def test_a_device_that_is_removed_leaves_its_range_its_place_and_no_counts() -> None:
+    with machine(shards=2, max_ranges=1) as vm:
+        vm.load(guest("mmio_loop", COUNT=NEVER, WRITE=1))
+        vm.start()
+        shards = []
+        for _ in range(3):
+            device = vm.add("shardio.devices:Echo", mmio=MMIO)
+            until(lambda: vm.statistics().devices[0].writes > 100, "it is written to")
+            shards += device.shards
+            vm.remove(device)
+        unused = vm.add("shardio.devices:Echo", mmio=MMIO + 0x10_0000)
+
+        assert [*shards, *unused.shards] == ["shard0"] * 4
+        assert vm.statistics().devices[0].writes == 0
