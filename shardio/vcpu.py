@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from typing import Any
 
@@ -41,6 +41,35 @@ class VcpuState(IntEnum):
     BROKEN = lib.SIO_BROKEN
 
 
+class ExitCounts(Mapping[str, int]):
+    """How often a vCPU left the guest, by the exit's name. A frozen value, as the rest of statistics are.
+
+    >>> counts = ExitCounts({"IO": 3})
+    >>> counts, counts["IO"], counts == {"IO": 3}
+    (ExitCounts({'IO': 3}), 3, True)
+    """
+
+    __slots__ = ("_counts",)
+
+    def __init__(self, counts: Mapping[str, int]) -> None:
+        self._counts = dict(counts)
+
+    def __getitem__(self, name: str) -> int:
+        return self._counts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._counts)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._counts.items()))
+
+    def __repr__(self) -> str:
+        return f"ExitCounts({self._counts})"
+
+
 class VcpuStatistics(msgspec.Struct, frozen=True):
     """A vCPU's exits by name, its times in nanoseconds, and how often its worker had to be started.
 
@@ -48,7 +77,7 @@ class VcpuStatistics(msgspec.Struct, frozen=True):
     """
 
     state: VcpuState
-    exits: dict[str, int]
+    exits: ExitCounts
     string_exits: int
     interrupted: int
     running_ns: int
@@ -190,5 +219,6 @@ class VcpuWorker:
         worker = {name: getattr(view, name) for name in ("string_exits", "interrupted", "spawns")}
         times = {"running_ns": max(0, elapsed_ns - waiting), "waiting_ns": waiting}
         return copied(
-            VcpuStatistics, counters, state=self.state, pid=self.pid, exits=exits, **worker, **times
+            VcpuStatistics, counters, state=self.state, pid=self.pid,
+            exits=ExitCounts(exits), **worker, **times,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import select
 import signal
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from shardio import PioRange
 from shardio._core import lib
 from shardio.fabric import Owner
-from shardio.vcpu import VcpuState, VcpuWorker
+from shardio.vcpu import ExitCounts, VcpuState, VcpuWorker
 from tests.fabric.support import PATIENCE_S, PORT, Bench, Log, bench
 from tests.kvm.tiny_vmm import TinyVmm, tiny_vmm
 
@@ -168,3 +169,12 @@ def test_exits_that_have_no_name_here_are_counted_together() -> None:
         r.worker.view.other_exits = 3
 
         assert r.worker.statistics(0).exits == {"other": 3}
+
+
+def test_exit_counts_are_a_frozen_value() -> None:
+    counts = ExitCounts({"IO": 3, "HLT": 1})
+    again = pickle.loads(pickle.dumps(counts))
+    assert (again, hash(again)) == (counts, hash(ExitCounts({"HLT": 1, "IO": 3})))
+    assert counts != ExitCounts({"IO": 4, "HLT": 1})
+    with pytest.raises(TypeError):
+        counts["IO"] = 5  # type: ignore[index]
