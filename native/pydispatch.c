@@ -7,7 +7,8 @@
  * Consequences. The GIL is taken when the first Python handler is called, held while requests keep coming within the tight
  * polls and the spin, and given up before a yield, a sleep or the return. The memoryviews that handlers of the
  * (base, offset, data) form get are made once, over a private copy of the value: a slot's content is copied once and
- * what a handler sees does not change under it. They are valid during the call only.
+ * what a handler sees does not change under it. What they show is valid during the call only; the memory behind them is an
+ * object's, so that a view which a device keeps stays a view, of whatever is there, for as long as it is kept.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -19,7 +20,8 @@
 #define SMALL 256u
 
 struct sio_py {
-    uint64_t value;            /* what the memoryviews show */
+    uint64_t *value;           /* what the memoryviews show: 8 bytes of `memory` */
+    Py_buffer memory;          /* a bytearray's, which cannot be resized while this is held */
     PyObject *readable[4];     /* writable views of 1, 2, 4, 8 bytes, for read handlers to fill */
     PyObject *written[4];      /* read-only ones */
     PyObject *sizes[4];
@@ -116,6 +118,17 @@ static PyObject *call_register(struct sio_py *py, const struct sio_handler *h, s
     return result;
 }
 
+/* A new view of the first bytes of the value, `1 << width` of them; NULL: no memory. */
+static PyObject *new_view(struct sio_py *py, int write, int width)
+{
+    PyObject *all = PyMemoryView_FromObject(py->memory.obj);
+    PyObject *view = all ? PySequence_GetSlice(all, 0, 1 << width) : NULL;
+    Py_XDECREF(all);
+    if (view && write)
+        Py_SETREF(view, PyObject_CallMethod(view, "toreadonly", NULL));
+    return view;
+}
+
 static inline int released(PyObject *view) { return ((PyMemoryViewObject *)view)->flags & _Py_MEMORYVIEW_RELEASED; }
 
 /* A handler released its view (`with data:` does): the next access of that width gets another. Without memory for one it
@@ -124,7 +137,7 @@ static __attribute__((noinline, cold)) void renew(struct sio_py *py, int write, 
 {
     PyObject **view = write ? &py->written[width] : &py->readable[width], *fresh, *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback); /* it may have raised, too */
-    fresh = PyMemoryView_FromMemory((char *)&py->value, 1 << width, write ? PyBUF_READ : PyBUF_WRITE);
+    fresh = new_view(py, write, width);
     if (fresh) {
         Py_DECREF(*view);
         *view = fresh;
@@ -139,9 +152,9 @@ static PyObject *call_view(struct sio_py *py, const struct sio_handler *h, struc
                          a->write ? py->written[width] : py->readable[width]};
     if (!args[2])
         return NULL;
-    py->value = a->write ? a->value : 0;
+    *py->value = a->write ? a->value : 0;
     PyObject *result = call(a->write ? h->write : h->read, args, 3);
-    a->value = py->value;
+    a->value = *py->value;
     Py_DECREF(args[2]);
     if (__builtin_expect(released(args[3]), 0))
         renew(py, a->write != 0, width);
@@ -182,26 +195,40 @@ void sio_py_detach(struct sio_owner *o)
     }
     for (uint32_t i = 0; i < SMALL; i++)
         Py_XDECREF(py->small[i]);
+    PyBuffer_Release(&py->memory); /* lives on in the views that devices keep */
     Py_XDECREF(py->on_error);
     PyGILState_Release(gil);
     free(py);
 }
 
-int sio_py_attach(struct sio_owner *o, uintptr_t on_error)
+/* Non-zero: no memory for one of the objects. */
+static int make_objects(struct sio_py *py)
 {
-    struct sio_py *py = calloc(1, sizeof *py);
-    int whole = 1;
-    if (!py)
-        return -ENOMEM;
-    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *memory = PyByteArray_FromStringAndSize(NULL, sizeof *py->value);
+    int whole = memory && PyObject_GetBuffer(memory, &py->memory, PyBUF_WRITABLE) == 0;
+    Py_XDECREF(memory);
+    if (!whole)
+        return 1;
+    py->value = py->memory.buf; /* what Python's allocators give is aligned for any number */
+    *py->value = 0;
     for (int i = 0; i < 4; i++) {
-        py->readable[i] = PyMemoryView_FromMemory((char *)&py->value, 1 << i, PyBUF_WRITE);
-        py->written[i] = PyMemoryView_FromMemory((char *)&py->value, 1 << i, PyBUF_READ);
+        py->readable[i] = new_view(py, 0, i);
+        py->written[i] = new_view(py, 1, i);
         py->sizes[i] = PyLong_FromLong(1 << i);
         whole &= py->readable[i] && py->written[i] && py->sizes[i];
     }
     for (uint32_t i = 0; i < SMALL; i++)
         whole &= (py->small[i] = PyLong_FromUnsignedLong(i)) != NULL;
+    return !whole;
+}
+
+int sio_py_attach(struct sio_owner *o, uintptr_t on_error)
+{
+    struct sio_py *py = calloc(1, sizeof *py);
+    if (!py)
+        return -ENOMEM;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    int failed = make_objects(py);
     py->on_error = (PyObject *)on_error;
     Py_INCREF(py->on_error);
     PyErr_Clear();
@@ -209,7 +236,7 @@ int sio_py_attach(struct sio_owner *o, uintptr_t on_error)
     o->runtime = py;
     o->python = call_python;
     o->pause = give_gil;
-    if (!whole) {
+    if (failed) {
         sio_py_detach(o);
         return -ENOMEM;
     }

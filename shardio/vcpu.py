@@ -111,6 +111,7 @@ class VcpuWorker:
         self.pid = 0
         self.pidfd = -1
         self._fabric = fabric
+        self._segment: Any = fabric.view  # mapped for as long as a worker may run
         self._stack = ffi.NULL
         self.view = ffi.new("struct sio_vcpu *")
         set_up(ffi.addressof(self.view, "client"), fabric, vcpu.index, doorbells, 1)
@@ -197,6 +198,7 @@ class VcpuWorker:
         if self._stack != ffi.NULL:
             lib.sio_worker_stack_free(self._stack, STACK_SIZE)
             self._stack = ffi.NULL
+        self._segment = None
 
     def describe_end(self) -> str:
         """Why an ended vCPU ended: the exit by name, what KVM tells about it, and the registers."""

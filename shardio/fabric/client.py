@@ -11,6 +11,7 @@ from typing import Any
 
 from shardio._core import ffi, lib
 from shardio.errors import FabricError
+from shardio.fabric.alone import Alone
 from shardio.fabric.segment import Fabric
 
 SAMPLE_EVERY = 64
@@ -28,18 +29,18 @@ def set_up(client: Any, fabric: Fabric, vcpu: int, doorbells: Mapping[int, int],
     """Initialise a `struct sio_client`: doorbell eventfds by shard, one access in `sample_every` (a power of
     two) timed.
     """
-    if not 0 <= vcpu < fabric.vcpus:
-        raise FabricError(f"no vCPU {vcpu} in a fabric of {fabric.vcpus}", f"use 0 to {fabric.vcpus - 1}")
-    lib.sio_client_init(client, fabric.view, vcpu)
+    segment = fabric.view
+    lib.sio_client_init(client, segment, fabric.checked("vCPU", vcpu))
     client.sample_mask = sample_every - 1
     lib.sio_membarrier_register()
-    client.waiter.membarrier = fabric.view.membarrier
+    client.waiter.membarrier = segment.membarrier
     for shard, fd in doorbells.items():
         client.doorbell[shard] = fd
 
 
 class Client:
-    """One vCPU's accesses. Not thread-safe: one user at a time.
+    """One vCPU's accesses, one at a time: another thread's meanwhile is a `FabricError`, as is one after the
+    fabric was closed.
 
     `doorbells`: the eventfd of each shard, rung when that shard sleeps; without one a sleeping shard finds
     the request at its next periodic look.
@@ -55,6 +56,8 @@ class Client:
     ) -> None:
         self.fabric = fabric
         self.vcpu = vcpu
+        self._segment = fabric.view  # mapped for as long as this has pointers into it
+        self._alone = Alone(f"the client of vCPU {vcpu}")
         self.view = ffi.new("struct sio_client *")
         self._abort = ffi.new("uint32_t *", 0)
         set_up(self.view, fabric, vcpu, doorbells or {}, sample_every)
@@ -64,15 +67,20 @@ class Client:
 
     def read(self, space: int, address: int, size: int) -> tuple[Outcome, int]:
         """Read `size` bytes (1, 2, 4, 8) in space 0 (PIO) or 1 (MMIO). Unanswered: all-ones of the width."""
-        outcome = lib.sio_client_read(self.view, space, address, size, self._data)
-        return self._checked(outcome, size), self._data[0]
+        with self._alone:
+            outcome = lib.sio_client_read(self._opened(), space, address, size, self._data)
+            value = self._data[0]
+        return self._checked(outcome, size), value
 
     def write(self, space: int, address: int, size: int, value: int) -> Outcome:
         """Write `size` bytes. Returns at once on a posted range, else once a shard has answered."""
-        return self._checked(lib.sio_client_write(self.view, space, address, size, value), size)
+        with self._alone:
+            outcome = lib.sio_client_write(self._opened(), space, address, size, value)
+        return self._checked(outcome, size)
 
     def read_string(self, space: int, address: int, size: int, count: int) -> tuple[Outcome, bytes]:
         """`rep ins`: `count` reads of `size` bytes at one address, in order; at most 4096 bytes in all."""
+        self._check_string(size, count)
         buffer = ffi.new("uint8_t[]", size * count)
         return self._string(space, address, size, 0, count, buffer), bytes(buffer)
 
@@ -80,22 +88,32 @@ class Client:
         """`rep outs`: `data` written `size` bytes at a time to one address, in order; at most 4096 bytes in
         all.
         """
-        buffer = ffi.new("uint8_t[]", data)
-        return self._string(space, address, size, 1, len(data) // size, buffer)
+        count = len(data) // max(1, size)
+        self._check_string(size, count)
+        return self._string(space, address, size, 1, count, ffi.new("uint8_t[]", data))
 
     def abort(self) -> None:
         """Make a wait in progress (in another thread), and every later one, end with `Outcome.ABORTED`."""
         self._abort[0] = 1
 
     def _string(self, space: int, address: int, size: int, write: int, count: int, buffer: Any) -> Outcome:
+        with self._alone:
+            outcome = lib.sio_client_string(self._opened(), space, address, size, write, count, buffer)
+            lib.sio_client_complete(self.view)
+        return Outcome(outcome)
+
+    def _opened(self) -> Any:
+        """The core's struct. Raises `FabricError` once the fabric is closed."""
+        _ = self.fabric.view
+        return self.view
+
+    @staticmethod
+    def _check_string(size: int, count: int) -> None:
         if size not in (1, 2, 4, 8) or not 1 <= count * size <= lib.SIO_SIDE_BYTES:
             raise FabricError(
                 f"no string of {count} x {size} bytes",
                 f"at most {lib.SIO_SIDE_BYTES} bytes, widths 1, 2, 4, 8",
             )
-        outcome = lib.sio_client_string(self.view, space, address, size, write, count, buffer)
-        lib.sio_client_complete(self.view)
-        return Outcome(outcome)
 
     @staticmethod
     def _checked(outcome: int, size: int) -> Outcome:

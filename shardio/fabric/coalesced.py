@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from typing import Any
 
 from shardio._core import ffi, lib
 from shardio.errors import FabricError
@@ -20,28 +21,32 @@ class CoalescedRing:
         """
         self._owner = owner
         try:
-            self._mapping = mmap.mmap(fd, mmap.PAGESIZE, offset=page * mmap.PAGESIZE)
+            mapping = mmap.mmap(fd, mmap.PAGESIZE, offset=page * mmap.PAGESIZE)
         except (OSError, ValueError) as error:
             raise FabricError(f"the coalesced ring cannot be mapped: {error}", "use posted = true") from error
-        self._page = ffi.from_buffer(self._mapping)
-        self._view = ffi.new("struct sio_coalesced *")
-        lib.sio_coalesced_init(self._view, self._page, mmap.PAGESIZE)
-        lib.sio_owner_coalesced(owner.view, self._view)
+        # Mapped for as long as the owner, too, holds the view.
+        self._view: Any = ffi.gc(ffi.new("struct sio_coalesced *"), lambda _: mapping.close())
+        lib.sio_coalesced_init(self._view, ffi.cast("void *", ffi.from_buffer(mapping)), mmap.PAGESIZE)
+        owner.drain_also(self._view)
 
     def add(self, index: int) -> None:
-        """Range `index` has zones from now on. Raises `FabricError` for too many."""
-        if lib.sio_coalesced_add(self._view, index):
+        """Range `index` has zones from now on. Raises `FabricError` for too many, or once it is closed."""
+        if lib.sio_coalesced_add(self._opened(), index):
             raise FabricError(
                 f"a shard has at most {lib.SIO_MAX_COALESCED} coalesced ranges", "use posted = true for some"
             )
 
     def drop(self, index: int) -> None:
         """Range `index` has none any more; what is in the ring for it should have been drained."""
-        lib.sio_coalesced_drop(self._view, index)
+        lib.sio_coalesced_drop(self._opened(), index)
 
     def close(self) -> None:
-        """Let the ring go; the owner drains it no more."""
-        if self._owner.view is not None:
-            lib.sio_owner_coalesced(self._owner.view, ffi.NULL)
-        ffi.release(self._page)
-        self._mapping.close()
+        """Let the ring go; the owner drains it no more. Idempotent."""
+        if self._view is not None and self._owner.view is not None:
+            self._owner.drain_also(None)
+        self._view = None
+
+    def _opened(self) -> Any:
+        if self._view is None:
+            raise FabricError("the coalesced ring is closed", "make another one")
+        return self._view

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
@@ -10,11 +12,17 @@ from shardio._core import ffi, lib
 from shardio.address import Space
 from shardio.device import HandlerForm, handler_form, view_handlers
 from shardio.errors import FabricError
+from shardio.fabric.alone import Alone
 from shardio.fabric.segment import Fabric
 from shardio.range import MmioRange, PioRange
 
 ErrorHook = Callable[[int, BaseException, int], None]
 """Called with (range index, exception, 1 for a write) when a handler raises."""
+
+_CURES = {
+    errno.ENOMEM: "free memory on the host, or raise the limit on it (ulimit -v)",
+    errno.EOPNOTSUPP: "allow the system call membarrier, as whoever made the fabric is allowed it",
+}
 
 
 class Turn(IntEnum):
@@ -26,7 +34,8 @@ class Turn(IntEnum):
 
 
 class Owner:
-    """Serves one shard's requests. One owner at a time per shard, in one thread.
+    """Serves one shard's requests. One owner at a time per shard, one call of it at a time: a second one, in
+    another thread or in a handler, is a `FabricError`, as is one after `close` or after the fabric's.
 
     `doorbell`: a non-blocking eventfd that clients ring while `turn` has announced sleep; -1 for none.
     """
@@ -35,24 +44,42 @@ class Owner:
         self, fabric: Fabric, shard: int, doorbell: int = -1, on_error: ErrorHook | None = None
     ) -> None:
         self.fabric = fabric
-        self.shard = shard
+        self.shard = fabric.checked("shard", shard)
         self.view = ffi.new("struct sio_owner *")
+        self._segment = fabric.view  # mapped for as long as this has pointers into it
+        self._alone = Alone(f"the owner of shard {shard}")
+        self._coalesced: object = None
         self._kept: dict[int, tuple[Any, ...]] = {}
         self._posted: set[int] = set()
         self._on_error = on_error or _ignore
-        if status := lib.sio_owner_init(self.view, fabric.view, shard, doorbell):
-            raise FabricError(
-                f"cannot own shard {shard} of {fabric.shards}: error {-status}", "use a shard of this fabric"
-            )
-        lib.sio_py_attach(self.view, id(self._on_error))
+        self._check(lib.sio_owner_init(self.view, self._segment, shard, doorbell))
+        try:
+            self._check(lib.sio_py_attach(self.view, id(self._on_error)))
+        except FabricError:
+            lib.sio_owner_free(self.view)
+            raise
+
+    def _check(self, status: int) -> None:
+        if status:
+            why = os.strerror(-status)
+            raise FabricError(f"cannot own shard {self.shard}: {why}", _CURES.get(-status, ""))
 
     def close(self) -> None:
-        """Stop serving. Idempotent."""
-        if self.view is not None:
+        """Stop serving. Idempotent. Raises `FabricError` while another thread, or a handler, is inside."""
+        with self._alone:
+            if self.view is None:
+                return
             lib.sio_py_detach(self.view)
             lib.sio_owner_free(self.view)
-            self.view = None
+            self.view = self._segment = self._coalesced = None
             self._kept.clear()
+
+    def _opened(self) -> Any:
+        """The core's struct. Raises `FabricError` once this or the fabric is closed."""
+        _ = self.fabric.view
+        if self.view is None:
+            raise FabricError(f"the owner of shard {self.shard} is closed", "make another one")
+        return self.view
 
     def set_handler(
         self, index: int, span: PioRange | MmioRange, device: object, *, posted: bool = False
@@ -71,56 +98,69 @@ class Owner:
             read, view_read = _callable(device, view, space, write=False)
             write, view_write = _callable(device, view, space, write=True)
             forms = (lib.SIO_READ_VIEW if view_read else 0) | (lib.SIO_WRITE_VIEW if view_write else 0)
-        status = lib.sio_owner_set_handler(
-            self.view,
-            index,
-            kind,
-            int(space is Space.MMIO),
-            forms,
-            int(span.base),
-            int(span.last),
-            id(read),
-            id(write),
-            id(span.base),
-            getattr(device, "native_handler", 0),
-            getattr(device, "native_context", 0),
-        )
-        if status:
-            raise FabricError(
-                f"no range {index} in a fabric of {self.fabric.ranges}", "make the fabric with more ranges"
+        native = getattr(device, "native_handler", 0), getattr(device, "native_context", 0)
+        base, last = int(span.base), int(span.last)
+        with self._alone:
+            owner = self._opened()
+            self.fabric.checked("range", index)
+            lib.sio_owner_set_handler(
+                owner,
+                index,
+                kind,
+                int(space is Space.MMIO),
+                forms,
+                base,
+                last,
+                id(read),
+                id(write),
+                id(span.base),
+                *native,
             )
-        self._kept[index] = (device, read, write, span.base)
-        if posted:
-            self._posted.add(index)
-        self.view.posted_ranges = len(self._posted)
+            self._kept[index] = (device, read, write, span.base)
+            if posted:
+                self._posted.add(index)
+            owner.posted_ranges = len(self._posted)
 
     def flush(self) -> None:
         """Serve everything that has been posted so far."""
-        lib.sio_py_flush(self.view)
+        with self._alone:
+            lib.sio_py_flush(self._opened())
 
     def clear_handler(self, index: int) -> None:
         """Forget range `index`, once everything that was posted to it has been served."""
-        self.flush()
-        lib.sio_owner_clear_handler(self.view, index)
-        self._kept.pop(index, None)
-        self._posted.discard(index)
-        self.view.posted_ranges = len(self._posted)
+        with self._alone:
+            owner = self._opened()
+            lib.sio_py_flush(owner)
+            lib.sio_owner_clear_handler(owner, index)
+            self._kept.pop(index, None)
+            self._posted.discard(index)
+            owner.posted_ranges = len(self._posted)
 
     def turn(self, turn_ns: int, epoll_fd: int = -1) -> Turn:
         """Serve for at most `turn_ns` nanoseconds: see `Turn`. `epoll_fd`: return early when host I/O is
         ready on it.
         """
-        return Turn(lib.sio_py_turn(self.view, turn_ns, epoll_fd))
+        with self._alone:
+            return Turn(lib.sio_py_turn(self._opened(), turn_ns, epoll_fd))
+
+    def drain_also(self, coalesced: Any) -> None:
+        """Drain KVM's coalesced ring too (`struct sio_coalesced *`), before every request; None: no more."""
+        with self._alone:
+            lib.sio_owner_coalesced(self._opened(), ffi.NULL if coalesced is None else coalesced)
+            self._coalesced = coalesced
 
     def raise_line(self, gsi: int) -> bool:
         """Have interrupt line `gsi` (below 32) raised with the completion of the access in hand: the vCPU
-        worker pulses it before the guest goes on. False outside an access, and in any other thread.
+        worker pulses it before the guest goes on. False outside an access, in any other thread, and once
+        this is closed.
         """
-        return bool(lib.sio_owner_raise(self.view, gsi))
+        owner = self.view
+        return owner is not None and bool(lib.sio_owner_raise(owner, gsi))
 
     def scan(self) -> int:
         """Serve what is there now, once; returns how many requests and posted writes that was."""
-        return int(lib.sio_py_scan(self.view))
+        with self._alone:
+            return int(lib.sio_py_scan(self._opened()))
 
 
 def _callable(device: object, view: Any, space: Space, *, write: bool) -> tuple[Callable[..., Any], bool]:

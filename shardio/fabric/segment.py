@@ -7,11 +7,11 @@ processes get the descriptor, never a name, so no death of any of them leaves on
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import mmap
 import os
 import secrets
+import threading
 from typing import Any, Self
 
 import posix_ipc
@@ -28,6 +28,10 @@ POSTED_SLOTS = 512
 class Fabric(Closing):
     """A mapped segment. `vcpus`, `shards`, `ranges`, `posted_slots` are its counts, `size` its bytes.
 
+    It is unmapped when it has been closed and nobody holds its `view` any more: a `Client` or an `Owner` in
+    another thread finds the segment closed, not gone. Once closed, whatever needs the segment raises
+    `FabricError`.
+
     >>> with Fabric.create(vcpus=2, shards=1) as fabric:
     ...     fabric.vcpus, fabric.shards
     (2, 1)
@@ -35,9 +39,8 @@ class Fabric(Closing):
 
     def __init__(self, fd: int, mapping: mmap.mmap, view: Any) -> None:
         self.fd = fd
-        self._mapping: mmap.mmap | None = mapping
-        self.view = view
-        """`struct sio_fabric *`: what the core's functions take."""
+        self._view = ffi.gc(view, lambda _: mapping.close())
+        self._closing = threading.Lock()
         self.vcpus: int = view.vcpus
         self.shards: int = view.shards
         self.ranges: int = view.ranges
@@ -61,7 +64,7 @@ class Fabric(Closing):
             )
         fd = _allocate(size)
         try:
-            mapping = mmap.mmap(fd, size)
+            mapping = _map(fd, size)
             view = ffi.new("struct sio_fabric *")
             lib.sio_fabric_create(view, _address(mapping), vcpus, shards, ranges, posted_slots)
         except BaseException:
@@ -73,71 +76,119 @@ class Fabric(Closing):
     def attach(cls, fd: int) -> Self:
         """The segment behind a descriptor that its creator passed; the descriptor is duplicated.
 
-        Raises `LayoutMismatch` where a peer of another version made it, `FabricError` where it is no fabric.
+        Raises `LayoutMismatch` where a peer of another version made it, `FabricError` where it is no fabric,
+        or cannot be mapped.
         """
-        fd = os.dup(fd)
         try:
-            mapping = mmap.mmap(fd, 0)
+            fd = os.dup(fd)
+        except OSError as error:
+            raise FabricError(
+                f"cannot take the fabric's descriptor: {error.strerror}",
+                "pass one that is open, or raise the limit on descriptors (ulimit -n)",
+            ) from None
+        try:
+            mapping = _map(fd, os.fstat(fd).st_size)
             view = ffi.new("struct sio_fabric *")
             base = _address(mapping)
             status = lib.sio_fabric_attach(view, base, len(mapping))
             if status == -errno.EPROTONOSUPPORT:
                 raise LayoutMismatch("layout version", lib.sio_fabric_version(base), lib.SIO_LAYOUT_VERSION)
             if status:
-                raise FabricError(
-                    "the descriptor is no fabric segment"
-                    if status == -errno.EPROTO
-                    else "the fabric's header is damaged",
-                    "pass the descriptor of a Fabric made by the VMM",
-                )
+                raise _no_fabric(*([] if status == -errno.EPROTO else ["the fabric's header is damaged"]))
         except BaseException:
             os.close(fd)
             raise
         return cls(fd, mapping, view)
 
+    @property
+    def view(self) -> Any:
+        """`struct sio_fabric *`: what the core's functions take. The segment stays mapped while it is held.
+
+        Raises `FabricError` once the segment is closed.
+        """
+        view = self._view
+        if view is None:
+            raise FabricError("the fabric is closed", "close it after whatever uses it")
+        return view
+
     def close(self) -> None:
-        """Unmap and close. Nothing may use `view` afterwards. Idempotent."""
-        if self._mapping is None:
-            return
-        self.view = None
-        with contextlib.suppress(BufferError):
-            self._mapping.close()
-        self._mapping = None
-        os.close(self.fd)
+        """Close the descriptor; unmapped as soon as nobody holds `view`. Idempotent, in any thread."""
+        with self._closing:
+            if self._view is None:
+                return
+            self._view = None
+            os.close(self.fd)
+            self.fd = -1
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._view is None
+
+    def checked(self, what: str, number: int) -> int:
+        """`number`, where the segment has such a "vCPU", "shard" or "range"; else raises `FabricError`."""
+        count = {"vCPU": self.vcpus, "shard": self.shards, "range": self.ranges}[what]
+        if not 0 <= number < count:
+            raise FabricError(f"no {what} {number} in a fabric of {count}", f"use 0 to {count - 1}")
+        return number
 
     def waits(self, vcpu: int, range_index: int) -> AccessStatistics:
         """What one vCPU has seen of one range: counts, and how long it waited."""
-        return self._statistics(vcpu, range_index)
+        return self._statistics(self.checked("vCPU", vcpu), range_index)
 
     def service(self, shard: int, range_index: int) -> AccessStatistics:
         """What one shard has done for one range: counts, and how long its handlers ran."""
-        return self._statistics(self.vcpus + shard, range_index)
+        return self._statistics(self.vcpus + self.checked("shard", shard), range_index)
 
     def clear_statistics(self, range_index: int) -> None:
         """Begin anew for a range index that nobody uses."""
+        fabric = self.view
+        self.checked("range", range_index)
         for row in range(self.vcpus + self.shards):
-            stat, hist = lib.sio_stat(self.view, row, range_index), lib.sio_hist(self.view, row, range_index)
+            stat, hist = lib.sio_stat(fabric, row, range_index), lib.sio_hist(fabric, row, range_index)
             for part in (stat, hist):
                 view = ffi.buffer(part)
                 view[:] = bytes(len(view))
 
     def _statistics(self, row: int, range_index: int) -> AccessStatistics:
+        fabric = self.view  # held until all is read
+        self.checked("range", range_index)
         return AccessStatistics.read(
-            lib.sio_stat(self.view, row, range_index), lib.sio_hist(self.view, row, range_index)
+            lib.sio_stat(fabric, row, range_index), lib.sio_hist(fabric, row, range_index)
         )
 
     def vcpu_counters(self, vcpu: int) -> VcpuCounters:
         """A vCPU's counters that belong to no range."""
-        return VcpuCounters.read(self.view.vcpu[vcpu])
+        fabric = self.view
+        return VcpuCounters.read(fabric.vcpu[self.checked("vCPU", vcpu)])
 
     def shard_counters(self, shard: int) -> ShardCounters:
         """A shard's counters that belong to no range."""
-        return ShardCounters.read(self.view.shard[shard], self.progress(shard))
+        fabric = self.view
+        return ShardCounters.read(fabric.shard[shard], self.progress(shard))
 
     def progress(self, shard: int) -> int:
         """How many requests and posted writes a shard's owners have taken since the segment was made."""
-        posted = sum(int(lib.sio_credit(self.view, shard, vcpu).taken) for vcpu in range(self.vcpus))
-        return int(self.view.shard[shard].progress) + posted
+        fabric = self.view
+        self.checked("shard", shard)
+        posted = sum(int(lib.sio_credit(fabric, shard, vcpu).taken) for vcpu in range(self.vcpus))
+        return int(fabric.shard[shard].progress) + posted
+
+
+def _no_fabric(what: str = "the descriptor is no fabric segment") -> FabricError:
+    return FabricError(what, "pass the descriptor of a Fabric made by the VMM")
+
+
+def _map(fd: int, size: int) -> mmap.mmap:
+    if size == 0:
+        raise _no_fabric()
+    try:
+        return mmap.mmap(fd, size)
+    except OSError as error:
+        raise FabricError(
+            f"cannot map {size / 2**20:.1f} MiB of shared memory: {error.strerror}",
+            "raise the limit on memory (ulimit -v)",
+        ) from None
 
 
 def _address(mapping: mmap.mmap) -> Any:
