@@ -133,7 +133,10 @@ class GuestMemory(Closing):
         The view keeps the mapping alive after `close()`. Raises `MemoryAccessError` outside one region.
         """
         offset = self._offset(addr, length)
-        return self._bytes[offset : offset + length]
+        try:
+            return self._bytes[offset : offset + length]
+        except ValueError:  # another thread has closed it since
+            raise MemoryAccessError(addr, length, ()) from None
 
     def host_address(self, addr: int, length: int) -> int:
         """The address in this process of guest address `addr`; valid for `length` bytes and until `close()`.
@@ -151,10 +154,10 @@ class GuestMemory(Closing):
 
     def close(self) -> None:
         """Closes the memfd and unmaps the RAM once no view of it and no VM uses it. Idempotent."""
-        if self._fd < 0:
+        fd, self._fd = self._fd, -1
+        if fd < 0:
             return
-        os.close(self._fd)
-        self._fd = -1
+        os.close(fd)
         self._regions = ()
         self._bytes.release()
         # Views still out: the mapping goes with the last of them.

@@ -1,6 +1,7 @@
 """What made a vCPU leave the guest: the run page's exit, typed, with the names of <linux/kvm.h>.
 
-The `data` of an exit is the run page itself: valid until the vCPU runs again, and never after it is closed.
+The `data` of an exit is the run page itself: what it shows is valid until the vCPU runs again. It keeps the
+page mapped when the vCPU is closed.
 """
 
 from __future__ import annotations
@@ -76,14 +77,18 @@ def decode(run: Any) -> Exit:
     reason = run.exit_reason
     if reason == lib.KVM_EXIT_IO:
         io = run.io
-        start = ffi.cast("uint8_t *", run) + io.data_offset
-        data = memoryview(ffi.buffer(start, io.size * io.count))
+        data = _view(run, io.data_offset, io.size * io.count)
         return IoExit(io.port, io.size, io.count, io.direction == lib.KVM_EXIT_IO_OUT, data)
     if reason == lib.KVM_EXIT_MMIO:
         mmio = run.mmio
-        data = memoryview(ffi.buffer(mmio.data, mmio.len))
+        data = _view(run, ffi.offsetof("struct kvm_run", "mmio", "data"), mmio.len)
         return MmioExit(mmio.phys_addr, mmio.len, bool(mmio.is_write), data)
     return OtherExit(reason, exit_name(reason), _details(run))
+
+
+def _view(run: Any, offset: int, length: int) -> memoryview:
+    """Of the whole page, so that it holds `run`, which holds the mapping."""
+    return memoryview(ffi.buffer(run, offset + length))[offset:]
 
 
 def _details(run: Any) -> dict[str, int | bytes | tuple[int, ...] | str]:

@@ -69,9 +69,9 @@ class Kvm(Closing):
 
     def close(self) -> None:
         """Closes the descriptor; VMs made from it go on. Idempotent."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def _open(path: str) -> int:

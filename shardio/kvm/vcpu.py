@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from shardio._core import ffi, lib
 from shardio.closing import Closing
+from shardio.errors import KvmError
 from shardio.kvm.exits import Exit, Interrupted, decode
 from shardio.kvm.gate import check, ioctl
 from shardio.kvm.x86_vcpu import X86Vcpu
 
 if TYPE_CHECKING:
     from shardio.kvm.kvm import Kvm
+
+
+_NO_ROOM = "raise the limit on memory (ulimit -v)"
 
 
 class Vcpu(X86Vcpu, Closing):
@@ -32,12 +36,16 @@ class Vcpu(X86Vcpu, Closing):
         self._fd = fd
         self._kvm = kvm
         try:
-            self._mapping = mmap.mmap(fd, kvm.run_size)
+            mapping = mmap.mmap(fd, kvm.run_size)
+        except OSError as error:
+            os.close(fd)
+            raise KvmError("mmap of KVM_RUN's page", error.errno or 0, _NO_ROOM) from None
         except BaseException:
             os.close(fd)
             raise
-        self._buffer = ffi.from_buffer(self._mapping)
-        self._run = ffi.cast("struct kvm_run *", self._buffer)
+        run = ffi.cast("struct kvm_run *", ffi.from_buffer(mapping))
+        # Mapped for as long as anybody holds this, an exit's data for instance.
+        self._run: Any = ffi.gc(run, lambda _: mapping.close())
 
     @property
     def fd(self) -> int:
@@ -47,7 +55,7 @@ class Vcpu(X86Vcpu, Closing):
     @property
     def run_page(self) -> int:
         """The address in this process of the mapped `struct kvm_run`; valid until `close()`."""
-        return int(ffi.cast("uintptr_t", self._buffer))
+        return int(ffi.cast("uintptr_t", self._opened()))
 
     @property
     def coalesced_ring(self) -> int:
@@ -61,7 +69,7 @@ class Vcpu(X86Vcpu, Closing):
     @property
     def run_struct(self) -> Any:
         """The run page as a cffi `struct kvm_run *`; valid until `close()`."""
-        return self._run
+        return self._opened()
 
     def run(self) -> Exit:
         """KVM_RUN until the next exit, described. `Interrupted` after `kick()` or a signal.
@@ -76,14 +84,14 @@ class Vcpu(X86Vcpu, Closing):
             # An AP that was sent INIT or a SIPI says so with EAGAIN, and is then to be run again.
             if result != -errno.EAGAIN:
                 check(result, "KVM_RUN")
-                return decode(self._run)
+                return decode(self._opened())
 
     def kick(self, immediate: bool = True) -> None:
         """Sets `immediate_exit`: the next KVM_RUN returns at once, `Interrupted`, until it is set to False.
 
         To leave a KVM_RUN that is under way, a signal must also reach the thread that is in it.
         """
-        self._run.immediate_exit = int(immediate)
+        self._opened().immediate_exit = int(immediate)
 
     def get_mp_state(self) -> int:
         """KVM_GET_MP_STATE: a KVM_MP_STATE_* number (0 runnable, 1 uninitialized, 3 halted)."""
@@ -98,11 +106,15 @@ class Vcpu(X86Vcpu, Closing):
         ioctl(self._fd, "KVM_SET_MP_STATE", state)
 
     def close(self) -> None:
-        """Unmaps the run page and closes the descriptor. Idempotent. Nobody may be inside KVM_RUN."""
-        if self._fd < 0:
-            return
-        self._run = ffi.NULL
-        ffi.release(self._buffer)
-        self._mapping.close()
-        os.close(self._fd)
-        self._fd = -1
+        """Closes the descriptor, and unmaps the run page once no exit's `data` shows it. Idempotent. Nobody
+        may be inside KVM_RUN.
+        """
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._run = None
+            os.close(fd)
+
+    def _opened(self) -> Any:
+        if self._run is None:
+            check(-errno.EBADF, "KVM_RUN")
+        return self._run

@@ -179,12 +179,12 @@ class Vm(X86Vm, Closing):
 
         Nobody may be inside KVM_RUN or touch a run page any more.
         """
-        if self._fd < 0:
+        fd, self._fd = self._fd, -1
+        if fd < 0:
             return
         for vcpu in self._vcpus:
             vcpu.close()
-        os.close(self._fd)
-        self._fd = -1
+        os.close(fd)
         for _, mapping in self._slots.values():
             ffi.release(mapping)
         self._slots.clear()

@@ -119,5 +119,20 @@ def test_close_is_idempotent(vcpu):
         vcpu.get_regs()
 
 
+def test_an_exit_s_data_may_be_looked_at_after_the_vcpu_is_closed():
+    with tiny_vmm() as vmm:
+        vmm.load(guest("hello"))
+        found = vmm.vcpus[0].run()
+        before = bytes(found.data)
+    assert bytes(found.data) == before
+
+
+@pytest.mark.parametrize("use", ["run", "kick", "run_page", "run_struct", "coalesced_ring"])
+def test_a_closed_vcpu_s_run_page_is_a_typed_error(vcpu, use):
+    vcpu.close()
+    with pytest.raises(KvmError, match="EBADF"):
+        getattr(vcpu, use)()
+
+
 def test_an_unknown_exit_reason_keeps_its_number():
     assert exit_name(9999) == "KVM_EXIT_9999"
