@@ -213,6 +213,8 @@ class LevelInterrupt(Interrupt):
 
     def resample(self) -> None:
         """The guest ended the interrupt: raise it again if the line is still active."""
+        if self._freed:  # the descriptor's number may be another's by now
+            return
         with suppress(BlockingIOError):
             os.eventfd_read(self.resample_fd)
         self._deliver()

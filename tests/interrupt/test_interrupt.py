@@ -5,6 +5,8 @@ backend.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -191,6 +193,17 @@ def test_a_freed_interrupt_does_nothing(edge: EdgeInterrupt, backend: RecordingB
     edge.trigger()
 
     assert backend.irqfds == {}
+
+
+def test_a_freed_level_interrupt_touches_no_descriptor_of_its_number(level: LevelInterrupt) -> None:
+    number = level.resample_fd
+    level.free()
+    other = os.eventfd(7, os.EFD_NONBLOCK)
+    with contextlib.ExitStack() as closing:
+        for fd in {other, os.dup2(other, number)}:
+            closing.callback(os.close, fd)
+        level.resample()
+        assert os.eventfd_read(number) == 7
 
 
 def test_closing_the_manager_frees_all(backend: RecordingBackend) -> None:
