@@ -22,6 +22,7 @@ from shardio.errors import ConfigError, InvalidRange
 from shardio.options import check_options, listed, load_device_class, nearest
 from shardio.options import parse_size as parse_size  # the configuration's own word for it
 from shardio.range import MmioRange, PioRange
+from shardio.reserved import reserved_by_kvm
 
 if TYPE_CHECKING:
     from shardio.machine import Machine
@@ -143,7 +144,7 @@ def machine_config(tables: Mapping[str, Any], *, where: str, folder: Path = Path
             raise ConfigError(f"{where}: [machine] memory", error.reason, error.cure) from error
     config: MachineConfig = _convert(machine, MachineConfig, f"{where}: [machine]")
     placed = tuple(device_config(table, f"{where}: [[device]] {i}") for i, table in enumerate(devices, 1))
-    check_placement(placed, config.memory, where)
+    check_placement(placed, config, where)
     config = msgspec.structs.replace(
         config,
         image=folder / config.image if config.image else None,
@@ -201,8 +202,10 @@ def device_config(table: Mapping[str, Any], where: str) -> DeviceConfig:
     return placed
 
 
-def check_placement(devices: Iterable[DeviceConfig], memory: int, where: str) -> None:
-    """Raises ConfigError when two devices overlap or share a name, or when one lies in guest RAM."""
+def check_placement(devices: Iterable[DeviceConfig], machine: MachineConfig, where: str) -> None:
+    """Raises ConfigError when two devices overlap or share a name, or when guest RAM or KVM would answer in
+    the place of one; `machine` says which of these there are.
+    """
     devices = list(devices)
     placed = [(span, device) for device in devices for span in device.ranges]
     placed.sort(key=lambda entry: (isinstance(entry[0], MmioRange), entry[0].base))
@@ -214,13 +217,13 @@ def check_placement(devices: Iterable[DeviceConfig], memory: int, where: str) ->
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(where, f'two devices have the name "{name}"', "rename one")
-    ram: list[PioRange | MmioRange] = [MmioRange(0, min(memory, LOW_MEMORY))]
-    if memory > LOW_MEMORY:
-        ram.append(MmioRange(4 * GIB, memory - LOW_MEMORY))
     for span, device in placed:
-        if any(region.overlaps(span) for region in ram):  # type: ignore[arg-type]
+        if any(region.overlaps(span) for region in _ram(machine.memory)):  # type: ignore[arg-type]
             cure = "move it above the memory and below 4 GiB, to 0xd0000000 say"
             raise ConfigError(where, f"device {device} lies in guest RAM, which would answer instead", cure)
+        if (reserved := reserved_by_kvm(span, machine.irqchip)) is not None:
+            reason = f"device {device} would see no access: {reserved.who} answers there"
+            raise ConfigError(where, reason, reserved.cure)
 
 
 def find_firmware(name: str | Path, folder: Path = Path()) -> Path:
@@ -269,6 +272,11 @@ def build(config: MachineConfig, *, stdin: int | None = None) -> Machine:
 
 def _overlap(one: DeviceConfig, other: DeviceConfig) -> bool:
     return any(mine.overlaps(theirs) for mine in one.ranges for theirs in other.ranges)  # type: ignore[arg-type]
+
+
+def _ram(memory: int) -> list[PioRange | MmioRange]:
+    low: list[PioRange | MmioRange] = [MmioRange(0, min(memory, LOW_MEMORY))]
+    return low if memory <= LOW_MEMORY else [*low, MmioRange(4 * GIB, memory - LOW_MEMORY)]
 
 
 def _described(span: PioRange | MmioRange) -> str:

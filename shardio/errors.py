@@ -18,8 +18,8 @@ __all__ = [
     "HostError",
     "ImageError", "InterruptError", "InvalidAccessLength", "InvalidAddress", "InvalidBuffer", "InvalidDevice",
     "InvalidRange", "InvalidResource", "KvmError", "LayoutMismatch", "MachineError", "MemoryAccessError",
-    "ResourceConflict", "ResourceNotAllocated", "ResourceUnavailable", "ShardError", "ShardioError",
-    "VcpuError",
+    "RangeTaken", "ResourceConflict", "ResourceNotAllocated", "ResourceUnavailable", "ShardError",
+    "ShardioError", "VcpuError",
 ]
 
 
@@ -262,6 +262,17 @@ class VcpuError(ShardioError):
 
 class MachineError(ShardioError):
     """A machine was asked for what its state or its parts do not allow: `message` and `cure`."""
+
+
+class RangeTaken(MachineError):
+    """A device at addresses where something else answers, so that it would see no access: the `device`'s
+    name, the range that was `requested`, and `who` answers there.
+    """
+
+    def __init__(self, device: str, requested: Any, who: str, cure: str = "") -> None:
+        super().__init__(f"device {device} at {requested} would see no access: {who} answers there", cure)
+        self.args = (device, requested, who, cure)
+        self.device, self.requested, self.who = device, requested, who
 
 
 class InterruptError(ShardioError):

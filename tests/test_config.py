@@ -202,6 +202,8 @@ def test_refused_machine(machine: dict[str, object], parts: list[str]) -> None:
         ({"type": LAMP, "mmio": (1 << 64) - 1, "size": 2}, ["leaves the MMIO space"]),
         ({"type": LAMP, "mmio": 0x1000, "size": 16}, ["guest RAM", "0xd0000000"]),
         ({"type": f"{__name__}:AnyOptions", "pio": 1, "size": 1}, ["has no handlers for pio", "pio_read"]),
+        (lamp(pio=0x40), ["in-kernel PIT", "PIO [0x40, 0x43]", 'irqchip: false or "split"']),
+        ({"type": LAMP, "mmio": 0xFEE0_0000, "size": 4}, ["in-kernel local APIC", "irqchip: false"]),
         (lamp(policy="retry"), ["policy", "retry"]),
         (lamp(replicas=0), ["replicas"]),
         (lamp(irq="four"), ["irq", '"four" is no number']),
@@ -240,6 +242,12 @@ def test_two_devices_of_one_name_are_refused() -> None:
 def test_memory_above_four_gib_is_guest_ram_too() -> None:
     with pytest.raises(ConfigError, match="guest RAM"):
         config_of({"type": LAMP, "mmio": 4 << 30, "size": 4}, memory="4G")
+
+
+def test_without_an_irqchip_its_addresses_are_for_devices() -> None:
+    config = config_of(lamp(pio=0x40), {"type": LAMP, "mmio": 0xFEE0_0000, "size": 4}, irqchip=False)
+
+    assert len(config.devices) == 2
 
 
 @pytest.mark.parametrize(
@@ -304,7 +312,7 @@ def test_any_text_is_a_positive_size_or_refused(text: str) -> None:
 def test_overlap_is_found_wherever_it_is(bases: list[int]) -> None:
     covered = [port for base in bases for port in range(base, base + 4)]
 
-    refused = refuses(lambda: config_of(*(lamp(pio=base) for base in bases)))
+    refused = refuses(lambda: config_of(*(lamp(pio=base) for base in bases), irqchip=False))
 
     assert refused == (len(set(covered)) < len(covered))
 

@@ -34,6 +34,7 @@ SAMPLES: list[errors.ShardioError] = [
     errors.ShardError("serial", "died", "see its log"),
     errors.VcpuError(1, "KVM_EXIT_INTERNAL_ERROR", "see the registers"),
     errors.MachineError("is running", "stop it first"),
+    errors.RangeTaken("com1", PioRange(0x20, 8), "the PIC", "move it"),
     errors.InterruptError(4, "is taken", "choose another"),
     errors.HostError("no /dev/kvm", "load the kvm module"),
     errors.KvmError("KVM_RUN", errno.EFAULT, "map the memory"),

@@ -20,7 +20,7 @@ def machine(*devices: dict[str, Any], **keys: Any) -> MachineConfig:
 def test_every_device_is_valid_and_none_overlap(tables: list[dict[str, Any]]) -> None:
     config = with_devices(MachineConfig(), tables)
 
-    check_placement(config.devices, MEMORY, "platform")
+    check_placement(config.devices, MachineConfig(memory=MEMORY), "platform")
     assert len(config.devices) == len(tables)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from shardio._core import ffi, lib
 from shardio.kvm.gate import ioctl
+from shardio.reserved import REAL_MODE_PAGES
 
-IDENTITY_MAP_ADDRESS = 0xFEFF_C000
+IDENTITY_MAP_ADDRESS = REAL_MODE_PAGES
 """One page below the largest firmware image (16 MiB at the top of 4 GiB), where no device is placed."""
-TSS_ADDRESS = 0xFEFF_D000
+TSS_ADDRESS = IDENTITY_MAP_ADDRESS + 0x1000
 """Three pages after the identity map."""
 
 

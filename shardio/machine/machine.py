@@ -93,7 +93,7 @@ class Machine(Closing):
             if vcpus > kvm.max_vcpus:
                 raise MachineError(f"{vcpus} vCPUs", f"KVM here runs at most {kvm.max_vcpus}")
             self.memory = undo.enter_context(GuestMemory(parse_size(memory)))
-            self._addresses = Addresses(self.memory.regions)
+            self._addresses = Addresses(self.memory.regions, irqchip)
             self._vm = undo.enter_context(kvm.create_vm())
             self._vm.set_identity_map_addr()
             self._vm.set_tss_addr()
@@ -191,7 +191,7 @@ class Machine(Closing):
         `replicas`: how many shards answer for it (immutable devices only).
 
         While the guest runs, the device is there when this returns. Raises `DeviceOverlap`, `InvalidRange`,
-        `MachineError`.
+        `RangeTaken` (RAM or KVM would answer in its place), `MachineError`.
         """
         request = device_request(
             device,

@@ -12,10 +12,8 @@ from typing import Final
 from shardio.platform import aml
 from shardio.platform.checksum import with_checksum
 from shardio.platform.hardware import (
-    IO_APIC,
     ISA_LINES,
     KEYBOARD,
-    LOCAL_APIC,
     PCI_HOST,
     RTC,
     UART,
@@ -23,6 +21,7 @@ from shardio.platform.hardware import (
     Hardware,
     PlatformDevice,
 )
+from shardio.reserved import IO_APIC, LOCAL_APIC
 
 _RSDP_SIZE: Final = 36
 _FADT_SIZE: Final = 276

@@ -16,9 +16,6 @@ RTC = "motorola,mc146818"
 KEYBOARD = "intel,8042"
 PCI_HOST = "pci-host-cam-generic"
 
-LOCAL_APIC = 0xFEE0_0000
-"""Guest address of each vCPU's local APIC (KVM's in-kernel interrupt controller)."""
-IO_APIC = 0xFEC0_0000
 IO_APIC_PINS = 24
 """KVM_IOAPIC_NUM_PINS: GSI n is pin n."""
 ISA_LINES = 16

@@ -10,7 +10,8 @@ import struct
 from typing import Final
 
 from shardio.platform.checksum import with_checksum
-from shardio.platform.hardware import IO_APIC, IO_APIC_PINS, ISA_LINES, LOCAL_APIC, PCI_HOST, Hardware
+from shardio.platform.hardware import IO_APIC_PINS, ISA_LINES, PCI_HOST, Hardware
+from shardio.reserved import IO_APIC, LOCAL_APIC
 
 FLOATING_POINTER_SIZE: Final = 16
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from shardio import DeviceOverlap, MachineError, MmioRange, PioRange
+from shardio import DeviceOverlap, MmioRange, PioRange, RangeTaken
 from shardio.machine.addresses import Addresses
 from shardio.machine.placement import Placement, pins
 from shardio.memory import MemoryRegion
@@ -50,5 +50,54 @@ def test_a_device_may_begin_where_the_ram_ends_and_not_before() -> None:
     addresses = Addresses([MemoryRegion(0, 0x1000, 0)])
     addresses.claim("a", [MmioRange(0x1000, 4)])
 
-    with pytest.raises(MachineError, match="guest RAM"):
+    with pytest.raises(RangeTaken, match="guest RAM") as refused:
         addresses.claim("b", [MmioRange(0xFFF, 1)])
+    assert (refused.value.device, refused.value.requested) == ("b", MmioRange(0xFFF, 1))
+
+
+@pytest.mark.parametrize(
+    ("irqchip", "span", "parts"),
+    [
+        (True, PioRange(0x20, 2), ["in-kernel PIC", "[0x20, 0x21]", 'irqchip: false or "split"']),
+        (True, PioRange(0x1C, 5), ["in-kernel PIC"]),
+        (True, PioRange(0xA1, 4), ["in-kernel PIC"]),
+        (True, PioRange(0x4D0, 2), ["in-kernel PIC"]),
+        (True, PioRange(0x40, 4), ["in-kernel PIT"]),
+        (True, PioRange(0x61, 1), ["in-kernel PIT"]),
+        (True, MmioRange(0xFEC0_0000, 0x1000), ["in-kernel IOAPIC", 'irqchip: false or "split"']),
+        (True, MmioRange(0xFEE0_0FFC, 4), ["in-kernel local APIC", "irqchip: false"]),
+        ("split", MmioRange(0xFEE0_0000, 0x1000), ["in-kernel local APIC", "irqchip: false"]),
+        (False, MmioRange(0xFEFF_F000, 0x1000), ["real mode", "place it elsewhere"]),
+    ],
+)
+def test_where_kvm_answers_a_device_is_refused(
+    irqchip: bool | str, span: PioRange | MmioRange, parts: list[str]
+) -> None:
+    addresses = Addresses([MemoryRegion(0, 0x1000, 0)], irqchip)
+
+    with pytest.raises(RangeTaken) as refused:
+        addresses.claim("a", [PioRange(0x300, 4), span])
+    addresses.claim("b", [PioRange(0x300, 4)])
+
+    assert [part for part in parts if part not in str(refused.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("irqchip", "span"),
+    [
+        (True, PioRange(0x60, 5)),
+        (True, PioRange(0x22, 0x1E)),
+        (True, PioRange(0, 0x10000)),
+        (True, MmioRange(0xE000_0000, 0x1FF0_0000)),
+        (True, MmioRange(0xFEC0_0100, 0x100)),
+        (True, MmioRange(0xFEE0_1000, 0x1000)),
+        ("split", PioRange(0x20, 2)),
+        ("split", MmioRange(0xFEC0_0000, 0x1000)),
+        (False, PioRange(0x40, 4)),
+        (False, MmioRange(0xFEE0_0000, 0x1000)),
+    ],
+)
+def test_beside_and_around_what_kvm_answers_devices_are_taken(
+    irqchip: bool | str, span: PioRange | MmioRange
+) -> None:
+    Addresses([MemoryRegion(0, 0x1000, 0)], irqchip).claim("a", [span])
