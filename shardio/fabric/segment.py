@@ -1,8 +1,8 @@
 """A fabric segment: made by one process, attached by the others through its descriptor.
 
-The segment is POSIX shared memory, created exclusively with mode 0600, filled with `posix_fallocate` so that
-a full /dev/shm is an error here rather than SIGBUS later, and unlinked before the constructor returns:
-processes get the descriptor, never a name, so no death of any of them leaves one behind.
+The segment is POSIX shared memory, created exclusively with mode 0600 and filled with `posix_fallocate` so
+that a full /dev/shm is an error here rather than SIGBUS later. It has no name: processes get the descriptor,
+so no death of any of them leaves one behind.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import errno
 import mmap
 import os
 import secrets
+import signal
 import threading
 from typing import Any, Self
 
@@ -21,6 +22,9 @@ from shardio.closing import Closing
 from shardio.errors import FabricError, LayoutMismatch
 from shardio.fabric.statistics import AccessStatistics, ShardCounters, VcpuCounters
 
+SHM = "/dev/shm"
+NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
+"""A file system's ways to say that it makes no file without a name (open(2), O_TMPFILE)."""
 POSTED_SLOTS = 512
 """Slots of a posted ring: 16 KiB, half a first-level cache."""
 
@@ -187,7 +191,7 @@ def _map(fd: int, size: int) -> mmap.mmap:
     except OSError as error:
         raise FabricError(
             f"cannot map {size / 2**20:.1f} MiB of shared memory: {error.strerror}",
-            "raise the limit on memory (ulimit -v)",
+            "raise the limits on memory and open files (ulimit -v, -n)",
         ) from None
 
 
@@ -196,22 +200,48 @@ def _address(mapping: mmap.mmap) -> Any:
 
 
 def _allocate(size: int) -> int:
-    """The descriptor of a fresh, unlinked, fully backed segment."""
-    name = f"/shardio-{os.getpid()}-{secrets.token_hex(8)}"
+    """The descriptor of a fresh, nameless, fully backed segment."""
     try:
-        memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600)
+        fd = _nameless()
     except (OSError, posix_ipc.Error) as error:
-        raise FabricError(
-            f"cannot create shared memory: {error}", "mount /dev/shm (tmpfs) writable for this user"
-        ) from None
-    posix_ipc.unlink_shared_memory(name)
+        cure = "mount /dev/shm (tmpfs) writable for this user and with room, or allow more files (ulimit -n)"
+        why = getattr(error, "strerror", None) or error
+        raise FabricError(f"cannot create shared memory: {why}", cure) from None
     try:
-        os.ftruncate(memory.fd, size)
-        os.posix_fallocate(memory.fd, 0, size)
+        os.ftruncate(fd, size)
+        os.posix_fallocate(fd, 0, size)
     except OSError as error:
-        os.close(memory.fd)
+        os.close(fd)
         raise FabricError(
             f"cannot allocate {size / 2**20:.1f} MiB of shared memory: {error.strerror}",
             "free or enlarge /dev/shm (mount -o remount,size=... /dev/shm), or use fewer vCPUs or shards",
         ) from None
-    return int(memory.fd)
+    return fd
+
+
+def _nameless() -> int:
+    """An empty file of /dev/shm that never had a name: no kill comes between its making and its unlinking."""
+    try:
+        return os.open(SHM, os.O_TMPFILE | os.O_RDWR | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in NO_TMPFILE:
+            raise
+    return _unlinked()
+
+
+def _unlinked() -> int:
+    """The same where a file must have a name at first. No signal, short of SIGKILL, leaves that behind."""
+    name = f"/shardio-{os.getpid()}-{secrets.token_hex(8)}"
+    fd = -1
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        fd = int(posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600).fd)
+        posix_ipc.unlink_shared_memory(name)
+    finally:
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        except BaseException:  # of a handler that was waiting
+            if fd >= 0:
+                os.close(fd)
+            raise
+    return fd

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from types import FrameType
 
+import posix_ipc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,6 +56,61 @@ def test_the_creator_sees_what_a_peer_writes(fabric: Fabric) -> None:
 def test_a_segment_has_no_name_and_no_access_for_others(fabric: Fabric) -> None:
     assert os.fstat(fabric.fd).st_nlink == 0
     assert os.fstat(fabric.fd).st_mode & 0o777 == 0o600
+
+
+def test_a_segment_never_had_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posix_ipc, "SharedMemory", lambda *_, **__: pytest.fail("a name was made"))
+
+    Fabric.create(**COUNTS).close()
+
+
+class Interrupted(Exception):
+    """What the signal's handler raises."""
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted
+
+
+@pytest.fixture
+def no_nameless_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A /dev/shm that makes no file without a name."""
+    real = os.open
+
+    def refusing(path: str, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return real(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", refusing)
+
+
+@pytest.mark.usefixtures("no_nameless_files")
+def test_without_nameless_files_the_name_is_gone_too() -> None:
+    with Fabric.create(**COUNTS) as fabric:
+        assert os.fstat(fabric.fd).st_nlink == 0
+        assert os.fstat(fabric.fd).st_mode & 0o777 == 0o600
+
+
+@pytest.mark.usefixtures("no_nameless_files")
+def test_a_signal_while_there_is_a_name_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = posix_ipc.SharedMemory
+
+    def interrupted(name: str, *arguments: int, **options: int) -> posix_ipc.SharedMemory:
+        memory = real(name, *arguments, **options)
+        signal.raise_signal(signal.SIGUSR1)
+        return memory
+
+    monkeypatch.setattr(posix_ipc, "SharedMemory", interrupted)
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises(Interrupted):
+            Fabric.create(**COUNTS)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+    assert [name for name in os.listdir("/dev/shm") if name.startswith(f"shardio-{os.getpid()}-")] == []
+    assert signal.SIGUSR1 not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_a_segment_is_fully_backed(fabric: Fabric) -> None:
