@@ -10,7 +10,7 @@ import contextlib
 import pickle
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
 from shardio._core import lib
@@ -58,9 +58,13 @@ class Engine:
         backend: KvmBackend | None,
         doorbells: KvmDoorbells,
         stdin: int | None,
+        closing: Future[None],
     ) -> None:
-        """`ranges`: room in the address map; the rest is what `Machine` was given."""
+        """`ranges`: room in the address map; `closing`: done once nobody is to wait for a shard any more; the
+        rest is what `Machine` was given.
+        """
         self._vm, self._memory, self._placement = vm, memory, placement
+        self._closing = closing
         self._coalesced: KvmCoalesced | None = None
         self._ring_reader: tuple[int, ...] = ()
         self._policies: dict[int, Policy | None] = {}
@@ -106,31 +110,23 @@ class Engine:
 
         Raises `MachineError` with the text of what a constructor raised, `ShardError`, `DeviceOverlap`.
         """
-        placed: list[DeviceHandle] = []
         try:
-            for handle in handles:
-                self._place(handle)
-                placed.append(handle)
-            self._call_each(self._route, handles)
-            by_shard: dict[int, list[DeviceRecord]] = {}
-            for handle in handles:
-                record = self._record(handle)
-                for number in handle.shard_numbers:
-                    by_shard.setdefault(number, []).append(record)
-            for future in self._call(self._send_records, by_shard):
-                _result(future)
+            self._make(handles)
         except BaseException:
-            for handle in placed:
+            for handle in handles:
                 self._call(self._take_back, handle)
             raise
-        self._call(self._routes.publish)
         try:
-            self._call_each(self._coalesce, handles)
+            self._publish(handles)
         except BaseException:
             for handle in handles:
                 self.remove(handle)
             raise
-        self._call(self.supervisor.renew_spare)
+
+    def begin_with(self, handles: Sequence[DeviceHandle]) -> None:
+        """`add`, before the vCPUs run; where it fails nothing is undone: the machine can only be closed."""
+        self._make(handles)
+        self._publish(handles)
 
     def remove(self, handle: DeviceHandle) -> None:
         """Returns once no access is in flight and the shards have dropped the device. Raises `MachineError`.
@@ -139,7 +135,7 @@ class Engine:
         quiesce((worker.client for worker in self.supervisor.workers if not worker.ended), ACCESS_TIMEOUT_S)
         message = [route.index for route in handle.routes]
         for number in handle.shard_numbers:
-            _result(self._call(self._send_removal, self.supervisor.shards[number], handle.name, message))
+            self._answer(self._call(self._send_removal, self.supervisor.shards[number], handle.name, message))
         for route in handle.routes:
             self.fabric.clear_statistics(route.index)
         self._call(self._forget, handle)
@@ -152,7 +148,25 @@ class Engine:
             raise MachineError(f"device {handle.name} is not in the running machine", "add() it again")
         packed = pickle.dumps((arguments, dict(options)))
         shard = self.supervisor.shards[handle.shard_numbers[0]]
-        return _result(self._call(shard.request, lambda serial: Call(serial, handle.name, method, packed)))
+        call = self._call(shard.request, lambda serial: Call(serial, handle.name, method, packed))
+        return self._answer(call)
+
+    def _make(self, handles: Sequence[DeviceHandle]) -> None:
+        for handle in handles:
+            self._place(handle)
+        self._call_each(self._route, handles)
+        by_shard: dict[int, list[DeviceRecord]] = {}
+        for handle in handles:
+            record = self._record(handle)
+            for number in handle.shard_numbers:
+                by_shard.setdefault(number, []).append(record)
+        for future in self._call(self._send_records, by_shard):
+            self._answer(future)
+
+    def _publish(self, handles: Sequence[DeviceHandle]) -> None:
+        self._call(self._routes.publish)
+        self._call_each(self._coalesce, handles)
+        self._call(self.supervisor.renew_spare)
 
     def _place(self, handle: DeviceHandle) -> None:
         wanted = handle.request.shard
@@ -330,6 +344,18 @@ class Engine:
         vcpus = tuple(worker.statistics(elapsed_ns) for worker in self.supervisor.workers)
         return MachineStatistics(vcpus, devices, shards)
 
+    def _answer(self, future: Future[Any]) -> Any:
+        """What a shard answers, unless the machine is closed meanwhile."""
+        done, _ = wait((future, self._closing), REQUEST_TIMEOUT_S, FIRST_COMPLETED)
+        if future in done:
+            return future.result()
+        if done:
+            raise MachineError("the machine was closed before a shard had answered", "make a new Machine")
+        raise MachineError(
+            f"a shard has not answered for {REQUEST_TIMEOUT_S} s",
+            "a device's constructor or attach() hangs: see its log",
+        )
+
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run in the supervisor's thread."""
         return self.supervisor.call(lambda: function(*arguments))
@@ -340,13 +366,3 @@ class Engine:
         """
         for first in range(0, len(handles), AT_ONCE):
             self._call(lambda some: list(map(function, some)), handles[first : first + AT_ONCE])
-
-
-def _result(future: Future[Any]) -> Any:
-    try:
-        return future.result(REQUEST_TIMEOUT_S)
-    except TimeoutError:
-        raise MachineError(
-            f"a shard has not answered for {REQUEST_TIMEOUT_S} s",
-            "a device's constructor or attach() hangs: see its log",
-        ) from None

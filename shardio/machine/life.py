@@ -12,10 +12,12 @@ repeated. In a fork's child, everything but closing is refused, and closing does
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager
 from enum import IntEnum
 
@@ -43,11 +45,12 @@ _REFUSALS = {
 
 
 class Life:
-    """One machine's. `exit`: how it ended, None before."""
+    """One machine's. `exit`: how it ended, None before; `closing`: done once somebody wants to close it."""
 
     def __init__(self) -> None:
         self.state = State.NEW
         self.exit: ExitInfo | None = None
+        self.closing: Future[None] = Future()
         self._pid = os.getpid()
         self._turn = threading.RLock()
         self._ended = threading.Event()
@@ -74,6 +77,11 @@ class Life:
         """Raises `MachineError` in a state that is not among those `allowed` (none: in any)."""
         if allowed and self.state not in allowed:
             raise MachineError(*_REFUSALS[self.state])
+
+    def break_off(self) -> None:
+        """Nobody is to wait for a shard any more. From any thread, out of turn."""
+        with contextlib.suppress(InvalidStateError):  # it is done
+            self.closing.set_result(None)
 
     def end(self, info: ExitInfo) -> None:
         """The first end counts. From any thread, out of turn."""

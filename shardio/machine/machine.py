@@ -14,7 +14,7 @@ from typing import Any
 
 from shardio._core import lib
 from shardio.closing import Closing
-from shardio.errors import MachineError
+from shardio.errors import HostError, MachineError
 from shardio.kvm import Kvm
 from shardio.kvm.boot import check_mode, set_entry
 from shardio.kvm.doorbell import KvmDoorbells
@@ -257,20 +257,8 @@ class Machine(Closing):
 
     def _start(self, mode: str, entry: int) -> None:
         handles = list(self._handles.values())
-        named = (handle.request.shard for handle in handles if handle.request.shard is not None)
-        engine = self._engine = Engine(
-            self._vm,
-            self.memory,
-            Placement(self._shards, named),
-            self._on_event,
-            ranges=sum(len(handle.spans) for handle in handles) + self._spare_ranges,
-            pin=self._pin,
-            hang_deadline=self._hang_deadline,
-            backend=self._backend,
-            doorbells=self._doorbells,
-            stdin=self._stdin,
-        )
-        engine.add(handles)
+        engine = self._engine = self._new_engine(handles)
+        engine.begin_with(handles)
         for kind in sorted(self._tables):
             place_tables(kind, self.hardware, self.memory)
         for vcpu in self._vm.vcpus:
@@ -278,6 +266,26 @@ class Machine(Closing):
                 set_entry(vcpu, self.memory, mode, entry)
         engine.start()
         self._life.clock_on()
+
+    def _new_engine(self, handles: Sequence[DeviceHandle]) -> Engine:
+        named = (handle.request.shard for handle in handles if handle.request.shard is not None)
+        try:
+            return Engine(
+                self._vm,
+                self.memory,
+                Placement(self._shards, named),
+                self._on_event,
+                ranges=sum(len(handle.spans) for handle in handles) + self._spare_ranges,
+                pin=self._pin,
+                hang_deadline=self._hang_deadline,
+                backend=self._backend,
+                doorbells=self._doorbells,
+                stdin=self._stdin,
+                closing=self._life.closing,
+            )
+        except OSError as error:
+            cure = "raise the limits on open files and processes (ulimit -n, -u)"
+            raise HostError(f"the machine cannot start: {error.strerror}", cure) from None
 
     def pause(self, timeout: float = ACCESS_TIMEOUT_S) -> None:
         """Park every vCPU between two exits, its last access complete.
@@ -326,9 +334,12 @@ class Machine(Closing):
             self._life.state = State.STOPPED
 
     def close(self) -> None:
-        """`stop`, and give everything back: memory, descriptors, the VM. Idempotent."""
+        """`stop`, and give everything back: memory, descriptors, the VM. Idempotent. What waits for a shard
+        in another thread, a `start` whose device's constructor hangs say, is broken off by a `MachineError`.
+        """
         if self._life.forked:
             return
+        self._life.break_off()
         with self._life.turn(), contextlib.ExitStack() as last:
             self.stop()
             self._life.state = State.CLOSED

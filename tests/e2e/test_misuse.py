@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,8 @@ from shardio import Machine, MachineError
 from shardio.devices import Counter
 from shardio.machine import ExitInfo
 from shardio.machine.engine import Engine
-from tests.e2e.support import MMIO, NEVER, PATIENCE_S, add_exit_port, machine, until
+from tests.e2e.devices import Unfinished
+from tests.e2e.support import MMIO, NEVER, PATIENCE_S, add_exit_port, console, machine, read_until, until
 from tests.guests.build import guest
 
 pytestmark = [pytest.mark.kvm, pytest.mark.timeout(120)]
@@ -115,6 +117,28 @@ def test_a_stop_that_was_broken_off_is_repeated_by_close(monkeypatch: pytest.Mon
     ended = select.select([worker], [], [], 0)[0]
     os.close(worker)
     assert (len(asked), ended) == (1, [worker])
+
+
+@pytest.mark.parametrize("at_run_time", [False, True])
+def test_close_breaks_off_what_waits_for_a_constructor(tmp_path: Path, at_run_time: bool) -> None:
+    refused: list[MachineError] = []
+    vm = busy(machine())
+
+    def begin() -> None:
+        with pytest.raises(MachineError) as caught:
+            if at_run_time:
+                vm.start()
+            vm.add(Unfinished, mmio=0xE000_0000, size=4, begun=str(tmp_path / "begun"))
+            vm.start()
+        refused.append(caught.value)
+
+    with console(tmp_path / "begun") as begun:
+        other = threading.Thread(target=begin)
+        other.start()
+        read_until(begun, b"!")
+        vm.close()
+    other.join()
+    assert "was closed before a shard had answered" in str(refused)
 
 
 # ---- after the end ----
