@@ -67,7 +67,10 @@ class GuestMemory(Closing):
 
     def __init__(self, size: int) -> None:
         _check_size(size)
-        fd = os.memfd_create("shardio-guest-ram", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            fd = os.memfd_create("shardio-guest-ram", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        except OSError as error:
+            raise _no_room(size, error) from error
         try:
             os.ftruncate(fd, size)
             # A shard holds this descriptor too: were it able to shrink the file, the VMM would die of SIGBUS.
@@ -88,7 +91,10 @@ class GuestMemory(Closing):
         if os.fstat(fd).st_size < size:
             raise MemoryAccessError(0, size, regions_of(os.fstat(fd).st_size))
         memory = cls.__new__(cls)
-        own = os.dup(fd)
+        try:
+            own = os.dup(fd)
+        except OSError as error:
+            raise _no_room(size, error) from error
         try:
             memory._map(own, size)
         except OSError as error:

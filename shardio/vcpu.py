@@ -147,9 +147,8 @@ class VcpuWorker:
         pidfd = ffi.new("int *", -1)
         pid = lib.sio_worker_spawn(self.view, self._stack, STACK_SIZE, pidfd)
         if pid < 0:
-            raise VcpuError(
-                self.index, f"clone failed: {os.strerror(-pid)}", "raise the limit on processes (ulimit -u)"
-            )
+            cure = "raise the limits on processes and open files (ulimit -u, -n)"
+            raise VcpuError(self.index, f"clone failed: {os.strerror(-pid)}", cure)
         self.pid, self.pidfd = pid, pidfd[0]
 
     def grant_lines(self, shard: int, lines: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from importlib import import_module
 from typing import NamedTuple, NoReturn
 
 from shardio import __version__
+from shardio.cli.streams import drain, give_up, open_closed, say
 from shardio.errors import ShardioError
 from shardio.options import nearest
 
@@ -25,7 +25,7 @@ CURES = {
     errno.EMFILE: "raise the limit on open files: ulimit -n 1024",
     errno.ENFILE: "raise the host's limit on open files: sysctl fs.file-max",
     errno.ENOMEM: "free memory on the host, or give the guest less",
-    errno.ENOSPC: "free space in /dev/shm, or raise its size",
+    errno.ENOSPC: "free space where the output goes, or in /dev/shm",
     errno.EAGAIN: "raise the limit on processes: ulimit -u",
 }
 
@@ -59,20 +59,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line `argv` (that of the process by default) and returns its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        arguments = _parse(words)
-        status: int = arguments.execute(arguments)
+        open_closed()
+        status = _execute(words)
         sys.stdout.flush()
-    except SystemExit as leaving:  # argparse has said what there is to say
-        return leaving.code if isinstance(leaving.code, int) else EXIT_USER_ERROR
     except ShardioError as error:
         return complain(error.message, error.cure)
     except BrokenPipeError:
-        # The reader of our output is gone: what is buffered goes nowhere, with no word about it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up(sys.stdout)  # its reader is gone: no word about it
         return 128 + signal.SIGPIPE
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+        drain(sys.stdout)  # it may be what failed
         return complain(what, CURES.get(error.errno or 0, "correct the path, or its permissions"))
+    except (ImportError, MemoryError) as error:
+        text = f"{type(error).__name__}: {error}".rstrip(": ")
+        return complain(text, "install shardio whole, and free memory or raise its limit (ulimit -v)")
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return status
@@ -80,9 +81,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def complain(what: str, cure: str = "") -> int:
     """Prints a user error as one line on standard error and returns the exit status for it."""
-    line = " ".join(f"shardio: error: {what}{f' ({cure})' if cure else ''}".split())
-    print(line, file=sys.stderr, flush=True)
+    say(f"shardio: error: {what}{f' ({cure})' if cure else ''}")
     return EXIT_USER_ERROR
+
+
+def _execute(words: Sequence[str]) -> int:
+    try:
+        arguments = _parse(words)
+        status: int = arguments.execute(arguments)
+    except SystemExit as leaving:  # argparse has said what there is to say
+        return leaving.code if isinstance(leaving.code, int) else EXIT_USER_ERROR
+    return status
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:

@@ -24,6 +24,7 @@ import msgspec
 
 from shardio import pc
 from shardio.cli.stop import StopRequested, StopRequests
+from shardio.cli.streams import give_up, say
 from shardio.cli.summary import console, summary
 from shardio.cli.terminal import RawMode, SerialInput
 from shardio.config import MachineConfig, build, find_firmware, load_tables, machine_config, with_devices
@@ -31,6 +32,8 @@ from shardio.errors import ConfigError
 from shardio.options import load_device_class, takes_option
 
 if TYPE_CHECKING:
+    from rich.console import Group
+
     from shardio.machine import ExitInfo, Machine
 
 STDIN = 0
@@ -72,8 +75,16 @@ def execute(arguments: argparse.Namespace) -> int:
             ended = _run(vm, stop)
             table = summary(vm.statistics())
     if not arguments.quiet:
-        console(sys.stderr).print(table)
+        _tell(table)
     return exit_status(ended, stop)
+
+
+def _tell(table: Group) -> None:
+    """Prints the table where somebody takes it: the status is the guest's, whoever listens."""
+    try:
+        console(sys.stderr).print(table)
+    except OSError:
+        give_up(sys.stderr)
 
 
 def configuration(arguments: argparse.Namespace) -> MachineConfig:
@@ -137,7 +148,7 @@ def exit_status(ended: ExitInfo | None, stop: StopRequests) -> int:
     if ended.reason not in QUIET_ENDS:
         which = "" if ended.vcpu is None else f"vCPU {ended.vcpu}: "
         more = f": {ended.detail}" if ended.detail else ""
-        print(" ".join(f"shardio: {which}{ended.reason}{more}".split()), file=sys.stderr, flush=True)
+        say(f"shardio: {which}{ended.reason}{more}")
     return 0 if ended.reason in ORDERLY_ENDS else 1
 
 

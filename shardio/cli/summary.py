@@ -18,9 +18,19 @@ def summary(statistics: MachineStatistics) -> Group:
     return Group(_vcpus(statistics), _devices(statistics))
 
 
+class _Console(Console):
+    """One that leaves it to the command what becomes of a reader that is gone."""
+
+    def on_broken_pipe(self) -> None:
+        """Called while the BrokenPipeError is handled."""
+        raise
+
+
 def console(stream: TextIO) -> Console:
-    """Where tables are printed: as wide as the terminal, or 120 columns into a file or pipe."""
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else 120)
+    """Where tables are printed: as wide as the terminal, or 120 columns into a file or pipe. Printing raises
+    OSError where the stream takes no more.
+    """
+    return _Console(file=stream, highlight=False, width=None if stream.isatty() else 120)
 
 
 def duration(ns: float) -> str:

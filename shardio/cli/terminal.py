@@ -19,6 +19,8 @@ from enum import Enum
 from types import TracebackType
 from typing import Any, Self
 
+from shardio.threads import start
+
 ESCAPE = 0x01  # Ctrl-a
 HELP = (
     "\r\nshardio: Ctrl-a x   stop the machine and leave\r\n"
@@ -130,7 +132,7 @@ class SerialInput:
         self._thread = threading.Thread(target=self._carry, name="serial input", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        start(self._thread)
         return self
 
     def __exit__(

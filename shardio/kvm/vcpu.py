@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from shardio.kvm.kvm import Kvm
 
 
-_NO_ROOM = "raise the limit on memory (ulimit -v)"
+_NO_ROOM = "raise the limits on memory and open files (ulimit -v, -n)"
 
 
 class Vcpu(X86Vcpu, Closing):

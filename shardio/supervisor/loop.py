@@ -37,6 +37,7 @@ from shardio.supervisor.shard_process import ShardProcess
 from shardio.supervisor.spare import SpareKeeper
 from shardio.supervisor.succession import Succession
 from shardio.supervisor.unclaimed import UnclaimedLog
+from shardio.threads import start
 from shardio.vcpu import VcpuState, VcpuWorker
 
 TICK_S = 0.05
@@ -65,16 +66,14 @@ class Supervisor:
         """`stdin`: the descriptor that becomes every shard's standard input (None: /dev/null)."""
         self._context = context = Context(fabric, routes, on_event)
         self.shards, self.workers = context.shards, context.workers
-        self.state_event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        """Rung by every worker whose state changes."""
         self._selector = context.selector
+        self._eventfds: list[int] = []
         self._spares = SpareKeeper(context, stdin)
         self._succession = Succession(context, policy)
         self._haste = Haste()
         self._keeper = ShardKeeper(context, self._spares, self._succession, self._haste, backend, doorbells)
         self._hangs = HangWatch(context, hang_deadline)
         self._unclaimed = UnclaimedLog(context)
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._calls: list[tuple[Future[Any], Callable[[], Any]]] = []
         self._calls_lock = threading.Lock()
         self._closing = False
@@ -82,9 +81,14 @@ class Supervisor:
         self._workers_stopping = False
         self._reported: set[int] = set()
         self._thread = threading.Thread(target=self._run, name="shardio-supervisor", daemon=True)
-        context.watch(self._wake, self._on_wake)
-        context.watch(self.state_event, self._on_state)
-        self._thread.start()
+        try:
+            self.state_event = self._eventfd(self._on_state)
+            """Rung by every worker whose state changes."""
+            self._wake = self._eventfd(self._on_wake)
+            start(self._thread)
+        except BaseException:
+            self._close_descriptors()
+            raise
 
     # ---- from other threads ----
 
@@ -113,8 +117,17 @@ class Supervisor:
             self._closing = True
         os.eventfd_write(self._wake, 1)
         self._thread.join()
+        self._close_descriptors()
+
+    def _eventfd(self, then: Callable[[], None]) -> int:
+        fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._eventfds.append(fd)
+        self._context.watch(fd, then)
+        return fd
+
+    def _close_descriptors(self) -> None:
         self._selector.close()
-        for fd in (self._wake, self.state_event):
+        for fd in self._eventfds:
             os.close(fd)
 
     # ---- in the supervisor's thread ----

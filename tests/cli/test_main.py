@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,25 @@ def test_complaint_stays_on_one_line(capsys: pytest.CaptureFixture[str]) -> None
 
     assert complain(error.message, error.cure) == 2
     assert capsys.readouterr().err == "shardio: error: first second (mend it)\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (MemoryError(), "MemoryError"),
+        (ImportError("x.so: failed to map segment"), "ImportError: x.so: failed to map segment"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+    ],
+)
+def test_a_host_without_room_is_one_line(
+    error: Exception, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(words: list[str]) -> None:
+        raise error
+
+    monkeypatch.setattr("shardio.cli._parse", failing)
+
+    assert main(["run"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"shardio: error: {text} (")
+    assert "ulimit" in printed
