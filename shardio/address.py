@@ -42,8 +42,12 @@ class BusAddress(int):
 
     def __new__(cls, value: SupportsIndex) -> Self:
         number = operator.index(value)
-        if not 0 <= number <= cls.LAST:
-            raise InvalidAddress(int(number), cls.space, cls.LAST)
+        try:
+            last = cls.LAST
+        except AttributeError:
+            raise TypeError(f"a {cls.__name__} is of no space: make a PioAddress or a MmioAddress") from None
+        if not 0 <= number <= last:
+            raise InvalidAddress(int(number), cls.space, last)
         return super().__new__(cls, number)
 
     @property

@@ -35,7 +35,11 @@ class BusRange(Generic[A]):
     last: A = field(init=False, repr=False, compare=False)
 
     def __init__(self, base: A | int, size: int) -> None:
-        kind = self.address_type
+        try:
+            kind = self.address_type
+        except AttributeError:
+            name = type(self).__name__
+            raise TypeError(f"a {name} is of no space: make a PioRange or a MmioRange") from None
         size = operator.index(size)
         if isinstance(base, BusAddress) and not isinstance(base, kind):
             raise InvalidRange(base, size, f"has a base of the {base.space.upper()} space",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -49,6 +50,19 @@ def test_address_outside_its_space_is_refused_with_its_value(
     with pytest.raises(InvalidAddress) as refused:
         address(value)
     assert (refused.value.value, refused.value.space) == (value, space)
+
+
+@pytest.mark.parametrize(
+    ("make", "cure"),
+    [
+        (lambda: BusAddress(5), "a BusAddress is of no space: make a PioAddress or a MmioAddress"),
+        (lambda: BusRange(5, 1), "a BusRange is of no space: make a PioRange or a MmioRange"),
+        (lambda: BusRange.unit(5), "a BusRange is of no space"),
+    ],
+)
+def test_what_both_spaces_share_is_not_made_by_itself(make: Callable[[], object], cure: str) -> None:
+    with pytest.raises(TypeError, match=cure):
+        make()
 
 
 @given(value=ports, offset=offsets)

@@ -70,7 +70,7 @@ class Engine:
         self._policies: dict[int, Policy | None] = {}
         named, vcpus = len(placement.names), len(vm.vcpus)
         room = min(lib.SIO_MAX_SHARDS, named + SPARE_SHARDS)
-        self.fabric = Fabric.create(vcpus=vcpus, shards=room, ranges=min(ranges, lib.SIO_MAX_RANGES))
+        self.fabric = Fabric.create(vcpus=vcpus, shards=room, ranges=ranges)
         self._routes = AddressMap(self.fabric)
         with contextlib.ExitStack() as undo:
             undo.callback(self.fabric.close)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,12 @@ class Machine(Closing):
     machine.
 
     Methods may be called from any thread, and take turns; `stop` ends a `run` or `wait` in another one. In a
-    fork of this process the machine cannot be used, and closing it there does nothing.
+    fork of this process the machine cannot be used, and closing it there does nothing. A machine that is
+    dropped before its start gives back what it holds, with a `ResourceWarning`; a started one stays until it
+    is closed.
     """
+
+    _held = False
 
     def __init__(
         self,
@@ -74,8 +79,8 @@ class Machine(Closing):
             raise MachineError(f"a hang deadline of {hang_deadline} s", "use a positive number of seconds")
         if irqchip not in (True, False, "split"):
             raise MachineError(f"no irqchip {irqchip!r}", 'use True, False or "split"')
-        if max_ranges < 0:
-            raise MachineError(f"room for {max_ranges} more ranges", "use 0 or more")
+        if not 0 <= max_ranges <= lib.SIO_MAX_RANGES:
+            raise MachineError(f"room for {max_ranges} more ranges", f"use 0 to {lib.SIO_MAX_RANGES}")
         self.vcpus = vcpus
         self._irqchip = irqchip
         self._shards, self._stdin, self._pin = shards, stdin, pin
@@ -111,6 +116,12 @@ class Machine(Closing):
             for index in range(vcpus):
                 self._vm.create_vcpu(index).set_cpuid(vcpus)
             self._cleanup = undo.pop_all()
+            self._held = True
+
+    def __del__(self, _warn: Any = warnings.warn) -> None:
+        if self._held and self._engine is None and not self._life.forked:
+            _warn(f"unclosed machine of {self.vcpus} vCPUs: close() it", ResourceWarning, source=self)
+            self._cleanup.close()
 
     # ---- what the guest is ----
 
@@ -269,13 +280,19 @@ class Machine(Closing):
 
     def _new_engine(self, handles: Sequence[DeviceHandle]) -> Engine:
         named = (handle.request.shard for handle in handles if handle.request.shard is not None)
+        taken = sum(len(handle.spans) for handle in handles)
+        if taken + self._spare_ranges > lib.SIO_MAX_RANGES:
+            raise MachineError(
+                f"{taken} address ranges and room for {self._spare_ranges} more",
+                f"a machine has {lib.SIO_MAX_RANGES} at most: use a smaller max_ranges, or fewer devices",
+            )
         try:
             return Engine(
                 self._vm,
                 self.memory,
                 Placement(self._shards, named),
                 self._on_event,
-                ranges=sum(len(handle.spans) for handle in handles) + self._spare_ranges,
+                ranges=taken + self._spare_ranges,
                 pin=self._pin,
                 hang_deadline=self._hang_deadline,
                 backend=self._backend,
@@ -347,6 +364,7 @@ class Machine(Closing):
             if engine is not None:
                 last.callback(engine.close)
             last.callback(self._cleanup.close)
+            self._held = False
 
     def statistics(self) -> MachineStatistics:
         """What the machine has done so far; empty before `start` and after `close`."""

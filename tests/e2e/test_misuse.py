@@ -4,10 +4,12 @@ children away. It refuses, or goes on; it never takes the VMM down.
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from shardio import Machine, MachineError
 from shardio.devices import Counter
 from shardio.machine import ExitInfo
 from shardio.machine.engine import Engine
+from tests.conftest import open_fds
 from tests.e2e.devices import Unfinished
 from tests.e2e.support import MMIO, NEVER, PATIENCE_S, add_exit_port, console, machine, read_until, until
 from tests.guests.build import guest
@@ -54,6 +57,12 @@ def goes_on(vm: Machine) -> None:
     """Returns when the guest has made some more exits."""
     goal = exits(vm) + 20
     until(lambda: exits(vm) >= goal, "the guest runs on")
+
+
+def drop(machines: list[Machine]) -> None:
+    """Nobody holds them any more."""
+    machines.clear()
+    gc.collect()
 
 
 @contextmanager
@@ -139,6 +148,54 @@ def test_close_breaks_off_what_waits_for_a_constructor(tmp_path: Path, at_run_ti
         vm.close()
     other.join()
     assert "was closed before a shard had answered" in str(refused)
+
+
+# ---- before the start ----
+
+
+def test_a_machine_that_is_dropped_gives_back_what_it_holds() -> None:
+    before = open_fds()
+    machines = [busy(machine(vcpus=2))]
+    held = len(open_fds()) - len(before)
+    with pytest.warns(ResourceWarning, match=r"unclosed machine of 2 vCPUs: close\(\) it"):
+        drop(machines)
+    assert (held > 4, open_fds()) == (True, before)
+
+
+@pytest.mark.parametrize("end", [Machine.close, Machine.run])
+def test_a_machine_that_was_closed_is_dropped_without_a_word(end: Callable[[Machine], object]) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        machines = [machine()]
+        machines[0].load(guest("hello"))
+        add_exit_port(machines[0])
+        end(machines[0])
+        machines[0].close()
+        drop(machines)
+    assert told == []
+
+
+def test_a_machine_that_was_refused_is_dropped_without_a_word() -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with pytest.raises(MachineError):
+            machine(vcpus=0)
+        with pytest.raises(MachineError):
+            machine(memory=1)
+        gc.collect()
+    assert told == []
+
+
+@pytest.mark.parametrize("more", [-1, 65537])
+def test_room_for_more_ranges_than_there_can_be_is_refused(more: int) -> None:
+    with pytest.raises(MachineError, match=f"room for {more} more ranges; use 0 to 65536"):
+        machine(max_ranges=more)
+
+
+def test_room_for_more_ranges_than_devices_leave_is_refused_at_the_start() -> None:
+    with busy(machine(max_ranges=65535)) as vm:
+        with pytest.raises(MachineError, match=r"2 address ranges and room for 65535 more; .*max_ranges"):
+            vm.start()
 
 
 # ---- after the end ----
