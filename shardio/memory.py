@@ -182,5 +182,5 @@ def _check_size(size: int) -> None:
 def _no_room(size: int, error: OSError) -> HostError:
     return HostError(
         f"{size >> 20} MiB of guest memory: {error.strerror}",
-        cure="ask for less memory, or raise the limits on memory (ulimit -v) and descriptors (ulimit -n)",
+        cure="ask for less memory, or raise the limits on it, on files and on their size (ulimit -v, -n, -f)",
     )

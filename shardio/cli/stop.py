@@ -22,7 +22,8 @@ class StopRequested(BaseException):
 
 
 class StopRequests:
-    """Takes over SIGINT, SIGTERM and SIGHUP while the context lasts; made in the main thread.
+    """Takes over SIGINT, SIGTERM and SIGHUP while the context lasts; made in the main thread. Those that were
+    ignored stay so (nohup, a job of a script).
 
     `signal` is the first one that came, None for the user's leave.
     """
@@ -63,6 +64,8 @@ class StopRequests:
         signal.pthread_kill(self._main, signal.SIGTERM)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._previous.get(number) is signal.SIG_IGN and not self._left:
+            return
         if not self._requested:
             self._requested = True
             self.signal = None if self._left else number

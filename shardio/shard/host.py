@@ -9,7 +9,7 @@ from shardio.interrupt.doorbell import DoorbellSet
 from shardio.interrupt.interrupt import Interrupt
 from shardio.interrupt.manager import InterruptManager
 from shardio.memory import GuestMemory
-from shardio.shard.protocol import ExitRequest, ResetRequest, send
+from shardio.shard.protocol import ExitRequest, ResetRequest, tell
 
 
 class Host:
@@ -37,8 +37,8 @@ class Host:
 
     def exit(self, status: int) -> None:
         """Ask the VMM to stop the machine with this exit status; it is cut to 8 bits."""
-        send(self._control, ExitRequest(status & 0xFF))
+        tell(self._control, ExitRequest(status & 0xFF))
 
     def reset(self) -> None:
         """Ask the VMM to reset the machine."""
-        send(self._control, ResetRequest())
+        tell(self._control, ResetRequest())

@@ -105,9 +105,9 @@ class Shard:
             log.debug("request failed", exc_info=True)
             done = protocol.Done(serial, error=_described(error))
         try:
-            protocol.send(self.control, done)
+            protocol.tell(self.control, done)
         except (TypeError, ValueError, OverflowError, MachineError) as error:
-            protocol.send(self.control, protocol.Done(serial, error=f"the result cannot be sent: {error}"))
+            protocol.tell(self.control, protocol.Done(serial, error=f"the result cannot be sent: {error}"))
 
     def _add_all(self, message: protocol.AddDevices, fds: list[int]) -> None:
         added: list[str] = []
@@ -207,7 +207,7 @@ class Shard:
         return getattr(self.devices[message.name], message.method)(*arguments, **options)
 
     def _report(self, name: str, text: str) -> None:
-        protocol.send(self.control, protocol.HandlerFailed(name, text))
+        protocol.tell(self.control, protocol.HandlerFailed(name, text))
 
 
 def _described(error: BaseException) -> str:

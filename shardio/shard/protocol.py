@@ -181,6 +181,12 @@ def send(
         sock.sendmsg([data], ancillary, 0 if wait else socket.MSG_DONTWAIT)
 
 
+def tell(sock: socket.socket, message: FromShard) -> None:
+    """`send` of a shard; nothing where the VMM is gone, which ends the shard too."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        send(sock, message)
+
+
 def receive_in_shard(sock: socket.socket) -> tuple[ToShard | None, list[int]]:
     """The next message for a shard and its descriptors, which the caller owns; None when the VMM is gone."""
     data, fds = _receive(sock)

@@ -62,4 +62,4 @@ class Spare:
             # Nobody waits: no collection will go through what is here now, in the successor's first moments.
             gc.collect()
             gc.freeze()
-            protocol.send(self._control, protocol.Ready())
+            protocol.tell(self._control, protocol.Ready())

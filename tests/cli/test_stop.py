@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -44,6 +45,33 @@ def test_leave_from_another_thread_wakes_the_main_one() -> None:
             thread.start()
             never.wait(5.0)
         thread.join()
+
+    assert stop.signal is None
+
+
+@pytest.fixture
+def ignored() -> Iterator[None]:
+    """All of them are, as under nohup."""
+    before = [signal.signal(number, signal.SIG_IGN) for number in SIGNALS]
+    yield
+    for number, handler in zip(SIGNALS, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("ignored")
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_was_ignored_stays_so(number: signal.Signals) -> None:
+    with StopRequests() as stop, stop.armed():
+        signal.raise_signal(number)
+
+    assert stop.signal is None
+    assert signal.getsignal(number) is signal.SIG_IGN
+
+
+@pytest.mark.usefixtures("ignored")
+def test_leave_works_where_signals_were_ignored() -> None:
+    with StopRequests() as stop, pytest.raises(StopRequested), stop.armed():
+        stop.leave()
 
     assert stop.signal is None
 

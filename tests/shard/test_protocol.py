@@ -145,3 +145,12 @@ def test_nonsense_from_a_shard_is_refused_by_name(pair: Pair, data: bytes) -> No
 
     with pytest.raises(ShardError, match=r"shard0.*makes no sense"):
         protocol.receive_in_vmm(pair[0], "shard0")
+
+
+def test_a_shard_has_nobody_to_tell_where_the_vmm_is_gone(pair: Pair) -> None:
+    ours, theirs = pair
+    ours.close()
+
+    with pytest.raises(BrokenPipeError):
+        protocol.send(theirs, protocol.Ready())
+    protocol.tell(theirs, protocol.Ready())
