@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.support import read_until
+from tests.e2e.support import console, read_until
 from tests.guests.build import guest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -169,6 +169,41 @@ def test_signal_to_the_whole_group_stops_the_machine_alone(
         _, errors = process.communicate()
 
     assert (process.returncode, errors) == (128 + number, b"")
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, -signal.SIGQUIT), (signal.SIGKILL, -9)],
+)
+def test_signal_while_a_device_is_made_ends_the_start(
+    sleeper: Path, environment: dict[str, str], number: signal.Signals, status: int
+) -> None:
+    begun = sleeper.with_name("begun")
+    device = f"tests.e2e.devices:Unfinished,mmio=0xd0000000,size=4,begun={begun}"
+    command = [*SHARDIO, "run", "--image", str(sleeper), "--quiet", "--device", device]
+    with console(begun) as constructor, subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        read_until(constructor, b"!")
+        process.send_signal(number)
+        output = process.communicate()
+
+    assert (process.returncode, output) == (status, (b"", b""))
+
+
+def test_nohup_keeps_the_machine(sleeper: Path, environment: dict[str, str]) -> None:
+    command = [*SHARDIO, "run", "--image", str(sleeper), "--quiet"]
+    with subprocess.Popen(
+        ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *command], env=environment,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        read_until(process.stdout.fileno(), b"READY")
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 def test_killed_vmm_leaves_nothing(sleeper: Path, environment: dict[str, str]) -> None:
