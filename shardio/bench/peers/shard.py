@@ -39,6 +39,7 @@ class ShardSession(Session):
 
     def close(self) -> None:
         """End the far process."""
+        del self._client  # the segment stays mapped, and open, while it is held
         self._pair.close()
 
 
