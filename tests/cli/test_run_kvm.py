@@ -291,13 +291,23 @@ def test_device_that_cannot_be_made(image: Path, environment: dict[str, str]) ->
 
 
 @isolated
-def test_full_shared_memory(image: Path, environment: dict[str, str]) -> None:
-    full = "mount -t tmpfs -o size=64k tmpfs /dev/shm"
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ("size=64k", "No space left"),
+        ("nr_inodes=1", "No space left"),
+        ("ro", "Read-only file system"),
+    ],
+)
+def test_shared_memory_without_room(
+    image: Path, environment: dict[str, str], options: str, why: str
+) -> None:
+    mount = f"mount -t tmpfs -o {options} tmpfs /dev/shm"
 
-    done = shardio("run", "--image", image, environment=environment, before=full)
+    done = shardio("run", "--image", image, environment=environment, before=mount)
 
     assert done.returncode == 2
-    assert is_one_error(done.stderr, "/dev/shm"), done.stderr
+    assert is_one_error(done.stderr, "/dev/shm", why), done.stderr
 
 
 @isolated
