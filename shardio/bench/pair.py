@@ -35,7 +35,7 @@ POSTED_WARM_UP = 4096
 """The same for posted writes: some laps of the ring."""
 SAMPLE_EVERY = 8
 """One operation in this many is timed by itself, for the percentiles. A power of two."""
-POSTED_SAMPLE_EVERY = 128
+POSTED_SAMPLE_EVERY = 512
 """The same for posted writes, which take less than reading the clock does."""
 
 
