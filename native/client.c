@@ -1,9 +1,5 @@
 /* The vCPU's side of an access, in the order of its path: route, publish, ring the doorbell, wait, take the reply. */
-#include "client.h"
-
-#define likely(x) __builtin_expect(!!(x), 1)
-#define unlikely(x) __builtin_expect(!!(x), 0)
-#define NEVER_INLINE __attribute__((noinline, cold))
+#include "client_parts.h"
 
 static inline uint64_t width_mask(uint32_t size) { return ~0ull >> ((64 - size * 8) & 63); }
 
@@ -19,25 +15,12 @@ static void fill_ones(uint8_t *to, uint32_t n)
         to[i] = 0xff;
 }
 
-static inline struct sio_vcpu_control *self(struct sio_client *c) { return &c->fabric.vcpu[c->vcpu]; }
-
-/* ---- routes -------------------------------------------------------------------------------------------------------- */
-
-static void forget_routes(struct sio_client *c)
-{
-    for (uint32_t i = 0; i < SIO_ROUTE_SLOTS; i++) {
-        c->route[i].base = 1;
-        c->route[i].last = 0;
-    }
-}
-
 void sio_client_init(struct sio_client *c, const struct sio_fabric *f, uint32_t vcpu)
 {
     __builtin_memset(c, 0, sizeof *c);
     c->fabric = *f;
     c->vcpu = vcpu;
-    c->map.generation = ~0ull;
-    forget_routes(c);
+    sio_routes_init(c);
     for (uint32_t s = 0; s < SIO_MAX_SHARDS; s++) {
         c->doorbell[s] = -1;
         c->near[s] = (uint8_t)((vcpu + s) % f->shards);
@@ -53,63 +36,18 @@ void sio_client_init(struct sio_client *c, const struct sio_fabric *f, uint32_t 
     sio_waiter_init(&c->waiter, f);
 }
 
-static uint32_t nearest(const struct sio_client *c, uint64_t shards)
+uint64_t sio_client_pending(const struct sio_client *c)
 {
-    for (uint32_t i = 0; i < c->fabric.shards; i++)
-        if (shards >> c->near[i] & 1)
-            return c->near[i];
-    return (uint32_t)__builtin_ctzll(shards);
+    uint64_t pending = sio_load_acquire(&c->pending); /* SP-QUIESCE */
+    return pending >> 62 ? pending : 0;
 }
 
-static inline uint32_t slot_of(uint32_t space, uint64_t address)
+uint64_t sio_client_posted(const struct sio_client *c, uint32_t shard)
 {
-    uint32_t half = SIO_ROUTE_SLOTS / 2;
-    return space == SIO_PIO ? (uint32_t)(address >> 1) & (half - 1)
-                            : half + ((uint32_t)(address >> 3 ^ address >> 8 ^ address >> 12) & (half - 1));
-}
-
-/* Not among the routes kept: looks the map up and keeps what it finds. */
-static __attribute__((noinline)) enum sio_route_result find_route(struct sio_client *c, uint32_t space, uint64_t address,
-                                                                  uint64_t last, struct sio_route *slot)
-{
-    const struct sio_fabric *f = &c->fabric;
-    struct sio_map_entry entry = {0};
-    uint64_t before = c->map.generation;
-    enum sio_route_result result = sio_map_find(f, &c->map, space, address, last, &entry);
-
-    if (unlikely(c->map.generation != before))
-        forget_routes(c);
-    if (likely(result == SIO_ROUTED)) {
-        uint32_t shard = entry.shards & (entry.shards - 1) ? nearest(c, entry.shards) : (uint32_t)__builtin_ctzll(entry.shards);
-        /* Field by field: a struct put together elsewhere and copied would be read back before its parts have arrived. */
-        slot->base = entry.base;
-        slot->last = entry.last;
-        slot->box = c->shard[shard].box;
-        slot->ring = c->shard[shard].ring;
-        slot->stat = sio_stat(f, c->vcpu, entry.range);
-        slot->range = entry.range;
-        slot->flags = entry.flags;
-        slot->shard = shard;
-        slot->command = sio_command(entry.range, 0, 0, 0, space);
-        slot->posts = (entry.flags & (SIO_RANGE_POSTED | SIO_RANGE_QUARANTINED)) == SIO_RANGE_POSTED &&
-                      entry.last - entry.base < SIO_POSTED_OFFSET && c->waiter.membarrier;
-    }
-    return result;
-}
-
-static inline int hits(const struct sio_client *c, const struct sio_route *slot, uint64_t address, uint64_t last)
-{
-    return sio_load_acquire(&c->fabric.map->generation) == c->map.generation /* SP-MAP */ && slot->base <= address &&
-           last <= slot->last && address <= last;
-}
-
-static inline enum sio_route_result find(struct sio_client *c, uint32_t space, uint64_t address, uint64_t last,
-                                         struct sio_route **route)
-{
-    struct sio_route *slot = *route = &c->route[slot_of(space, address)];
-    if (likely(hits(c, slot, address, last)))
-        return SIO_ROUTED;
-    return find_route(c, space, address, last, slot);
+    uint64_t before = sio_load_acquire(&c->shard[shard].posted), pending = sio_load_acquire(&c->pending);
+    if (!(pending & SIO_PENDING_OPEN) || (pending >> 56 & 63) != shard)
+        return sio_load_relaxed(&c->shard[shard].posted); /* not `before`: noted since, maybe */
+    return position_named(pending, before) + (pending >> 62 == SIO_PENDING_POSTED);
 }
 
 static NEVER_INLINE enum sio_outcome unclaimed(struct sio_client *c, enum sio_route_result why, uint32_t space,
@@ -125,93 +63,6 @@ static NEVER_INLINE enum sio_outcome unclaimed(struct sio_client *c, enum sio_ro
     else
         sio_count(me->unclaimed_reads);
     return SIO_NOT_ANSWERED;
-}
-
-/* ---- doorbells ----------------------------------------------------------------------------------------------------- */
-
-/* Always SIO_ANSWERED: what was published is, whether or not the owner has to be told. */
-static NEVER_INLINE enum sio_outcome ring(struct sio_client *c, uint32_t shard, uint64_t doze)
-{
-    if (c->shard[shard].rung == doze) /* one ring per doze is enough: the eventfd keeps it */
-        return SIO_ANSWERED;
-    if (c->doorbell[shard] >= 0) {
-        sio_eventfd_ring(c->doorbell[shard]);
-        sio_count(self(c)->doorbells);
-    }
-    c->shard[shard].rung = doze;
-    return SIO_ANSWERED;
-}
-
-/* An odd doze means that the owner sleeps. */
-static inline void ring_if_dozing(struct sio_client *c, uint32_t shard)
-{
-    uint64_t doze = sio_load_relaxed(c->shard[shard].doze);
-    if (unlikely(doze & 1))
-        ring(c, shard, doze);
-}
-
-/* ---- posted -------------------------------------------------------------------------------------------------------- */
-
-/* Room for `position`, waited for if need be. A credit that the owner cannot have reached is no room. */
-static __attribute__((noinline)) int await_room(struct sio_client *c, uint32_t shard, uint64_t position)
-{
-    const struct sio_fabric *f = &c->fabric;
-    const uint64_t *word = &sio_credit(f, shard, c->vcpu)->credit;
-    uint64_t credit = sio_load_acquire(word); /* SP-CREDIT */
-    sio_store_relaxed(&c->pending, SIO_PENDING(SIO_PENDING_NONE, shard, position)); /* whoever watches sees what is waited for */
-    for (;;) {
-        if (position - credit < f->posted_slots) {
-            c->shard[shard].credit = credit;
-            return 1;
-        }
-        if (position - credit > f->posted_slots)
-            sio_count(self(c)->hostile);
-        sio_fence_full(); /* SP-DOZE: the slots are published, now look whether their reader sleeps */
-        ring_if_dozing(c, shard);
-        uint64_t now = sio_wait_change(&c->waiter, self(c), word, credit, &c->unknown);
-        if (now == credit)
-            return 0;
-        credit = now;
-    }
-}
-
-/* For whoever watches how long this client waits, and for whom. */
-static inline void aim(struct sio_client *c, uint32_t shard)
-{
-    if (unlikely(c->target != shard))
-        sio_store_relaxed(&c->target, shard);
-}
-
-/* Into the ring, where there is room. */
-static inline void put(struct sio_client *c, const struct sio_route *to, struct sio_client_shard *mine, uint64_t address,
-                       uint32_t size, uint64_t data)
-{
-    uint64_t position = mine->posted;
-    sio_store_relaxed(&c->pending, SIO_PENDING(SIO_PENDING_POSTED, to->shard, position));
-    sio_fence_compiler();
-    sio_posted_push(&c->fabric, to->ring, position, to->range, (uint32_t)(address - to->base), size, data);
-    mine->posted = position + 1;
-}
-
-static inline enum sio_outcome post(struct sio_client *c, struct sio_route *to, uint64_t address, uint32_t size,
-                                    uint64_t data)
-{
-    const struct sio_fabric *f = &c->fabric;
-    uint32_t shard = to->shard;
-    struct sio_client_shard *mine = &c->shard[shard];
-    uint64_t position = mine->posted;
-
-    aim(c, shard);
-    if (unlikely(position - mine->credit >= f->posted_slots) && !await_room(c, shard, position))
-        return SIO_ABORTED;
-    put(c, to, mine, address, size, data);
-    /* SP-DOZE: the owner's membarrier, between its announcement and its last look, is this side's fence. */
-    if (likely(c->waiter.membarrier))
-        sio_fence_compiler();
-    else
-        sio_fence_full();
-    ring_if_dozing(c, shard);
-    return SIO_ANSWERED; /* the owner counts it: a store less here */
 }
 
 /* ---- synchronous --------------------------------------------------------------------------------------------------- */
@@ -231,9 +82,8 @@ static NEVER_INLINE void note_lines(struct sio_client *c, uint32_t shard, uint32
     c->lines |= lines & sio_load_relaxed(&c->granted[shard]);
 }
 
-static inline __attribute__((always_inline)) enum sio_outcome await_reply(struct sio_client *c, struct sio_mailbox *box,
-                                                                          uint32_t shard, uint64_t seq,
-                                                                          struct sio_patience *patience, uint64_t *data)
+static ALWAYS_INLINE enum sio_outcome await_reply(struct sio_client *c, struct sio_mailbox *box, uint32_t shard, uint64_t seq,
+                                                  struct sio_patience *patience, uint64_t *data)
 {
     uint64_t state = sio_wait_change(&c->waiter, self(c), &box->state, SIO_STATE(seq, SIO_REQUEST), patience); /* SP-REPLY */
     uint64_t lines = sio_load_relaxed(&box->lines);
@@ -262,9 +112,8 @@ static NEVER_INLINE void take_sample(struct sio_client *c, struct sio_stat *stat
     c->sampling = c->accesses < SIO_SAMPLE_FIRST ? 0 : c->sample_mask;
 }
 
-static inline __attribute__((always_inline)) enum sio_outcome request(struct sio_client *c, struct sio_route *to, uint32_t op,
-                                                                      uint64_t address, uint32_t size, uint32_t count,
-                                                                      uint64_t *data)
+static ALWAYS_INLINE enum sio_outcome request(struct sio_client *c, struct sio_route *to, uint32_t op, uint64_t address,
+                                              uint32_t size, uint32_t count, uint64_t *data)
 {
     uint32_t shard = to->shard;
     struct sio_client_shard *mine = &c->shard[shard];
@@ -301,37 +150,49 @@ static inline __attribute__((always_inline)) enum sio_outcome request(struct sio
  * is the answer. Zero: nothing was published, send it now. */
 static NEVER_INLINE int take_up(struct sio_client *c, uint64_t *data, enum sio_outcome *outcome)
 {
-    const struct sio_fabric *f = &c->fabric;
     uint32_t kind = (uint32_t)(c->pending >> 62), shard = (uint32_t)(c->pending >> 56) & 63;
     uint64_t n = c->pending & SIO_PENDING_N;
+    struct sio_client_shard *to = &c->shard[shard];
 
     if (kind == SIO_PENDING_NONE)
         return 0;
     if (kind == SIO_PENDING_POSTED) {
-        struct sio_posted *slot = sio_posted_slot(f, sio_ring(f, shard, c->vcpu), n);
-        if ((c->shard[shard].posted & SIO_PENDING_N) != ((n + 1) & SIO_PENDING_N) && sio_load_relaxed(&slot->lap) != sio_posted_lap(f, n))
+        uint64_t position = position_named(c->pending, to->posted);
+        if (sio_load_relaxed(&sio_posted_slot(&c->fabric, to->ring, position)->lap) != sio_posted_lap(&c->fabric, position)) {
+            note_posted(c, SIO_PENDING(0, shard, n));
+            c->resting = 0;
             return 0;
-        if ((c->shard[shard].posted & SIO_PENDING_N) == n)
-            c->shard[shard].posted++;
+        }
     } else {
-        uint64_t state = sio_load_acquire(&sio_mailbox(f, shard, c->vcpu)->state);
+        uint64_t state = sio_load_acquire(&to->box->state);
         if (state >> 2 != n || (state & 3) == SIO_IDLE)
             return 0;
-        c->shard[shard].seq = n;
+        to->seq = n;
     }
     /* The doorbell may have been the next thing that the dead one would have rung. */
     sio_fence_full();
-    c->shard[shard].rung = 0;
+    to->rung = 0;
     ring_if_dozing(c, shard);
-    *outcome = kind == SIO_PENDING_POSTED ? SIO_ANSWERED : await_reply(c, sio_mailbox(f, shard, c->vcpu), shard, n, &c->unknown, data);
+    *outcome = kind == SIO_PENDING_POSTED ? SIO_ANSWERED : await_reply(c, to->box, shard, n, &c->unknown, data);
     return 1;
 }
 
-/* From here until the access is complete, the map that it is routed by must not lose what it needs. */
-static inline void begin(struct sio_client *c)
+/* From here until the access is complete, the map that it is routed by must not lose what it needs. Non-zero: the access had
+ * begun before, and has `outcome`. */
+static ALWAYS_INLINE int begin(struct sio_client *c, uint64_t *data, enum sio_outcome *outcome)
 {
+    uint64_t pending = c->pending;
+    if (unlikely(pending >> 62)) {
+        if (take_up(c, data, outcome))
+            return 1;
+    } else if (pending) {
+        note_posted(c, pending);
+        c->resting = pending;
+    }
+    sio_fence_compiler();
     sio_store_relaxed(&c->pending, SIO_PENDING(SIO_PENDING_NONE, 0, 0)); /* SP-QUIESCE, with the VMM's membarrier */
     sio_fence_compiler();
+    return 0;
 }
 
 static NEVER_INLINE enum sio_outcome quarantined(struct sio_route *to)
@@ -341,97 +202,104 @@ static NEVER_INLINE enum sio_outcome quarantined(struct sio_route *to)
 }
 
 /* The access by the route that was found for it. */
-static inline __attribute__((always_inline)) enum sio_outcome access_by(struct sio_client *c, struct sio_route *to,
-                                                                        uint64_t address, uint32_t size, int write,
-                                                                        uint64_t *data)
+static ALWAYS_INLINE enum sio_outcome access_by(struct sio_client *c, struct sio_route *to, uint64_t address, uint32_t size,
+                                                int write, uint64_t *data)
 {
     if (unlikely(to->flags & SIO_RANGE_QUARANTINED))
         return quarantined(to);
     if (write && (to->flags & SIO_RANGE_POSTED) && address - to->base < SIO_POSTED_OFFSET)
-        return post(c, to, address, size, *data);
+        return sio_post(c, to, address, size, *data);
     return request(c, to, write ? SIO_WRITE : 0, address, size, 0, data);
 }
 
-static inline __attribute__((always_inline)) enum sio_outcome access_one(struct sio_client *c, uint32_t space,
-                                                                         uint64_t address, uint32_t size, int write,
-                                                                         uint64_t *data)
+static ALWAYS_INLINE enum sio_outcome access_one(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, int write,
+                                                 uint64_t *data)
 {
     struct sio_route *to;
     enum sio_outcome outcome;
 
-    if (unlikely(c->pending != 0) && take_up(c, data, &outcome))
+    if (begin(c, data, &outcome))
         return outcome;
-    begin(c);
     enum sio_route_result routed = find(c, space, address, address + size - 1, &to);
     return likely(routed == SIO_ROUTED) ? access_by(c, to, address, size, write, data) : unclaimed(c, routed, space, address, write);
 }
 
-static __attribute__((noinline)) enum sio_outcome write_one(struct sio_client *c, uint32_t space, uint64_t address,
-                                                            uint32_t size, uint64_t data)
+static inline enum sio_outcome ended(struct sio_client *c, int complete, enum sio_outcome outcome)
 {
-    return access_one(c, space, address, size, 1, &data);
+    if (complete)
+        sio_client_complete(c);
+    return outcome;
 }
 
-static __attribute__((noinline)) enum sio_outcome write_by(struct sio_client *c, struct sio_route *to, uint64_t address,
-                                                           uint32_t size, uint64_t data)
+static inline int sound(uint32_t space, uint32_t size)
 {
-    return access_by(c, to, address, size, 1, &data);
+    return space <= SIO_MMIO && (size == 1 || size == 2 || size == 4 || size == 8);
 }
 
-static NEVER_INLINE enum sio_outcome ring_unheard(struct sio_client *c, uint32_t shard)
+/* A write that is not posted at once. `bare`: of a caller without a vCPU. */
+static __attribute__((noinline)) int write_one(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, uint64_t data,
+                                               int bare)
+{
+    if (bare && !sound(space, size))
+        return -EINVAL;
+    return (int)ended(c, bare, access_one(c, space, address, size, 1, &data));
+}
+
+static NEVER_INLINE int ring_unheard(struct sio_client *c, uint32_t shard, int bare)
 {
     ring_if_dozing(c, shard);
+    return (int)ended(c, bare, SIO_ANSWERED);
+}
+
+static inline int posts(const struct sio_route *to, uint32_t space, uint64_t address, uint32_t size)
+{
+    return size - 1 < 8 && address - to->base < to->reach[size - 1] && space == to->space;
+}
+
+/* A write by a route that posts it at once, if its ring is open and has room: four stores, some forty instructions, and no register
+ * to save, since all else leaves by tail calls. The journal is marked before the route is known to be right: where it is not, the
+ * mark is taken back, and nothing was published. */
+static ALWAYS_INLINE int post(struct sio_client *c, const struct sio_route *to, uint32_t space, uint64_t address, uint32_t size,
+                              uint64_t data, int bare)
+{
+    uint64_t pending = c->pending, n = pending ^ to->open;
+    if (unlikely(n >= c->open.limit)) /* where another ring is open, or none, n has other bits */
+        return write_one(c, space, address, size, data, bare);
+    sio_store_relaxed(&c->pending, pending | SIO_PENDING(SIO_PENDING_POSTED, 0, 0)); /* SP-QUIESCE, with the VMM's membarrier */
+    sio_fence_compiler();
+    if (unlikely(!current(c))) {
+        sio_store_relaxed(&c->pending, pending);
+        return write_one(c, space, address, size, data, bare);
+    }
+    put(c, to, n, address - to->base, size, data);
+    sio_fence_compiler(); /* SP-DOZE: the owner's membarrier, between its announcement and its last look, fences this side */
+    if (unlikely(sio_load_relaxed(c->open.doze) & 1))
+        return ring_unheard(c, to->shard, bare);
+    if (bare)
+        sio_store_release(&c->pending, pending + 1); /* SP-QUIESCE */
     return SIO_ANSWERED;
 }
 
-enum posting {
-    POSTED,
-    UNHEARD, /* posted, to an owner that sleeps: ring */
-    ROUTED,  /* not posted: the access has that route */
-    UNROUTED /* not posted: find its route */
-};
-
-/* Posts a write where nothing is in its way. Tens of instructions: what is in its way leaves by tail calls, so that no register is
- * saved for it here. */
-static inline __attribute__((always_inline)) enum posting post_at_once(struct sio_client *c, uint32_t space, uint64_t address,
-                                                                       uint32_t size, uint64_t data, struct sio_route **route)
+/* Not by the route that was posted to last: by the one that is kept for this address, or not at once. */
+static __attribute__((noinline)) int write_elsewhere(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size,
+                                                     uint64_t data, int bare)
 {
-    struct sio_route *to = *route = &c->route[slot_of(space, address)];
-    uint64_t last = address + size - 1;
-
-    if (unlikely(c->pending != 0))
-        return UNROUTED;
-    begin(c);
-    if (unlikely(!hits(c, to, address, last)))
-        return UNROUTED;
-    if (!to->posts)
-        return ROUTED;
-    struct sio_client_shard *mine = &c->shard[to->shard];
-    if (unlikely(mine->posted - mine->credit >= c->fabric.posted_slots || c->target != to->shard))
-        return ROUTED;
-    put(c, to, mine, address, size, data);
-    sio_fence_compiler(); /* SP-DOZE: the owner's membarrier, between its announcement and its last look, fences this side */
-    return likely((sio_load_relaxed(mine->doze) & 1) == 0) ? POSTED : UNHEARD;
+    const struct sio_route *to = route_at(c, space, address);
+    if (!posts(to, space, address, size))
+        return write_one(c, space, address, size, data, bare);
+    c->last = to;
+    return post(c, to, space, address, size, data, bare);
 }
 
-static inline __attribute__((always_inline)) enum sio_outcome write_or_post(struct sio_client *c, uint32_t space,
-                                                                            uint64_t address, uint32_t size, uint64_t data)
+static ALWAYS_INLINE int write_or_post(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, uint64_t data, int bare)
 {
-    struct sio_route *to;
-    switch (post_at_once(c, space, address, size, data, &to)) {
-    case POSTED:
-        return SIO_ANSWERED;
-    case UNHEARD:
-        return ring_unheard(c, to->shard);
-    case ROUTED:
-        return write_by(c, to, address, size, data);
-    default:
-        return write_one(c, space, address, size, data);
-    }
+    const struct sio_route *to = c->last;
+    return likely(posts(to, space, address, size)) ? post(c, to, space, address, size, data, bare)
+                                                   : write_elsewhere(c, space, address, size, data, bare);
 }
 
-static inline __attribute__((always_inline)) enum sio_outcome read_one(struct sio_client *c, uint32_t space, uint64_t address,
-                                                                       uint32_t size, uint64_t *data)
+static ALWAYS_INLINE enum sio_outcome read_one(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size,
+                                               uint64_t *data)
 {
     uint64_t value = 0;
     enum sio_outcome outcome = access_one(c, space, address, size, 0, &value);
@@ -442,9 +310,7 @@ static inline __attribute__((always_inline)) enum sio_outcome read_one(struct si
 enum sio_outcome sio_client_access(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, int write,
                                    uint64_t *data)
 {
-    if (write)
-        return write_or_post(c, space, address, size, *data);
-    return read_one(c, space, address, size, data);
+    return write ? (enum sio_outcome)write_or_post(c, space, address, size, *data, 0) : read_one(c, space, address, size, data);
 }
 
 enum sio_outcome sio_client_string(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, int write,
@@ -455,9 +321,8 @@ enum sio_outcome sio_client_string(struct sio_client *c, uint32_t space, uint64_
     struct sio_route *to;
     enum sio_outcome outcome;
 
-    if (c->pending != 0 && take_up(c, &data, &outcome))
+    if (begin(c, &data, &outcome))
         goto answered;
-    begin(c);
     enum sio_route_result routed = find(c, space, address, address + size - 1, &to);
     if (routed != SIO_ROUTED)
         outcome = unclaimed(c, routed, space, address, write);
@@ -477,11 +342,6 @@ answered:
     return outcome;
 }
 
-static inline int sound(uint32_t space, uint32_t size)
-{
-    return space <= SIO_MMIO && (size == 1 || size == 2 || size == 4 || size == 8);
-}
-
 int sio_client_read(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, uint64_t *data)
 {
     if (!sound(space, size))
@@ -491,44 +351,7 @@ int sio_client_read(struct sio_client *c, uint32_t space, uint64_t address, uint
     return (int)outcome;
 }
 
-/* What a write comes to that was not posted at once, or not heard: the caller leaves by a tail call. */
-static __attribute__((noinline)) int write_unrouted(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size,
-                                                    uint64_t data)
-{
-    enum sio_outcome outcome = access_one(c, space, address, size, 1, &data);
-    sio_client_complete(c);
-    return (int)outcome;
-}
-
-static __attribute__((noinline)) int write_routed(struct sio_client *c, struct sio_route *to, uint64_t address, uint32_t size,
-                                                  uint64_t data)
-{
-    enum sio_outcome outcome = access_by(c, to, address, size, 1, &data);
-    sio_client_complete(c);
-    return (int)outcome;
-}
-
-static NEVER_INLINE int write_unheard(struct sio_client *c, const struct sio_route *to)
-{
-    ring_if_dozing(c, to->shard);
-    sio_client_complete(c);
-    return SIO_ANSWERED;
-}
-
 int sio_client_write(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, uint64_t data)
 {
-    struct sio_route *to;
-    if (!sound(space, size))
-        return -EINVAL;
-    switch (post_at_once(c, space, address, size, data, &to)) {
-    case POSTED:
-        sio_client_complete(c);
-        return SIO_ANSWERED;
-    case UNHEARD:
-        return write_unheard(c, to);
-    case ROUTED:
-        return write_routed(c, to, address, size, data);
-    default:
-        return write_unrouted(c, space, address, size, data);
-    }
+    return write_or_post(c, space, address, size, data, 1);
 }

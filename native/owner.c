@@ -1,5 +1,5 @@
 /* The drain loop of a shard, in the order of a request's path: found, checked, taken, handled, answered. */
-#include "owner.h"
+#include "owner_parts.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -55,8 +55,6 @@ void sio_owner_free(struct sio_owner *o)
     o->posted = NULL;
 }
 
-#define NEVER_INLINE __attribute__((noinline, cold))
-
 static inline struct sio_shard_control *control(struct sio_owner *o) { return o->control; }
 
 static inline int width_ok(uint32_t size) { return size == 1 || size == 2 || size == 4 || size == 8; }
@@ -72,18 +70,6 @@ static inline const struct sio_handler *find_handler(struct sio_owner *o, uint32
     if (h->kind == SIO_NO_HANDLER || h->space != space || address < h->base || end > h->last || end < address)
         return NULL;
     return h;
-}
-
-/* Non-zero when the handler failed. */
-static inline int handle(struct sio_owner *o, const struct sio_handler *h, struct sio_access *a)
-{
-    a->value &= ~0ull >> (64 - a->size * 8); /* a handler sees the access's width, whatever a peer put above it */
-    int failed = __builtin_expect(h->kind == SIO_NATIVE, 1)
-                     ? h->native(h->context, a->offset, a->size, a->write, &a->value)
-                     : o->python(o, h, a);
-    if (__builtin_expect(failed, 0))
-        o->failed++;
-    return failed;
 }
 
 static NEVER_INLINE void handle_string(struct sio_owner *o, const struct sio_handler *h, const struct sio_request *r, uint32_t vcpu,
@@ -112,101 +98,9 @@ static void take(struct sio_owner *o, uint64_t journal)
     sio_fence_release(); /* what the handler does comes after: a taken mark may lack its effect, never the reverse */
 }
 
-#define NO_RANGE ~0u /* no slot can name it */
-
-/* The handler of the posted writes that follow each other, looked up once, and how many of them there were. */
-struct run {
-    const struct sio_handler *handler;
-    struct sio_stat *stat;
-    uint32_t range;
-    uint32_t n;
-};
-
-static void end_run(struct run *run)
-{
-    if (run->n)
-        sio_store_relaxed(&run->stat->posted, run->stat->posted + run->n);
-    run->n = 0;
-}
-
-static inline __attribute__((always_inline)) void apply_posted(struct sio_owner *o, const struct sio_posted_write *m,
-                                                               struct run *run)
-{
-    const struct sio_fabric *f = &o->fabric;
-    const struct sio_handler *h = run->handler;
-
-    if (__builtin_expect(m->range != run->range || m->offset + (uint64_t)m->size - 1 > h->last - h->base, 0)) {
-        end_run(run);
-        h = m->range < f->ranges ? &o->handlers[m->range] : NULL;
-        if (!h || h->kind == SIO_NO_HANDLER || m->offset + (uint64_t)m->size - 1 > h->last - h->base) {
-            run->range = NO_RANGE;
-            sio_count(control(o)->hostile);
-            return;
-        }
-        *run = (struct run){.handler = h, .stat = sio_stat(f, f->vcpus + o->shard, m->range), .range = m->range};
-    }
-    struct sio_access a = {.address = h->base + m->offset, .offset = m->offset, .value = m->data, .range = m->range,
-                           .size = m->size, .write = 1};
-    uint64_t begin = (run->n++ & 63) == 0 ? sio_ticks() : 0;
-    int failed = handle(o, h, &a);
-    if (begin)
-        sio_stat_sample(f, run->stat, sio_ticks() - begin);
-    if (__builtin_expect(failed, 0))
-        sio_count(run->stat->refused);
-}
-
-void sio_owner_apply(struct sio_owner *o, const struct sio_posted_write *write)
-{
-    struct run run = {.range = NO_RANGE};
-    apply_posted(o, write, &run);
-    end_run(&run);
-    o->served++;
-}
-
 static inline uint32_t serve_coalesced(struct sio_owner *o)
 {
-    return __builtin_expect(o->drain_coalesced != NULL, 0) ? o->drain_coalesced(o) : 0;
-}
-
-/* Each return wakes: handlers may be slow, and a client that finds credit by its time-out takes it for a lost wake-up. */
-static __attribute__((noinline)) void return_credit(struct sio_owner *o, uint32_t vcpu, uint64_t position)
-{
-    sio_store_release(&sio_credit(&o->fabric, o->shard, vcpu)->credit, position); /* SP-CREDIT */
-    if (!o->membarrier)
-        sio_fence_full();
-    sio_wake_client(&o->fabric.vcpu[vcpu]); /* SP-DOZE: a client that sleeps for want of credit has fenced this side */
-}
-
-/* Serves up to `limit` posted writes of one vCPU, none that begins after `until` (ticks, 0: whenever); returns how many. */
-static uint32_t serve_posted(struct sio_owner *o, uint32_t vcpu, uint64_t limit, uint64_t until)
-{
-    const struct sio_fabric *f = &o->fabric;
-    struct sio_posted *ring = sio_ring(f, o->shard, vcpu);
-    struct sio_credit *credit = sio_credit(f, o->shard, vcpu);
-    struct run run = {.range = NO_RANGE};
-    struct sio_posted_write m;
-    uint64_t position = o->posted[vcpu];
-    uint32_t n = 0;
-
-    while (n < limit && sio_posted_poll(f, ring, position, &m)) {
-        if (until && (n & (SIO_CALLS_PER_LOOK - 1)) == 0 && sio_ticks() > until)
-            break;
-        __builtin_prefetch(sio_posted_slot(f, ring, position + SIO_AHEAD));
-        position++;
-        n++;
-        sio_store_relaxed(&credit->taken, position);
-        sio_fence_release(); /* the journal, before the effect */
-        if ((n & (SIO_CREDIT_EVERY - 1)) == 0)
-            return_credit(o, vcpu, position);
-        apply_posted(o, &m, &run);
-    }
-    if (n) {
-        o->posted[vcpu] = position;
-        end_run(&run);
-        o->served += n;
-        return_credit(o, vcpu, position);
-    }
-    return n;
+    return unlikely(o->drain_coalesced != NULL) ? o->drain_coalesced(o) : 0;
 }
 
 int sio_owner_raise(struct sio_owner *o, uint32_t gsi)
@@ -237,13 +131,13 @@ static int flush_before(struct sio_owner *o, uint32_t vcpu, uint64_t posted_upto
 {
     uint64_t behind = posted_upto - o->posted[vcpu];
     serve_coalesced(o);
-    if (__builtin_expect(behind == 0, 1))
+    if (likely(behind == 0))
         return 1;
-    return behind <= o->fabric.posted_slots && serve_posted(o, vcpu, behind, 0) == behind;
+    return behind <= o->fabric.posted_slots && sio_drain(o, vcpu, behind, 0) == behind;
 }
 
 /* Takes, handles, answers and counts one request that was found sound. */
-static inline __attribute__((always_inline)) void serve(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box,
+static ALWAYS_INLINE void serve(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box,
                                                         const struct sio_request *r, const struct sio_handler *h, int string)
 {
     struct sio_access a = {.address = r->address, .offset = r->address - h->base, .value = r->data, .range = r->range,
@@ -270,7 +164,7 @@ static inline __attribute__((always_inline)) void serve(struct sio_owner *o, uin
         sio_count(stat->writes);
     else
         sio_count(stat->reads);
-    if (__builtin_expect(failed, 0))
+    if (unlikely(failed))
         sio_count(stat->refused);
 }
 
@@ -293,7 +187,7 @@ static __attribute__((noinline)) void serve_unusual(struct sio_owner *o, uint32_
 static inline void serve_found(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box, const struct sio_request *r)
 {
     const struct sio_handler *h = find_handler(o, r->range, r->space, r->address, r->size);
-    if (__builtin_expect(h && !(r->op & SIO_STRING) && r->posted_upto == o->posted[vcpu] && !o->drain_coalesced, 1))
+    if (likely(h && !(r->op & SIO_STRING) && r->posted_upto == o->posted[vcpu] && !o->drain_coalesced))
         serve(o, vcpu, box, r, h, 0);
     else
         serve_unusual(o, vcpu, box, r);
@@ -303,7 +197,7 @@ static uint32_t sweep(struct sio_owner *o)
 {
     uint32_t n = 0, vcpus = o->fabric.vcpus;
     for (uint32_t i = 0; i < SIO_SWEEP && i < vcpus; i++) {
-        uint32_t got = serve_posted(o, o->sweep, SIO_POSTED_BATCH, o->python ? o->turn_end : 0);
+        uint32_t got = sio_drain(o, o->sweep, SIO_POSTED_BATCH, o->python ? o->turn_end : 0);
         n += got;
         if (got < SIO_POSTED_BATCH) /* a full batch: the ring is hot, look at it first next time */
             o->sweep = o->sweep + 1 < vcpus ? o->sweep + 1 : 0;
@@ -321,7 +215,7 @@ static uint32_t scan_mailboxes(struct sio_owner *o)
     struct sio_request r;
     uint32_t n = 0, vcpus = o->fabric.vcpus;
     for (uint32_t v = 0; v < vcpus; v++)
-        if (__builtin_expect(sio_mailbox_poll(&box[v], &r), 0)) {
+        if (unlikely(sio_mailbox_poll(&box[v], &r))) {
             serve_found(o, v, &box[v], &r);
             n++;
         }
@@ -332,7 +226,7 @@ static uint32_t scan_mailboxes(struct sio_owner *o)
 static inline uint32_t look(struct sio_owner *o)
 {
     uint32_t n = scan_mailboxes(o);
-    if (o->posted_ranges && __builtin_expect((++o->looks & (SIO_SWEEP_EVERY - 1)) == 0, 0))
+    if (o->posted_ranges && unlikely((++o->looks & (SIO_SWEEP_EVERY - 1)) == 0))
         n += sweep(o) + serve_coalesced(o);
     return n;
 }
@@ -342,7 +236,7 @@ uint32_t sio_owner_scan(struct sio_owner *o)
     uint32_t n = scan_mailboxes(o);
     n += serve_coalesced(o);
     for (uint32_t v = 0; o->posted_ranges && v < o->fabric.vcpus; v++)
-        n += serve_posted(o, v, o->fabric.posted_slots, 0);
+        n += sio_drain(o, v, o->fabric.posted_slots, 0);
     return n;
 }
 
@@ -350,7 +244,7 @@ void sio_owner_flush(struct sio_owner *o)
 {
     serve_coalesced(o);
     for (uint32_t v = 0; v < o->fabric.vcpus; v++)
-        serve_posted(o, v, o->fabric.posted_slots, 0);
+        sio_drain(o, v, o->fabric.posted_slots, 0);
 }
 
 static int host_io_ready(int epoll_fd)

@@ -389,8 +389,6 @@ int sio_quiesce_register(void)
 
 int sio_quiesce_fence(void) { return (int)sio_syscall3(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0); }
 
-uint64_t sio_client_pending(const struct sio_client *c) { return sio_load_acquire(&c->pending); /* SP-QUIESCE */ }
-
 int sio_die_with_parent(int parent)
 {
     sio_syscall6(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0, 0);

@@ -72,6 +72,5 @@ uint32_t sio_vcpu_state(const struct sio_vcpu *vcpu);
 /* SP-QUIESCE: fences every client of this process, then reads `pending`: not 0 inside an access. */
 int sio_quiesce_fence(void);
 int sio_quiesce_register(void);
-uint64_t sio_client_pending(const struct sio_client *client);
 
 #endif

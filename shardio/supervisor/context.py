@@ -43,5 +43,5 @@ class Context:
         """How many writes a vCPU has posted to a shard, ever."""
         worker = next((worker for worker in self.workers if worker.index == vcpu), None)
         if worker is not None:
-            return int(worker.client.shard[shard].posted)
+            return int(lib.sio_client_posted(worker.client, shard))
         return int(lib.sio_credit(self.fabric.view, shard, vcpu).taken)

@@ -21,6 +21,7 @@
 #define SLOTS 8u
 #define VICTIM 1u /* the vCPU, or the shard, under test */
 #define ROUNDS 20000u
+#define RACED 50000u         /* messages: the liar's thread may start late */
 #define CLIENT_ANSWERS 1000u /* a lie about the doze word costs a client 10 ms */
 #define BASE 0x1000u
 #define SPAN 0x40u
@@ -86,7 +87,7 @@ static void *liar_as_owner(void *argument)
             uint64_t state = sio_load_acquire(&box->state);
             sio_store_relaxed(&box->data, random_next(&random));
             sio_store_release(&box->state, lie(&random, (state & ~3ull) | (2 + (random & 1))));
-            sio_store_release(&sio_credit(&fabric, s, VICTIM)->credit, lie(&random, sio_load_relaxed(&client->shard[s].posted)));
+            sio_store_release(&sio_credit(&fabric, s, VICTIM)->credit, lie(&random, sio_client_posted(client, s)));
             scribble(&fabric.shard[s], sizeof *fabric.shard, &random);
         }
         sio_store_relaxed(&fabric.vcpu[VICTIM].doze, (uint32_t)lie(&random, 1));
@@ -255,7 +256,7 @@ static void owner_among_liars(int racing)
                                              .native = guarded_device, .context = &fabric};
     if (racing)
         pthread_create(&liar, NULL, liar_as_client, NULL);
-    for (uint32_t i = 0; i < ROUNDS; i++) {
+    for (uint32_t i = 0; i < ROUNDS || (racing && served < RACED); i++) {
         if (!racing)
             lie_to_owner(&random, &seq);
         served += sio_owner_scan(&owner);

@@ -3,7 +3,7 @@
  * The worker's and the client's own sources run in a child, one machine instruction at a time, over a KVM_RUN that is a few
  * lines here and, as the kernel's, cannot be cut in half. Where an instruction has changed memory, everything is saved, a
  * fresh worker runs from there to the guest's end, what the devices and the guest have seen is compared with the whole
- * program's effect, and everything is put back. The sources come from the include path, so that a mutant of them can take
+ * program's effect, and everything is put back; then once more, with a map by which nothing is posted any more. The sources come from the include path, so that a mutant of them can take
  * their place: each must be found out (mutants.sh).
  *
  * The owner's scan is one step of the same clock: it runs as soon as a request or a posted write is there.
@@ -22,6 +22,8 @@ static struct sio_vcpu *the_vcpu;
     ((n) == SYS_ioctl ? fake_kvm_run(the_vcpu) : sio_syscall6((n), (long)(a), (long)(b), (long)(c), 0, 0, 0))
 
 #include "client.c"
+#include "posting.c"
+#include "routes.c"
 #include "worker.c"
 
 #include "owner.h"
@@ -35,9 +37,14 @@ static struct sio_vcpu *the_vcpu;
 #define POSTED_PORT 0x20
 #define SYNC_BASE 0x1000ull
 #define POSTED_BASE 0x2000ull
+#define FAR_BASE 0x3000ull /* posted, on the other shard */
 #define NOWHERE 0x9000ull
+#define SHARDS 2u
+#define RANGES 5u
+#define SLOTS 4u
 #define LOG 64u
 #define EXITS (sizeof program / sizeof program[0])
+#define EFFECTS (EXITS - 1 + 3 * 2 + 2 * 2) /* nobody is at NOWHERE; three cuts of three bytes, two strings of three words */
 
 /* ---- the guest ------------------------------------------------------------------------------------------------------ */
 
@@ -62,13 +69,34 @@ static const struct access program[] = {
     {KVM_EXIT_IO, 1, SYNC_PORT, 2, 3, 0x665544332211ull},
     {KVM_EXIT_IO, 0, SYNC_PORT, 2, 3, 0},
     {KVM_EXIT_IO, 1, POSTED_PORT, 1, 1, 7},
+    /* a ring once open: on to its end and beyond, past another access, past one to another ring */
+    {KVM_EXIT_MMIO, 1, POSTED_BASE, 4, 1, 0x1001},
+    {KVM_EXIT_MMIO, 1, POSTED_BASE + 4, 4, 1, 0x1002},
+    {KVM_EXIT_MMIO, 1, POSTED_BASE + 8, 4, 1, 0x1003},
+    {KVM_EXIT_MMIO, 1, POSTED_BASE + 2, 2, 1, 0x1004},
+    {KVM_EXIT_MMIO, 1, POSTED_BASE + 1, 1, 1, 0x15},
+    {KVM_EXIT_MMIO, 1, POSTED_BASE, 8, 1, 0x1006},
+    {KVM_EXIT_MMIO, 0, SYNC_BASE, 4, 1, 0},
+    {KVM_EXIT_MMIO, 1, POSTED_BASE, 4, 1, 0x1007},
+    {KVM_EXIT_MMIO, 1, FAR_BASE, 4, 1, 0x2001},
+    {KVM_EXIT_MMIO, 1, FAR_BASE, 4, 1, 0x2002},
+    {KVM_EXIT_MMIO, 1, POSTED_BASE, 4, 1, 0x1008},
+    {KVM_EXIT_MMIO, 1, POSTED_BASE, 4, 1, 0x1009},
+    {KVM_EXIT_MMIO, 1, FAR_BASE, 4, 1, 0x2003},
     {KVM_EXIT_MMIO, 0, NOWHERE, 4, 1, 0},
+    {KVM_EXIT_MMIO, 1, FAR_BASE, 4, 1, 0x2004},
     {KVM_EXIT_MMIO, 0, SYNC_BASE + 8, 1, 1, 0},
 };
 
 struct effect {
     uint64_t offset, value;
     uint32_t size, write;
+};
+
+/* What a shard's devices have seen: in order, which two shards' effects are not. */
+struct effects {
+    uint32_t n;
+    struct effect effect[LOG];
 };
 
 /* All that a killed worker leaves behind, in one mapping that outlives it. */
@@ -79,13 +107,12 @@ struct world {
     uint32_t at;          /* of the program */
     uint32_t outside;     /* the exit `at` is the worker's to complete */
     uint64_t result[EXITS];
-    uint32_t effects;
-    struct effect effect[LOG];
+    struct effects effects[SHARDS];
     uint8_t fabric[] SIO_ALIGNED;
 };
 
 static struct world *world;
-static struct sio_owner owner;
+static struct sio_owner owner[SHARDS];
 
 static void complete_last(struct kvm_run *run)
 {
@@ -137,44 +164,63 @@ static long fake_kvm_run(struct sio_vcpu *vcpu)
 
 static int device(void *context, uint64_t offset, uint32_t size, int write, uint64_t *value)
 {
+    struct effects *seen = context;
     if (!write)
-        *value = 0xa0b0c0d0e0f00000ull + world->effects * 0x101010101ull; /* no two reads are alike */
-    if (world->effects < LOG)
-        world->effect[world->effects] = (struct effect){offset, *value & ~0ull >> (64 - size * 8), size, (uint32_t)write};
-    world->effects++;
+        *value = 0xa0b0c0d0e0f00000ull + seen->n * 0x101010101ull; /* no two reads are alike */
+    if (seen->n < LOG)
+        seen->effect[seen->n] = (struct effect){offset, *value & ~0ull >> (64 - size * 8), size, (uint32_t)write};
+    seen->n++;
     return 0;
 }
 
-static void set_handler(uint32_t range, uint32_t space, uint64_t base)
+static uint32_t scan(void)
 {
-    owner.handlers[range] = (struct sio_handler){.kind = SIO_NATIVE, .space = (uint16_t)space, .base = base, .last = base + 15,
-                                                 .native = device};
+    uint32_t served = 0;
+    for (uint32_t s = 0; s < SHARDS; s++)
+        served += sio_owner_scan(&owner[s]);
+    return served;
+}
+
+static void set_handler(uint32_t shard, uint32_t range, uint32_t space, uint64_t base)
+{
+    owner[shard].handlers[range] = (struct sio_handler){.kind = SIO_NATIVE, .space = (uint16_t)space, .base = base, .last = base + 15,
+                                                 .native = device, .context = &world->effects[shard]};
 }
 
 /* ---- the worker ----------------------------------------------------------------------------------------------------- */
 
-static void build(void)
+static void publish_map(uint32_t posted)
 {
-    static const struct sio_map_entry map[] = {
-        {SYNC_PORT, SYNC_PORT + 15, 1, 0, 0}, {POSTED_PORT, POSTED_PORT + 15, 1, 1, SIO_RANGE_POSTED},
-        {SYNC_BASE, SYNC_BASE + 15, 1, 2, 0}, {POSTED_BASE, POSTED_BASE + 15, 1, 3, SIO_RANGE_POSTED},
+    const struct sio_map_entry map[] = {
+        {SYNC_PORT, SYNC_PORT + 15, 1, 0, 0}, {POSTED_PORT, POSTED_PORT + 15, 1, 1, posted},
+        {SYNC_BASE, SYNC_BASE + 15, 1, 2, 0}, {POSTED_BASE, POSTED_BASE + 15, 1, 3, posted},
+        {FAR_BASE, FAR_BASE + 15, 2, 4, posted},
     };
-    uint64_t size = sizeof *world + sio_fabric_size(1, 1, 4, 4);
+    CHECK(sio_map_publish(&owner->fabric, map, 2, 3) == 0, "no map");
+}
+
+static void build(int membarrier)
+{
+    uint64_t size = sizeof *world + sio_fabric_size(1, SHARDS, RANGES, SLOTS);
     struct sio_fabric fabric;
 
     world = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(world != MAP_FAILED, "no memory");
-    CHECK(sio_fabric_create(&fabric, world->fabric, 1, 1, 4, 4) == 0, "no fabric");
-    CHECK(sio_map_publish(&fabric, map, 2, 2) == 0, "no map");
-    CHECK(sio_owner_init(&owner, &fabric, 0, -1) == 0, "no owner");
-    owner.posted_ranges = 1;
-    set_handler(0, SIO_PIO, SYNC_PORT);
-    set_handler(1, SIO_PIO, POSTED_PORT);
-    set_handler(2, SIO_MMIO, SYNC_BASE);
-    set_handler(3, SIO_MMIO, POSTED_BASE);
+    CHECK(sio_fabric_create(&fabric, world->fabric, 1, SHARDS, RANGES, SLOTS) == 0, "no fabric");
+    for (uint32_t s = 0; s < SHARDS; s++) {
+        CHECK(sio_owner_init(&owner[s], &fabric, s, -1) == 0, "no owner");
+        owner[s].posted_ranges = 1;
+    }
+    publish_map(SIO_RANGE_POSTED);
+    set_handler(0, 0, SIO_PIO, SYNC_PORT);
+    set_handler(0, 1, SIO_PIO, POSTED_PORT);
+    set_handler(0, 2, SIO_MMIO, SYNC_BASE);
+    set_handler(0, 3, SIO_MMIO, POSTED_BASE);
+    set_handler(1, 4, SIO_MMIO, FAR_BASE);
     the_vcpu = &world->vcpu;
     sio_client_init(&the_vcpu->client, &fabric, 0);
     the_vcpu->client.sample_mask = ~0u;
+    the_vcpu->client.waiter.membarrier = membarrier && fabric.membarrier;
     the_vcpu->run = (struct kvm_run *)world->run;
     the_vcpu->event = -1;
     the_vcpu->vm_fd = -1;
@@ -200,11 +246,11 @@ static pid_t start_worker(int stepped)
 /* A fresh worker, to the guest's end. Non-zero when it does not get there. */
 static int run_to_end(void)
 {
-    uint64_t deadline = sio_ticks() + sio_ns_to_ticks(&owner.fabric, 2000000000u);
+    uint64_t deadline = sio_ticks() + sio_ns_to_ticks(&owner->fabric, 2000000000u);
     pid_t pid = start_worker(0);
     int status;
     while (waitpid(pid, &status, WNOHANG) == 0) {
-        if (sio_owner_scan(&owner) == 0)
+        if (scan() == 0)
             sio_yield();
         if (sio_ticks() > deadline) {
             kill(pid, SIGKILL);
@@ -212,7 +258,7 @@ static int run_to_end(void)
             return 1;
         }
     }
-    sio_owner_scan(&owner);
+    scan();
     return !WIFEXITED(status) || world->vcpu.state != SIO_SHUTDOWN;
 }
 
@@ -220,8 +266,7 @@ static int run_to_end(void)
 
 struct outcome {
     uint64_t result[EXITS];
-    uint32_t effects;
-    struct effect effect[LOG];
+    struct effects effects[SHARDS];
 };
 
 static struct outcome look(void)
@@ -229,57 +274,92 @@ static struct outcome look(void)
     struct outcome seen;
     memset(&seen, 0, sizeof seen);
     memcpy(seen.result, world->result, sizeof seen.result);
-    seen.effects = world->effects;
-    memcpy(seen.effect, world->effect, sizeof seen.effect);
+    memcpy(seen.effects, world->effects, sizeof seen.effects);
     return seen;
 }
 
+static uint32_t count(const struct outcome *seen)
+{
+    uint32_t n = 0;
+    for (uint32_t s = 0; s < SHARDS; s++)
+        n += seen->effects[s].n;
+    return n;
+}
+
 struct saved {
-    struct sio_owner owner;
-    uint64_t posted;
+    struct sio_owner owner[SHARDS];
+    uint64_t posted[SHARDS];
     uint64_t size;
     uint8_t *world;
 };
 
 static void save(struct saved *s)
 {
-    s->owner = owner;
-    s->posted = owner.posted[0];
+    memcpy(s->owner, owner, sizeof owner);
+    for (uint32_t shard = 0; shard < SHARDS; shard++)
+        s->posted[shard] = owner[shard].posted[0];
     memcpy(s->world, world, s->size);
 }
 
 static void put_back(const struct saved *s)
 {
-    owner = s->owner;
-    owner.posted[0] = s->posted;
+    memcpy(owner, s->owner, sizeof owner);
+    for (uint32_t shard = 0; shard < SHARDS; shard++)
+        owner[shard].posted[0] = s->posted[shard];
     memcpy(world, s->world, s->size);
 }
 
 static void report(const struct outcome *expected, const struct outcome *seen, uint32_t exit, uint64_t rip)
 {
     fprintf(stderr, "kill: a worker killed during exit %u of %zu (instruction %#llx) is not made good: %u effects, expected %u\n", exit,
-            EXITS, (unsigned long long)rip, seen->effects, expected->effects);
+            EXITS, (unsigned long long)rip, count(seen), count(expected));
     for (uint32_t i = 0; i < EXITS; i++)
         if (seen->result[i] != expected->result[i])
             fprintf(stderr, "kill: the guest read %#llx at exit %u, expected %#llx\n", (unsigned long long)seen->result[i], i,
                     (unsigned long long)expected->result[i]);
 }
 
-int main(void)
+/* Whoever watches never takes a posted write for one that nobody has posted: its owner may have taken it already. */
+static int well_counted(void)
+{
+    for (uint32_t s = 0; s < SHARDS; s++)
+        if (sio_client_posted(&the_vcpu->client, s) - owner[s].posted[0] > SLOTS)
+            return 0;
+    return 1;
+}
+
+/* Kills the worker here: non-zero when a fresh one does not make that good. */
+static int kill_here(const struct saved *now, const struct outcome *expected, pid_t pid)
+{
+    int failed = run_to_end();
+    struct outcome seen = look();
+    if (failed || memcmp(&seen, expected, sizeof seen) != 0) {
+        struct user_regs_struct registers;
+        ptrace(PTRACE_GETREGS, pid, 0, &registers);
+        fprintf(stderr, "%s\n", failed ? "kill: the fresh worker does not reach the end" : "kill: the effect differs");
+        report(expected, &seen, ((struct world *)now->world)->at, registers.rip);
+        return 1;
+    }
+    put_back(now);
+    return 0;
+}
+
+/* `kill fences`: where there is no membarrier, every posted write goes the longer way. */
+int main(int argc, char **argv)
 {
     struct saved begin, now;
     struct outcome expected, seen;
     uint64_t steps = 0, kills = 0;
     int status;
 
-    build();
-    begin.size = now.size = sizeof *world + owner.fabric.size;
+    build(argc < 2 || strcmp(argv[1], "fences") != 0);
+    begin.size = now.size = sizeof *world + owner->fabric.size;
     begin.world = malloc(begin.size);
     now.world = malloc(now.size);
     save(&begin);
     CHECK(run_to_end() == 0, "the program does not even run in one piece");
     expected = look();
-    CHECK(expected.effects > EXITS && expected.effects < LOG && world->at == EXITS, "%u effects", expected.effects);
+    CHECK(count(&expected) == EFFECTS && world->at == EXITS, "%u effects", count(&expected));
     put_back(&begin);
 
     pid_t pid = start_worker(1);
@@ -289,7 +369,6 @@ int main(void)
         return 0;
     }
     for (;; steps++) {
-        struct user_regs_struct registers;
         save(&now);
         CHECK(ptrace(PTRACE_SINGLESTEP, pid, 0, 0) == 0, "step");
         waitpid(pid, &status, 0);
@@ -299,20 +378,24 @@ int main(void)
         if (memcmp(now.world, world, now.size) == 0 || world->in_kernel)
             continue;
         save(&now);
-        int failed = run_to_end();
-        seen = look();
-        if (failed || memcmp(&seen, &expected, sizeof seen) != 0) {
-            uint32_t at = ((struct world *)now.world)->at;
-            ptrace(PTRACE_GETREGS, pid, 0, &registers);
-            fprintf(stderr, "%s\n", failed ? "kill: the fresh worker does not reach the end" : "kill: the effect differs");
-            report(&expected, &seen, at, registers.rip);
+        int failed = kill_here(&now, &expected, pid);
+        if (!failed) {
+            publish_map(0); /* the fresh worker finds that nothing is posted any more */
+            failed = kill_here(&now, &expected, pid);
+        }
+        if (failed) {
             kill(pid, SIGKILL);
             waitpid(pid, &status, 0);
             return 1;
         }
-        put_back(&now);
         kills++;
-        sio_owner_scan(&owner);
+        scan();
+        if (!well_counted()) {
+            fprintf(stderr, "kill: the owner has taken more than the client says it has posted\n");
+            kill(pid, SIGKILL);
+            waitpid(pid, &status, 0);
+            return 1;
+        }
     }
     seen = look();
     CHECK(memcmp(&seen, &expected, sizeof seen) == 0, "the stepped worker itself");
@@ -321,6 +404,7 @@ int main(void)
            (unsigned long long)steps, (unsigned long long)kills);
     free(begin.world);
     free(now.world);
-    sio_owner_free(&owner);
+    for (uint32_t s = 0; s < SHARDS; s++)
+        sio_owner_free(&owner[s]);
     return 0;
 }

@@ -1,0 +1,165 @@
+/* A shard's side of the posted rings.
+ *
+ * Facts. Posted writes come in runs to one device. What a message costs here is instructions: the look-up of its handler, the
+ * checks, the journal. Lines that another CPU wrote take as long to come as ten messages take to handle.
+ * Consequences. What the messages of a run have in common is worked out once. Lap and range are one comparison, offset and
+ * width another. The lines ahead are fetched, further ahead where a long run says that the producer is far away.
+ */
+#include "owner_parts.h"
+
+#define NO_RANGE ~0u /* no slot can name it */
+
+/* Posted writes that follow each other, to one range. */
+struct run {
+    const struct sio_handler *handler;
+    struct sio_stat *stat;
+    uint32_t range;
+    uint32_t n;   /* of them so far, not counted yet */
+    int every;    /* the range has had so few that each is timed */
+};
+
+static void end_run(struct run *run)
+{
+    if (run->n)
+        sio_store_relaxed(&run->stat->posted, run->stat->posted + run->n);
+    run->n = 0;
+}
+
+static int fits(const struct sio_handler *h, const struct sio_posted_write *m)
+{
+    return m->offset + (uint64_t)m->size - 1 <= h->last - h->base;
+}
+
+/* A run to another range. Zero: there is no handler that wants the write. */
+static int begin_run(struct sio_owner *o, const struct sio_posted_write *m, struct run *run)
+{
+    const struct sio_fabric *f = &o->fabric;
+    const struct sio_handler *h = m->range < f->ranges ? &o->handlers[m->range] : NULL;
+
+    end_run(run);
+    *run = (struct run){.range = NO_RANGE};
+    if (!h || h->kind == SIO_NO_HANDLER || !fits(h, m))
+        return 0;
+    run->handler = h;
+    run->stat = sio_stat(f, f->vcpus + o->shard, m->range);
+    run->range = m->range;
+    run->every = run->stat->posted < SIO_POSTED_SAMPLE;
+    return 1;
+}
+
+/* Any posted write. `sample`: time it. */
+static void apply(struct sio_owner *o, const struct sio_posted_write *m, struct run *run, int sample)
+{
+    if ((m->range != run->range || !fits(run->handler, m)) && !begin_run(o, m, run)) {
+        sio_count(o->control->hostile);
+        return;
+    }
+    struct sio_access a = {.address = run->handler->base + m->offset, .offset = m->offset, .value = m->data, .range = m->range,
+                           .size = m->size, .write = 1};
+    sample |= run->every;
+    uint64_t begin = sample ? sio_ticks() : 0;
+    run->n++;
+    int failed = handle(o, run->handler, &a);
+    if (sample)
+        sio_stat_sample(&o->fabric, run->stat, sio_ticks() - begin);
+    if (unlikely(failed))
+        sio_count(run->stat->refused);
+}
+
+void sio_owner_apply(struct sio_owner *o, const struct sio_posted_write *write)
+{
+    struct run run = {.range = NO_RANGE};
+    apply(o, write, &run, 0);
+    end_run(&run);
+    o->served++;
+}
+
+/* Each return wakes: handlers may be slow, and a client that finds credit by its time-out takes it for a lost wake-up. */
+static __attribute__((noinline)) void return_credit(struct sio_owner *o, uint32_t vcpu, uint64_t position)
+{
+    sio_store_release(&sio_credit(&o->fabric, o->shard, vcpu)->credit, position); /* SP-CREDIT */
+    if (!o->membarrier)
+        sio_fence_full();
+    sio_wake_client(&o->fabric.vcpu[vcpu]); /* SP-DOZE: a client that sleeps for want of credit has fenced this side */
+}
+
+/* The journal, before the effect. */
+static inline void take(struct sio_credit *credit, uint64_t position)
+{
+    sio_store_relaxed(&credit->taken, position);
+    sio_fence_release();
+}
+
+/* What goes on with a run to a native handler, up to `n` writes from `position` on, inside one lap: returns how many. */
+static uint32_t go_on(struct sio_owner *o, struct sio_posted *ring, struct sio_credit *credit, uint64_t position, uint32_t n,
+                      struct run *run)
+{
+    static const uint64_t mask[4] = {0xff, 0xffff, 0xffffffff, ~0ull};
+    const struct sio_fabric *f = &o->fabric;
+    const struct sio_handler *h = run->handler;
+    const struct sio_posted *slot = sio_posted_slot(f, ring, position), *begin = slot, *end = slot + n;
+    const struct sio_posted *ahead = sio_posted_slot(f, ring, position + SIO_AHEAD);
+    uint64_t last = h->last - h->base;
+    const uint32_t within[4] = {sio_posted_reach(last, 1), sio_posted_reach(last, 2), sio_posted_reach(last, 4), sio_posted_reach(last, 8)};
+    uint32_t wanted = sio_posted_lap(f, position) | run->range << 16;
+    sio_native_handler native = h->native;
+    void *context = h->context;
+
+    for (; slot != end; slot++, ahead++) {
+        uint64_t head = sio_load_acquire(&slot->head); /* SP-POST */
+        uint32_t width = head >> 32 & 3, offset = (uint32_t)(head >> 34);
+        if ((uint32_t)head != wanted || offset >= within[width])
+            break;
+        uint64_t value = sio_load_relaxed(&slot->data) & mask[width];
+        __builtin_prefetch(ahead);
+        take(credit, ++position);
+        if (unlikely(native(context, offset, 1u << width, 1, &value))) {
+            o->failed++;
+            sio_count(run->stat->refused);
+        }
+    }
+    run->n += (uint32_t)(slot - begin);
+    return (uint32_t)(slot - begin);
+}
+
+/* From `position`: up to the next one that is timed, the end of the lap, or of the lap of what is fetched ahead. */
+static uint32_t stretch(const struct sio_fabric *f, uint64_t position)
+{
+    uint32_t lap = f->posted_slots - (uint32_t)(position & (f->posted_slots - 1));
+    uint32_t untimed = (uint32_t)-position & (SIO_POSTED_SAMPLE - 1);
+    lap = lap > SIO_AHEAD ? lap - SIO_AHEAD : lap;
+    return lap < untimed ? lap : untimed;
+}
+
+uint32_t sio_drain(struct sio_owner *o, uint32_t vcpu, uint64_t limit, uint64_t until)
+{
+    const struct sio_fabric *f = &o->fabric;
+    struct sio_posted *ring = sio_ring(f, o->shard, vcpu);
+    struct sio_credit *credit = sio_credit(f, o->shard, vcpu);
+    struct run run = {.range = NO_RANGE};
+    struct sio_posted_write m;
+    uint64_t begin = o->posted[vcpu], position = begin;
+
+    while (position - begin < limit && sio_posted_poll(f, ring, position, &m)) {
+        if (until && ((position - begin) & (SIO_CALLS_PER_LOOK - 1)) == 0 && sio_ticks() > until)
+            break;
+        __builtin_prefetch(sio_posted_slot(f, ring, position + SIO_AHEAD));
+        int now_and_then = (position & (SIO_POSTED_SAMPLE - 1)) == 0;
+        take(credit, ++position);
+        if (unlikely(now_and_then))
+            return_credit(o, vcpu, position);
+        apply(o, &m, &run, now_and_then);
+        if (run.n > 1 && run.handler->kind == SIO_NATIVE && !run.every) {
+            uint64_t some = stretch(f, position), left = limit - (position - begin);
+            position += go_on(o, ring, credit, position, (uint32_t)(some < left ? some : left), &run);
+        }
+    }
+    uint32_t n = (uint32_t)(position - begin);
+    if (n) {
+        o->posted[vcpu] = position;
+        end_run(&run);
+        o->served += n;
+        return_credit(o, vcpu, position);
+    }
+    return n;
+}

@@ -1,0 +1,63 @@
+/* The routes that a client keeps: entries of the map that it hit, one place for each hash of an address. */
+#include "client_parts.h"
+
+static void forget_routes(struct sio_client *c)
+{
+    for (uint32_t i = 0; i < SIO_ROUTE_SLOTS; i++) {
+        c->route[i].base = 1;
+        c->route[i].last = 0;
+        __builtin_memset(c->route[i].reach, 0, sizeof c->route[i].reach);
+    }
+}
+
+void sio_routes_init(struct sio_client *c)
+{
+    c->map.generation = ~0ull;
+    c->last = c->route;
+    forget_routes(c);
+}
+
+static uint32_t nearest(const struct sio_client *c, uint64_t shards)
+{
+    for (uint32_t i = 0; i < c->fabric.shards; i++)
+        if (shards >> c->near[i] & 1)
+            return c->near[i];
+    return (uint32_t)__builtin_ctzll(shards);
+}
+
+/* How many offsets of an entry, from the first on, take posted writes of `size` bytes. */
+static uint32_t reach(const struct sio_client *c, const struct sio_map_entry *entry, uint32_t size)
+{
+    if ((entry->flags & (SIO_RANGE_POSTED | SIO_RANGE_QUARANTINED)) != SIO_RANGE_POSTED || !c->waiter.membarrier)
+        return 0;
+    return sio_posted_reach(entry->last - entry->base, size);
+}
+
+enum sio_route_result sio_routes_find(struct sio_client *c, uint32_t space, uint64_t address, uint64_t last,
+                                      struct sio_route *slot)
+{
+    const struct sio_fabric *f = &c->fabric;
+    struct sio_map_entry entry = {0};
+    uint64_t before = c->map.generation;
+    enum sio_route_result result = sio_map_find(f, &c->map, space, address, last, &entry);
+
+    if (unlikely(c->map.generation != before))
+        forget_routes(c);
+    if (likely(result == SIO_ROUTED)) {
+        uint32_t shard = entry.shards & (entry.shards - 1) ? nearest(c, entry.shards) : (uint32_t)__builtin_ctzll(entry.shards);
+        /* Field by field: a struct put together elsewhere and copied would be read back before its parts have arrived. */
+        slot->base = entry.base;
+        slot->last = entry.last;
+        slot->open = SIO_PENDING(0, shard, 0) | SIO_PENDING_OPEN;
+        slot->head = (uint64_t)entry.range << 16;
+        for (uint32_t size = 1; size <= 8; size *= 2)
+            slot->reach[size - 1] = reach(c, &entry, size);
+        slot->space = (uint16_t)space;
+        slot->flags = (uint16_t)entry.flags;
+        slot->shard = shard;
+        slot->box = c->shard[shard].box;
+        slot->stat = sio_stat(f, c->vcpu, entry.range);
+        slot->command = sio_command(entry.range, 0, 0, 0, space);
+    }
+    return result;
+}
