@@ -54,12 +54,11 @@ static void apply(struct sio_owner *o, const struct sio_posted_write *m, struct 
         sio_count(o->control->hostile);
         return;
     }
-    struct sio_access a = {.address = run->handler->base + m->offset, .offset = m->offset, .value = m->data, .range = m->range,
-                           .size = m->size, .write = 1};
+    uint64_t value = m->data & sio_width_mask[m->size];
     sample |= run->every;
     uint64_t begin = sample ? sio_ticks() : 0;
     run->n++;
-    int failed = handle(o, run->handler, &a);
+    int failed = handle(o, run->handler, m->offset, m->size, 1, &value);
     if (sample)
         sio_stat_sample(&o->fabric, run->stat, sio_ticks() - begin);
     if (unlikely(failed))
@@ -94,7 +93,6 @@ static inline void take(struct sio_credit *credit, uint64_t position)
 static uint32_t go_on(struct sio_owner *o, struct sio_posted *ring, struct sio_credit *credit, uint64_t position, uint32_t n,
                       struct run *run)
 {
-    static const uint64_t mask[4] = {0xff, 0xffff, 0xffffffff, ~0ull};
     const struct sio_fabric *f = &o->fabric;
     const struct sio_handler *h = run->handler;
     const struct sio_posted *slot = sio_posted_slot(f, ring, position), *begin = slot, *end = slot + n;
@@ -110,7 +108,7 @@ static uint32_t go_on(struct sio_owner *o, struct sio_posted *ring, struct sio_c
         uint32_t width = head >> 32 & 3, offset = (uint32_t)(head >> 34);
         if ((uint32_t)head != wanted || offset >= within[width])
             break;
-        uint64_t value = sio_load_relaxed(&slot->data) & mask[width];
+        uint64_t value = sio_load_relaxed(&slot->data) & sio_width_mask[1u << width];
         __builtin_prefetch(ahead);
         take(credit, ++position);
         if (unlikely(native(context, offset, 1u << width, 1, &value))) {

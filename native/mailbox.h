@@ -15,6 +15,15 @@
 #define SIO_JOURNAL(vcpu, seq) (((uint64_t)(vcpu) << 48) | ((seq) & 0xffffffffffffull))
 
 /* A request as one side copied it: what is checked and used, never the line again. */
+struct sio_message {
+    uint64_t state;
+    uint64_t address;
+    uint64_t data;
+    uint64_t posted_upto;
+    uint64_t command;
+};
+
+/* The same, its command taken apart. */
 struct sio_request {
     uint64_t state;
     uint64_t address;
@@ -32,6 +41,25 @@ static inline uint64_t sio_command(uint32_t range, uint32_t count, uint32_t op, 
     return (uint64_t)range | (uint64_t)count << 16 | (uint64_t)op << 32 | (uint64_t)size << 40 | (uint64_t)space << 48;
 }
 
+static inline uint32_t sio_command_range(uint64_t command) { return (uint16_t)command; }
+static inline uint32_t sio_command_op(uint64_t command) { return (uint8_t)(command >> 32); }
+static inline uint32_t sio_command_size(uint64_t command) { return (uint8_t)(command >> 40); }
+
+static inline struct sio_request sio_request_of(struct sio_message m)
+{
+    return (struct sio_request){
+        .state = m.state,
+        .address = m.address,
+        .data = m.data,
+        .posted_upto = m.posted_upto,
+        .range = (uint16_t)m.command,
+        .count = (uint16_t)(m.command >> 16),
+        .op = (uint8_t)(m.command >> 32),
+        .size = (uint8_t)(m.command >> 40),
+        .space = (uint8_t)(m.command >> 48),
+    };
+}
+
 static inline void sio_mailbox_request(struct sio_mailbox *box, uint64_t state, uint64_t address, uint64_t data,
                                        uint64_t posted_upto, uint64_t command)
 {
@@ -43,22 +71,17 @@ static inline void sio_mailbox_request(struct sio_mailbox *box, uint64_t state, 
 }
 
 /* The owner's look: non-zero and a copy when a request is there. */
-static inline int sio_mailbox_poll(const struct sio_mailbox *box, struct sio_request *request)
+static inline int sio_mailbox_poll(const struct sio_mailbox *box, struct sio_message *message)
 {
     uint64_t state = sio_load_acquire(&box->state); /* SP-REQUEST */
     if (__builtin_expect((state & 3) != SIO_REQUEST, 1))
         return 0;
-    uint64_t command = sio_load_relaxed(&box->command);
-    *request = (struct sio_request){
+    *message = (struct sio_message){
         .state = state,
         .address = sio_load_relaxed(&box->address),
         .data = sio_load_relaxed(&box->data),
         .posted_upto = sio_load_relaxed(&box->posted_upto),
-        .range = (uint16_t)command,
-        .count = (uint16_t)(command >> 16),
-        .op = (uint8_t)(command >> 32),
-        .size = (uint8_t)(command >> 40),
-        .space = (uint8_t)(command >> 48),
+        .command = sio_load_relaxed(&box->command),
     };
     return 1;
 }

@@ -57,36 +57,33 @@ void sio_owner_free(struct sio_owner *o)
 
 static inline struct sio_shard_control *control(struct sio_owner *o) { return o->control; }
 
-static inline int width_ok(uint32_t size) { return size == 1 || size == 2 || size == 4 || size == 8; }
-
 /* The handler of a range, if it is this shard's and the access lies inside. */
-static inline const struct sio_handler *find_handler(struct sio_owner *o, uint32_t range, uint32_t space, uint64_t address,
-                                                     uint32_t size)
+static ALWAYS_INLINE const struct sio_handler *find_handler(struct sio_owner *o, const struct sio_message *m)
 {
-    if (range >= o->fabric.ranges || !width_ok(size))
+    uint32_t range = sio_command_range(m->command), size = sio_command_size(m->command);
+    if (range >= o->fabric.ranges || size > 8 || !sio_width_mask[size])
         return NULL;
     const struct sio_handler *h = &o->handlers[range];
-    uint64_t end = address + size - 1;
-    if (h->kind == SIO_NO_HANDLER || h->space != space || address < h->base || end > h->last || end < address)
+    uint64_t offset = m->address - h->base, span = h->last - h->base;
+    if (h->kind == SIO_NO_HANDLER || (uint8_t)(m->command >> 48) != h->space || offset > span || span - offset < size - 1)
         return NULL;
     return h;
 }
 
 static NEVER_INLINE void handle_string(struct sio_owner *o, const struct sio_handler *h, const struct sio_request *r, uint32_t vcpu,
-                          int *failed)
+                                       int *failed)
 {
     uint8_t *element = sio_side(&o->fabric, vcpu);
     for (uint32_t i = 0; i < r->count; i++, element += r->size) {
-        struct sio_access a = {.address = r->address, .offset = r->address - h->base, .range = r->range,
-                               .size = r->size, .write = r->op & SIO_WRITE};
-        if (a.write)
-            __builtin_memcpy(&a.value, element, r->size);
-        if (handle(o, h, &a)) {
+        uint64_t value = 0;
+        if (r->op & SIO_WRITE)
+            __builtin_memcpy(&value, element, r->size);
+        if (handle(o, h, r->address - h->base, r->size, r->op & SIO_WRITE, &value)) {
             *failed = 1; /* this element only: the guest reads all-ones for it, or its write is dropped */
-            a.value = ~0ull;
+            value = ~0ull;
         }
-        if (!a.write)
-            __builtin_memcpy(element, &a.value, r->size);
+        if (!(r->op & SIO_WRITE))
+            __builtin_memcpy(element, &value, r->size);
     }
 }
 
@@ -120,9 +117,9 @@ static uint32_t take_lines(struct sio_owner *o)
     return lines;
 }
 
-static NEVER_INLINE void refuse(struct sio_owner *o, uint32_t vcpu, const struct sio_request *r)
+static NEVER_INLINE void refuse(struct sio_owner *o, uint32_t vcpu, uint64_t state)
 {
-    sio_mailbox_reply(sio_mailbox(&o->fabric, o->shard, vcpu), r->state, SIO_REFUSED, ~0ull, 0);
+    sio_mailbox_reply(sio_mailbox(&o->fabric, o->shard, vcpu), state, SIO_REFUSED, ~0ull, 0);
     sio_wake_client(&o->fabric.vcpu[vcpu]);
 }
 
@@ -136,31 +133,30 @@ static int flush_before(struct sio_owner *o, uint32_t vcpu, uint64_t posted_upto
     return behind <= o->fabric.posted_slots && sio_drain(o, vcpu, behind, 0) == behind;
 }
 
-/* Takes, handles, answers and counts one request that was found sound. */
-static ALWAYS_INLINE void serve(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box,
-                                                        const struct sio_request *r, const struct sio_handler *h, int string)
+/* Takes, handles, answers and counts one request that was found sound. `string`: it, taken apart, if it is one. */
+static ALWAYS_INLINE void serve(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box, const struct sio_message *m,
+                                const struct sio_handler *h, const struct sio_request *string)
 {
-    struct sio_access a = {.address = r->address, .offset = r->address - h->base, .value = r->data, .range = r->range,
-                           .size = r->size, .write = r->op & SIO_WRITE};
-    uint64_t begin = r->op & SIO_SAMPLE ? sio_ticks() : 0;
+    uint32_t op = sio_command_op(m->command), size = sio_command_size(m->command);
+    uint64_t begin = op & SIO_SAMPLE ? sio_ticks() : 0, value = m->data & sio_width_mask[size];
     int failed = 0;
 
-    take(o, SIO_JOURNAL(vcpu, r->state >> 2));
+    take(o, SIO_JOURNAL(vcpu, m->state >> 2));
     sio_store_relaxed(&o->serving, o->thread);
     if (string)
-        handle_string(o, h, r, vcpu, &failed);
+        handle_string(o, h, string, vcpu, &failed);
     else
-        failed = handle(o, h, &a);
+        failed = handle(o, h, m->address - h->base, size, op & SIO_WRITE, &value);
     /* A string answers element by element: its reply is always taken, holes and all. */
-    sio_mailbox_reply(box, r->state, failed && !string ? SIO_REFUSED : SIO_DONE, a.value, take_lines(o));
+    sio_mailbox_reply(box, m->state, failed && !string ? SIO_REFUSED : SIO_DONE, value, take_lines(o));
     sio_wake_client(&o->fabric.vcpu[vcpu]);
 
     /* While the line is away: the bookkeeping. */
-    struct sio_stat *stat = sio_stat(&o->fabric, o->fabric.vcpus + o->shard, r->range);
+    struct sio_stat *stat = sio_stat(&o->fabric, o->fabric.vcpus + o->shard, sio_command_range(m->command));
     o->served++;
-    if (r->op & SIO_SAMPLE)
+    if (op & SIO_SAMPLE)
         sio_stat_sample(&o->fabric, stat, sio_ticks() - begin);
-    if (r->op & SIO_WRITE)
+    if (op & SIO_WRITE)
         sio_count(stat->writes);
     else
         sio_count(stat->reads);
@@ -170,27 +166,30 @@ static ALWAYS_INLINE void serve(struct sio_owner *o, uint32_t vcpu, struct sio_m
 
 /* A request that is none of the usual ones: a string, one that posted writes come before, or nonsense. */
 static __attribute__((noinline)) void serve_unusual(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box,
-                                                    const struct sio_request *r)
+                                                    const struct sio_message *m)
 {
-    const struct sio_handler *h = find_handler(o, r->range, r->space, r->address, r->size);
-    int string = (r->op & SIO_STRING) != 0;
+    const struct sio_handler *h = find_handler(o, m);
+    struct sio_request r = sio_request_of(*m);
+    int string = (r.op & SIO_STRING) != 0;
 
-    if (!h || (string && (r->count == 0 || r->count > SIO_SIDE_BYTES / r->size)) || !flush_before(o, vcpu, r->posted_upto)) {
+    if (!h || (string && (r.count == 0 || r.count > SIO_SIDE_BYTES / r.size)) || !flush_before(o, vcpu, r.posted_upto)) {
         sio_count(control(o)->hostile);
-        take(o, SIO_JOURNAL(vcpu, r->state >> 2));
+        take(o, SIO_JOURNAL(vcpu, r.state >> 2));
         o->served++;
-        refuse(o, vcpu, r);
+        refuse(o, vcpu, r.state);
     } else
-        serve(o, vcpu, box, r, h, string);
+        serve(o, vcpu, box, m, h, string ? &r : NULL);
 }
 
-static inline void serve_found(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box, const struct sio_request *r)
+static ALWAYS_INLINE void serve_found(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box, struct sio_message m)
 {
-    const struct sio_handler *h = find_handler(o, r->range, r->space, r->address, r->size);
-    if (likely(h && !(r->op & SIO_STRING) && r->posted_upto == o->posted[vcpu] && !o->drain_coalesced))
-        serve(o, vcpu, box, r, h, 0);
-    else
-        serve_unusual(o, vcpu, box, r);
+    const struct sio_handler *h = find_handler(o, &m);
+    if (likely(h && !(sio_command_op(m.command) & SIO_STRING) && m.posted_upto == o->posted[vcpu] && !o->drain_coalesced))
+        serve(o, vcpu, box, &m, h, NULL);
+    else {
+        struct sio_message kept = m; /* in memory only here: a usual one stays in registers */
+        serve_unusual(o, vcpu, box, &kept);
+    }
 }
 
 static uint32_t sweep(struct sio_owner *o)
@@ -212,11 +211,11 @@ static uint32_t sweep(struct sio_owner *o)
 static uint32_t scan_mailboxes(struct sio_owner *o)
 {
     struct sio_mailbox *box = o->boxes;
-    struct sio_request r;
+    struct sio_message m;
     uint32_t n = 0, vcpus = o->fabric.vcpus;
     for (uint32_t v = 0; v < vcpus; v++)
-        if (unlikely(sio_mailbox_poll(&box[v], &r))) {
-            serve_found(o, v, &box[v], &r);
+        if (unlikely(sio_mailbox_poll(&box[v], &m))) {
+            serve_found(o, v, &box[v], m);
             n++;
         }
     return n;

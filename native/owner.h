@@ -45,15 +45,6 @@ struct sio_handler {
     void *base_object;         /* PioAddress or MmioAddress for the memoryview form */
 } SIO_ALIGNED;
 
-struct sio_access {
-    uint64_t address;
-    uint64_t offset;
-    uint64_t value;
-    uint32_t range;
-    uint32_t size;
-    int write;
-};
-
 enum sio_turn { SIO_TURN_HOT, SIO_TURN_EVENTS, SIO_TURN_ASLEEP };
 
 struct sio_coalesced;
@@ -82,7 +73,8 @@ struct sio_owner {
     struct sio_mailbox *boxes;         /* [vcpus] */
     struct sio_handler *handlers;      /* [ranges] */
     uint64_t *posted;                  /* [vcpus]: next position of each ring */
-    int (*python)(struct sio_owner *owner, const struct sio_handler *handler, struct sio_access *access);
+    int (*python)(struct sio_owner *owner, const struct sio_handler *handler, uint64_t offset, uint32_t size, uint32_t write,
+                  uint64_t *value);   /* as a native one */
     void (*pause)(struct sio_owner *owner);
     uint32_t (*drain_coalesced)(struct sio_owner *owner); /* coalesced.c; NULL: no ring */
     struct sio_coalesced *coalesced;

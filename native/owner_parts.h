@@ -9,15 +9,15 @@
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #define NEVER_INLINE __attribute__((noinline, cold))
 
-/* A handler sees the access's width, whatever a peer put above it. */
-static inline uint64_t width_mask(uint32_t size) { return ~0ull >> (64 - size * 8); }
+/* What a handler sees of a value, by the access's size: its width, whatever a peer put above it. 0: no size. */
+static const uint64_t sio_width_mask[16] = {[1] = 0xff, [2] = 0xffff, [4] = 0xffffffff, [8] = ~0ull};
 
-/* Non-zero when the handler failed. */
-static inline int handle(struct sio_owner *o, const struct sio_handler *h, struct sio_access *a)
+/* Non-zero when the handler failed. `*value` is of the access's width. */
+static ALWAYS_INLINE int handle(struct sio_owner *o, const struct sio_handler *h, uint64_t offset, uint32_t size, uint32_t write,
+                                uint64_t *value)
 {
-    a->value &= width_mask(a->size);
-    int failed = likely(h->kind == SIO_NATIVE) ? h->native(h->context, a->offset, a->size, a->write, &a->value)
-                                               : o->python(o, h, a);
+    int failed = likely(h->kind == SIO_NATIVE) ? h->native(h->context, offset, size, (int)write, value)
+                                               : o->python(o, h, offset, size, write, value);
     if (unlikely(failed))
         o->failed++;
     return failed;

@@ -40,14 +40,14 @@ static void give_gil(struct sio_owner *o)
     }
 }
 
-static void report(struct sio_owner *o, struct sio_py *py, const struct sio_access *a)
+static void report(struct sio_py *py, uint32_t range, int write)
 {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
     if (value && traceback)
         PyException_SetTraceback(value, traceback);
-    PyObject *ret = PyObject_CallFunction(py->on_error, "IOi", a->range, value ? value : Py_None, a->write ? 1 : 0);
+    PyObject *ret = PyObject_CallFunction(py->on_error, "IOi", range, value ? value : Py_None, write);
     if (!ret)
         PyErr_Clear(); /* the reporter itself failed: the access is refused all the same */
     Py_XDECREF(ret);
@@ -100,20 +100,21 @@ static inline int as_value(PyObject *result, uint64_t *value)
     return *value == (unsigned long long)-1 && PyErr_Occurred();
 }
 
-static PyObject *call_register(struct sio_py *py, const struct sio_handler *h, struct sio_access *a)
+static PyObject *call_register(struct sio_py *py, const struct sio_handler *h, uint64_t offset, uint32_t size, uint32_t write,
+                               uint64_t *value)
 {
-    PyObject *args[4] = {NULL, number(py, a->offset), py->sizes[width_index(a->size)], NULL};
+    PyObject *args[4] = {NULL, number(py, offset), py->sizes[width_index(size)], NULL};
     PyObject *result = NULL;
     if (!args[1])
         return NULL;
-    if (!a->write)
+    if (!write)
         result = call(h->read, args, 2);
-    else if ((args[3] = number(py, a->value))) {
+    else if ((args[3] = number(py, *value))) {
         result = call(h->write, args, 3);
         Py_DECREF(args[3]);
     }
     Py_DECREF(args[1]);
-    if (result && !a->write && __builtin_expect(as_value(result, &a->value), 0))
+    if (result && !write && __builtin_expect(as_value(result, value), 0))
         Py_CLEAR(result);
     return result;
 }
@@ -145,23 +146,24 @@ static __attribute__((noinline, cold)) void renew(struct sio_py *py, int write, 
     PyErr_Restore(type, value, traceback);
 }
 
-static PyObject *call_view(struct sio_py *py, const struct sio_handler *h, struct sio_access *a)
+static PyObject *call_view(struct sio_py *py, const struct sio_handler *h, uint64_t offset, uint32_t size, uint32_t write,
+                           uint64_t *value)
 {
-    int width = width_index(a->size);
-    PyObject *args[4] = {NULL, h->base_object, number(py, a->offset),
-                         a->write ? py->written[width] : py->readable[width]};
+    int width = width_index(size);
+    PyObject *args[4] = {NULL, h->base_object, number(py, offset), write ? py->written[width] : py->readable[width]};
     if (!args[2])
         return NULL;
-    *py->value = a->write ? a->value : 0;
-    PyObject *result = call(a->write ? h->write : h->read, args, 3);
-    a->value = *py->value;
+    *py->value = write ? *value : 0;
+    PyObject *result = call(write ? h->write : h->read, args, 3);
+    *value = *py->value;
     Py_DECREF(args[2]);
     if (__builtin_expect(released(args[3]), 0))
-        renew(py, a->write != 0, width);
+        renew(py, write != 0, width);
     return result;
 }
 
-static int call_python(struct sio_owner *o, const struct sio_handler *h, struct sio_access *a)
+static int call_python(struct sio_owner *o, const struct sio_handler *h, uint64_t offset, uint32_t size, uint32_t write,
+                       uint64_t *value)
 {
     struct sio_py *py = o->runtime;
     o->called++;
@@ -169,10 +171,10 @@ static int call_python(struct sio_owner *o, const struct sio_handler *h, struct 
         py->gil = PyGILState_Ensure();
         py->held = 1;
     }
-    uint32_t view = h->forms & (a->write ? SIO_WRITE_VIEW : SIO_READ_VIEW);
-    PyObject *result = view ? call_view(py, h, a) : call_register(py, h, a);
+    uint32_t view = h->forms & (write ? SIO_WRITE_VIEW : SIO_READ_VIEW);
+    PyObject *result = view ? call_view(py, h, offset, size, write, value) : call_register(py, h, offset, size, write, value);
     if (__builtin_expect(!result, 0)) {
-        report(o, py, a);
+        report(py, (uint32_t)(h - o->handlers), write != 0);
         return 1;
     }
     Py_DECREF(result);

@@ -5,8 +5,10 @@
 
 int sio_recover_request(const struct sio_fabric *f, uint32_t shard, uint32_t vcpu, struct sio_request *request, int *taken)
 {
-    if (shard >= f->shards || vcpu >= f->vcpus || !sio_mailbox_poll(sio_mailbox(f, shard, vcpu), request))
+    struct sio_message message;
+    if (shard >= f->shards || vcpu >= f->vcpus || !sio_mailbox_poll(sio_mailbox(f, shard, vcpu), &message))
         return 0;
+    *request = sio_request_of(message);
     *taken = sio_load_acquire(&f->shard[shard].taken) == SIO_JOURNAL(vcpu, request->state >> 2);
     return 1;
 }
