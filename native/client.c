@@ -1,8 +1,6 @@
 /* The vCPU's side of an access, in the order of its path: route, publish, ring the doorbell, wait, take the reply. */
 #include "client_parts.h"
 
-static inline uint64_t width_mask(uint32_t size) { return ~0ull >> ((64 - size * 8) & 63); }
-
 static void copy_bytes(uint8_t *to, const uint8_t *from, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
@@ -119,24 +117,31 @@ static ALWAYS_INLINE enum sio_outcome request(struct sio_client *c, struct sio_r
     struct sio_client_shard *mine = &c->shard[shard];
     uint64_t seq = (mine->seq + 1) & SIO_PENDING_N;
     uint64_t number = c->accesses++;
+    uint64_t command = to->command | sio_command(0, count, op, size, 0), begin = 0;
     int sample = (number & c->sampling) == 0;
-    uint64_t begin = sample ? sio_ticks() : 0;
+    if (unlikely(sample)) {
+        command |= sio_command(0, 0, SIO_SAMPLE, 0, 0);
+        begin = sio_ticks();
+    }
 
     aim(c, shard);
     sio_store_relaxed(&c->pending, SIO_PENDING(SIO_PENDING_SYNC, shard, seq));
     mine->seq = seq;
     sio_fence_compiler();
-    sio_mailbox_request(to->box, SIO_STATE(seq, SIO_REQUEST), address, *data, mine->posted,
-                        to->command | sio_command(0, count, op | (sample ? SIO_SAMPLE : 0), size, 0));
+    sio_mailbox_request(to->box, SIO_STATE(seq, SIO_REQUEST), address, *data, mine->posted, command);
     /* SP-DOZE: the publication was a full fence */
     ring_if_dozing(c, shard);
     /* While the line is away: the bookkeeping. */
     uint64_t *counter = op & SIO_WRITE ? &to->stat->writes : &to->stat->reads;
     sio_count(*counter);
 
-    enum sio_outcome outcome = unlikely((number & (SIO_PATIENCE_EVERY - 1)) == SIO_PATIENCE_EVERY / 2)
-                                   ? await_reply_timed(c, to, seq, data)
-                                   : await_reply(c, to->box, shard, seq, &to->patience, data);
+    enum sio_outcome outcome;
+    if (unlikely((number & (SIO_PATIENCE_EVERY - 1)) == SIO_PATIENCE_EVERY / 2)) {
+        uint64_t timed = *data; /* in memory only here: another access's stays in a register */
+        outcome = await_reply_timed(c, to, seq, &timed);
+        *data = timed;
+    } else
+        outcome = await_reply(c, to->box, shard, seq, &to->patience, data);
     if (unlikely(sample))
         take_sample(c, to->stat, sio_ticks() - begin);
     if (unlikely(outcome == SIO_NOT_ANSWERED))
@@ -183,8 +188,11 @@ static ALWAYS_INLINE int begin(struct sio_client *c, uint64_t *data, enum sio_ou
 {
     uint64_t pending = c->pending;
     if (unlikely(pending >> 62)) {
-        if (take_up(c, data, outcome))
+        uint64_t taken_up = *data;
+        if (take_up(c, &taken_up, outcome)) {
+            *data = taken_up;
             return 1;
+        }
     } else if (pending) {
         note_posted(c, pending);
         c->resting = pending;
@@ -233,7 +241,7 @@ static inline enum sio_outcome ended(struct sio_client *c, int complete, enum si
 
 static inline int sound(uint32_t space, uint32_t size)
 {
-    return space <= SIO_MMIO && (size == 1 || size == 2 || size == 4 || size == 8);
+    return space <= SIO_MMIO && size <= 8 && sio_width_mask[size];
 }
 
 /* A write that is not posted at once. `bare`: of a caller without a vCPU. */
@@ -303,7 +311,7 @@ static ALWAYS_INLINE enum sio_outcome read_one(struct sio_client *c, uint32_t sp
 {
     uint64_t value = 0;
     enum sio_outcome outcome = access_one(c, space, address, size, 0, &value);
-    *data = likely(outcome == SIO_ANSWERED) ? value & width_mask(size) : width_mask(size);
+    *data = likely(outcome == SIO_ANSWERED) ? value & sio_width_mask[size] : sio_width_mask[size];
     return outcome;
 }
 

@@ -9,10 +9,7 @@
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #define NEVER_INLINE __attribute__((noinline, cold))
 
-/* What a handler sees of a value, by the access's size: its width, whatever a peer put above it. 0: no size. */
-static const uint64_t sio_width_mask[16] = {[1] = 0xff, [2] = 0xffff, [4] = 0xffffffff, [8] = ~0ull};
-
-/* Non-zero when the handler failed. `*value` is of the access's width. */
+/* Non-zero when the handler failed. `*value`: cut to the access's width, whatever a peer put above it. */
 static ALWAYS_INLINE int handle(struct sio_owner *o, const struct sio_handler *h, uint64_t offset, uint32_t size, uint32_t write,
                                 uint64_t *value)
 {
