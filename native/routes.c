@@ -25,12 +25,10 @@ static uint32_t nearest(const struct sio_client *c, uint64_t shards)
     return (uint32_t)__builtin_ctzll(shards);
 }
 
-/* How many offsets of an entry, from the first on, take posted writes of `size` bytes. */
-static uint32_t reach(const struct sio_client *c, const struct sio_map_entry *entry, uint32_t size)
+/* Whether writes to an entry may be posted with no more ado. */
+static inline int posts_at_once(const struct sio_client *c, const struct sio_map_entry *entry)
 {
-    if ((entry->flags & (SIO_RANGE_POSTED | SIO_RANGE_QUARANTINED)) != SIO_RANGE_POSTED || !c->waiter.membarrier)
-        return 0;
-    return sio_posted_reach(entry->last - entry->base, size);
+    return (entry->flags & (SIO_RANGE_POSTED | SIO_RANGE_QUARANTINED)) == SIO_RANGE_POSTED && c->waiter.membarrier;
 }
 
 enum sio_route_result sio_routes_find(struct sio_client *c, uint32_t space, uint64_t address, uint64_t last,
@@ -45,13 +43,14 @@ enum sio_route_result sio_routes_find(struct sio_client *c, uint32_t space, uint
         forget_routes(c);
     if (likely(result == SIO_ROUTED)) {
         uint32_t shard = entry.shards & (entry.shards - 1) ? nearest(c, entry.shards) : (uint32_t)__builtin_ctzll(entry.shards);
+        int at_once = posts_at_once(c, &entry);
         /* Field by field: a struct put together elsewhere and copied would be read back before its parts have arrived. */
         slot->base = entry.base;
         slot->last = entry.last;
         slot->open = SIO_PENDING(0, shard, 0) | SIO_PENDING_OPEN;
         slot->head = (uint64_t)entry.range << 16;
         for (uint32_t size = 1; size <= 8; size *= 2)
-            slot->reach[size - 1] = reach(c, &entry, size);
+            slot->reach[size - 1] = at_once ? sio_posted_reach(entry.last - entry.base, size) : 0;
         slot->space = (uint16_t)space;
         slot->flags = (uint16_t)entry.flags;
         slot->shard = shard;
