@@ -1,8 +1,8 @@
 """shardio answers a virtual machine's device accesses in other processes, over shared-memory rings.
 
-This module is the public face: the in-process vocabulary (addresses, ranges, buses, devices, resources,
-`IoManager`) and every error at once, and what needs the compiled core or a running VM on first use, so that a
-device and its unit tests import in milliseconds and without the core.
+This module is the public face: the in-process vocabulary (addresses, ranges, buses, devices, `IoManager`) and
+every error at once; resources, and what needs the compiled core or a running VM, on first use, so that a
+device, its unit tests and a shard that must serve soon import in milliseconds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from shardio.device import DeviceHost, DeviceMmio, DevicePio, MutDeviceMmio, Mut
 from shardio.errors import *  # noqa: F403 (errors.__all__ is every error)
 from shardio.io_manager import IoManager, MmioManager, PioManager
 from shardio.range import BusRange, MmioRange, PioRange
-from shardio.resources import DeviceResources, MsiIrqType, Resource, ResourceAllocator, ResourceConstraint
 
 if TYPE_CHECKING:
     from shardio.interrupt import EventFdTrigger as EventFdTrigger
@@ -35,6 +34,11 @@ if TYPE_CHECKING:
     from shardio.machine import ShardStatistics as ShardStatistics
     from shardio.memory import GuestMemory as GuestMemory
     from shardio.memory import MemoryRegion as MemoryRegion
+    from shardio.resources import DeviceResources as DeviceResources
+    from shardio.resources import MsiIrqType as MsiIrqType
+    from shardio.resources import Resource as Resource
+    from shardio.resources import ResourceAllocator as ResourceAllocator
+    from shardio.resources import ResourceConstraint as ResourceConstraint
 
 __version__ = "0.1.0"
 
@@ -51,6 +55,11 @@ _LAZY = {
     "Vcpu": "shardio.kvm",
     "GuestMemory": "shardio.memory",
     "MemoryRegion": "shardio.memory",
+    "DeviceResources": "shardio.resources",
+    "MsiIrqType": "shardio.resources",
+    "Resource": "shardio.resources",
+    "ResourceAllocator": "shardio.resources",
+    "ResourceConstraint": "shardio.resources",
     "Trigger": "shardio.interrupt",
     "EventFdTrigger": "shardio.interrupt",
     "RecordingTrigger": "shardio.interrupt",

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from shardio.address import Space
 from shardio.bus import Bus, MmioBus, PioBus
 from shardio.device import MmioHandlers, PioHandlers, view_handlers
 from shardio.errors import InvalidBuffer
 from shardio.range import MmioRange, PioRange
-from shardio.resources import MmioAddressRange, PioAddressRange, Resource
+
+if TYPE_CHECKING:
+    from shardio.resources import Resource  # a shard knows none, and need not wait for them at its start
 
 # The distance of two addresses as plain ints, without the address types' checks: the bus has just made them.
 _distance = int.__sub__
@@ -226,7 +228,17 @@ class IoManager(PioManager, MmioManager):
 
         Resources of other kinds are passed over. Raises what `register_pio` and `register_mmio` raise.
         """
-        ranges = _ranges(resources)
+        self._register_all(device, _ranges(resources))
+
+    def register_pio_resources(self, device: object, resources: Iterable[Resource]) -> None:
+        """Register the device at every PIO range among its resources: all of them, or none."""
+        self._register_all(device, [each for each in _ranges(resources) if isinstance(each, PioRange)])
+
+    def register_mmio_resources(self, device: object, resources: Iterable[Resource]) -> None:
+        """Register the device at every MMIO range among its resources: all of them, or none."""
+        self._register_all(device, [each for each in _ranges(resources) if isinstance(each, MmioRange)])
+
+    def _register_all(self, device: object, ranges: Iterable[PioRange | MmioRange]) -> None:
         done: list[PioRange | MmioRange] = []
         try:
             for range_ in ranges:
@@ -239,14 +251,6 @@ class IoManager(PioManager, MmioManager):
             for range_ in done:
                 self._deregister(range_)
             raise
-
-    def register_pio_resources(self, device: object, resources: Iterable[Resource]) -> None:
-        """Register the device at every PIO range among its resources: all of them, or none."""
-        self.register_resources(device, [r for r in resources if isinstance(r, PioAddressRange)])
-
-    def register_mmio_resources(self, device: object, resources: Iterable[Resource]) -> None:
-        """Register the device at every MMIO range among its resources: all of them, or none."""
-        self.register_resources(device, [r for r in resources if isinstance(r, MmioAddressRange)])
 
     def deregister_resources(self, resources: Iterable[Resource]) -> int:
         """Deregister every PIO and MMIO range among the resources; returns how many ranges went.
@@ -267,6 +271,8 @@ def _registered(entry: tuple[Any, tuple[Any, Any]] | None) -> tuple[Any, Any] | 
 
 
 def _ranges(resources: Iterable[Resource]) -> list[PioRange | MmioRange]:
+    from shardio.resources import MmioAddressRange, PioAddressRange
+
     return [r.range for r in resources if isinstance(r, PioAddressRange | MmioAddressRange)]
 
 

@@ -1,13 +1,25 @@
 """The fabric: the shared memory between vCPU workers and shards, seen from Python.
 
 The layout and every protocol over it are in `native/`; these classes make segments, hand them to processes,
-and read counters. `Fabric` is the segment, `Client` a vCPU's end of it, `Owner` a shard's.
+and read counters. `Fabric` is the segment, `Client` a vCPU's end of it, `Owner` a shard's; each end is
+imported on first use, by the process that has it.
 """
 
-from shardio.fabric.client import Client, Outcome
-from shardio.fabric.owner import Owner, Turn
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from shardio.fabric.segment import Fabric
 from shardio.fabric.statistics import AccessStatistics, ShardCounters, VcpuCounters
+
+if TYPE_CHECKING:
+    from shardio.fabric.client import Client as Client
+    from shardio.fabric.client import Outcome as Outcome
+    from shardio.fabric.owner import Owner as Owner
+    from shardio.fabric.owner import Turn as Turn
+
+_LAZY = {"Client": "client", "Outcome": "client", "Owner": "owner", "Turn": "owner"}
 
 __all__ = [
     "AccessStatistics",
@@ -19,3 +31,16 @@ __all__ = [
     "Turn",
     "VcpuCounters",
 ]
+
+
+def __getattr__(name: str) -> object:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

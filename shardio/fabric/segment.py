@@ -10,12 +10,9 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import secrets
 import signal
 import threading
 from typing import Any, Self
-
-import posix_ipc
 
 from shardio._core import ffi, lib
 from shardio.closing import Closing
@@ -203,10 +200,9 @@ def _allocate(size: int) -> int:
     """The descriptor of a fresh, nameless, fully backed segment."""
     try:
         fd = _nameless()
-    except (OSError, posix_ipc.Error) as error:
+    except OSError as error:
         cure = "mount /dev/shm (tmpfs) writable for this user and with room, or allow more files (ulimit -n)"
-        why = getattr(error, "strerror", None) or error
-        raise FabricError(f"cannot create shared memory: {why}", cure) from None
+        raise FabricError(f"cannot create shared memory: {error.strerror or error}", cure) from None
     try:
         os.ftruncate(fd, size)
         os.posix_fallocate(fd, 0, size)
@@ -231,12 +227,18 @@ def _nameless() -> int:
 
 def _unlinked() -> int:
     """The same where a file must have a name at first. No signal, short of SIGKILL, leaves that behind."""
+    import secrets  # these two take milliseconds, which no shard's start should
+
+    import posix_ipc
+
     name = f"/shardio-{os.getpid()}-{secrets.token_hex(8)}"
     fd = -1
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         fd = int(posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600).fd)
         posix_ipc.unlink_shared_memory(name)
+    except posix_ipc.Error as error:
+        raise OSError(str(error)) from error
     finally:
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

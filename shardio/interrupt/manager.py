@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, TypeVar
 from shardio.closing import Closing
 from shardio.interrupt.backend import InterruptBackend
 from shardio.interrupt.config import LegacyConfig, MsiConfig
-from shardio.interrupt.doorbell import DoorbellBackend, DoorbellDevice, DoorbellSet
-from shardio.interrupt.group import InterruptGroup
 from shardio.interrupt.interrupt import EdgeInterrupt, Interrupt, LevelInterrupt
 
 if TYPE_CHECKING:
     import asyncio
+
+    from shardio.interrupt.doorbell import DoorbellDevice, DoorbellSet
+    from shardio.interrupt.group import InterruptGroup
 
 _AnyInterrupt = TypeVar("_AnyInterrupt", bound=Interrupt)
 
@@ -67,6 +68,8 @@ class InterruptManager(Closing):
 
     def group(self, count: int, legacy: LegacyConfig | None = None) -> InterruptGroup:
         """A group of `count` vectors without a mode yet. Raises InterruptError for an impossible count."""
+        from shardio.interrupt.group import InterruptGroup
+
         group = InterruptGroup(self._backend, count, legacy, self._watch)
         self._closers.append(group.free)
         return group
@@ -77,6 +80,8 @@ class InterruptManager(Closing):
 
         None where nobody can bind any (a backend without a hypervisor, no loop): they stay ordinary writes.
         """
+        from shardio.interrupt.doorbell import DoorbellBackend, DoorbellSet
+
         if self._loop is None or not isinstance(self._backend, DoorbellBackend):
             return None
         return DoorbellSet(device, base, self._backend, self._loop, pio=pio)

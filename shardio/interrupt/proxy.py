@@ -11,11 +11,11 @@ import os
 import socket
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from shardio.errors import InterruptError
 from shardio.interrupt.backend import Irqfd
 from shardio.interrupt.config import MsiConfig
-from shardio.interrupt.doorbell import BoundDoorbell, Doorbell
 from shardio.interrupt.messages import (
     Allocate,
     Allocated,
@@ -32,6 +32,9 @@ from shardio.interrupt.messages import (
     decode_reply,
     encode,
 )
+
+if TYPE_CHECKING:
+    from shardio.interrupt.doorbell import BoundDoorbell, Doorbell
 
 MAX_MESSAGE = 4096
 """Bytes of the longest message, either way."""
@@ -115,6 +118,8 @@ class ProxyBackend:
 
     def bind_doorbell(self, address: int, doorbell: Doorbell, *, pio: bool) -> BoundDoorbell:
         """See `DoorbellBackend.bind_doorbell`."""
+        from shardio.interrupt.doorbell import BoundDoorbell
+
         reply, fds = self._ask(BindDoorbell(address, doorbell.length, doorbell.datamatch, pio))
         if not isinstance(reply, Bound) or len(fds) != 1:
             _close_all(fds)

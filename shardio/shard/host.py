@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
+from typing import TYPE_CHECKING
 
-from shardio.interrupt.doorbell import DoorbellSet
-from shardio.interrupt.interrupt import Interrupt
-from shardio.interrupt.manager import InterruptManager
-from shardio.memory import GuestMemory
 from shardio.shard.protocol import ExitRequest, ResetRequest, tell
+
+if TYPE_CHECKING:
+    import asyncio
+    import socket
+
+    from shardio.interrupt.doorbell import DoorbellSet
+    from shardio.interrupt.interrupt import Interrupt
+    from shardio.interrupt.manager import InterruptManager
+    from shardio.memory import GuestMemory
 
 
 class Host:

@@ -16,25 +16,27 @@ import os
 import pickle
 import signal
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shardio._core import lib
 from shardio.address import Space
 from shardio.errors import InterruptError, MachineError, ShardioError
-from shardio.fabric.coalesced import CoalescedRing
 from shardio.interrupt.config import LegacyConfig
-from shardio.interrupt.doorbell import DoorbellSet
-from shardio.interrupt.interrupt import Interrupt
 from shardio.interrupt.manager import InterruptManager
 from shardio.interrupt.proxy import ProxyBackend, call_over
 from shardio.io_manager import IoManager
-from shardio.memory import GuestMemory
 from shardio.range import MmioRange, PioRange
 from shardio.shard import protocol
 from shardio.shard.host import Host
 from shardio.shard.loading import make
 from shardio.shard.runtime import Runtime
 from shardio.shard.spare import Spare
+
+if TYPE_CHECKING:
+    from shardio.fabric.coalesced import CoalescedRing
+    from shardio.interrupt.doorbell import DoorbellSet
+    from shardio.interrupt.interrupt import Interrupt
+    from shardio.memory import GuestMemory
 
 log = logging.getLogger("shardio.shard")
 
@@ -129,8 +131,12 @@ class Shard:
     def _add(self, spec: protocol.DeviceSpec, fds: list[int]) -> None:
         device = make(spec.device)
         if spec.memory >= 0 and self.memory is None:
+            from shardio.memory import GuestMemory
+
             self.memory = GuestMemory.from_fd(fds[spec.memory], spec.memory_size)
         if spec.ring >= 0 and self.ring is None:
+            from shardio.fabric.coalesced import CoalescedRing
+
             self.ring = CoalescedRing(self.runtime.owner, fds[spec.ring], spec.ring_page)
             self.runtime.look_every(COALESCED_LOOK_S)
         interrupts = InterruptManager(self._interrupt_backend, self.loop)
@@ -190,6 +196,8 @@ class Shard:
         self._detach(name)
 
     def _bind(self, device: Any, span: protocol.RangeSpec) -> DoorbellSet:
+        from shardio.interrupt.doorbell import DoorbellSet
+
         return DoorbellSet(device, span.base, self._interrupt_backend, self.loop, pio=span.space == Space.PIO)
 
     def _detach(self, name: str) -> None:
@@ -233,7 +241,10 @@ def main(control_fd: int, interrupt_fd: int, parent: int) -> None:
     for number in protocol.STOP_SIGNALS:
         signal.signal(number, lambda *_: None)  # not SIG_IGN: what a device starts would inherit that
     signal.pthread_sigmask(signal.SIG_UNBLOCK, protocol.STOP_SIGNALS)
-    gc.enable()  # off since the interpreter's first line: of what is imported, little is ever garbage
+    # Off since the interpreter's first line: of what is imported, little is ever garbage. A first collection
+    # would go through all of it.
+    gc.freeze()
+    gc.enable()
     with socket.socket(fileno=control_fd) as control, socket.socket(fileno=interrupt_fd) as interrupts:
         with contextlib.closing(Spare(control)) as spare:
             if (told := spare.wait()) is None:

@@ -60,6 +60,7 @@ class Spare:
         told.register(self._control, select.POLLIN)
         if not told.poll(0):
             # Nobody waits: no collection will go through what is here now, in the successor's first moments.
+            gc.unfreeze()
             gc.collect()
             gc.freeze()
             protocol.tell(self._control, protocol.Ready())
