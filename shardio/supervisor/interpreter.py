@@ -18,7 +18,9 @@ PREPARE_BYTES = 64 * 1024
 _MAIN = """import gc, sys
 gc.disable()
 sys.path[:] = {path!r}
-from shardio.shard.process import main
+from shardio.shard.later import later
+with later():
+    from shardio.shard.process import main
 main({arguments})"""
 
 
