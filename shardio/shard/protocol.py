@@ -174,7 +174,7 @@ def send(
     data = _encode(message)
     with contextlib.ExitStack() as sent:
         if len(data) > MAX_MESSAGE:
-            fd = _in_memfd(data)
+            fd = in_memfd(data)
             sent.callback(os.close, fd)
             data, fds = LONG, (*fds, fd)
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
@@ -220,7 +220,8 @@ def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
     return data, list(fds)
 
 
-def _in_memfd(data: bytes) -> int:
+def in_memfd(data: bytes) -> int:
+    """The descriptor, the caller's, of a sealed memfd that holds `data`. Raises `MachineError`, `OSError`."""
     if len(data) > MAX_LONG:
         raise MachineError(
             f"{len(data)} bytes between a shard and the VMM are too many",

@@ -12,12 +12,13 @@ from collections.abc import Iterable
 
 from shardio.errors import ShardError
 from shardio.shard import protocol
+from shardio.supervisor.bytecode import READ
 
 PREPARE_BYTES = 64 * 1024
 """Of factories that one message names; what does not fit is loaded when it is needed."""
 _MAIN = """import gc, sys
 gc.disable()
-sys.path[:] = {path!r}
+{bytecode}sys.path[:] = {path!r}
 from shardio.shard.later import later
 with later():
     from shardio.shard.process import main
@@ -27,28 +28,32 @@ main({arguments})"""
 class Interpreter:
     """A process with its control and interrupt sockets. It dies with the thread that made it."""
 
-    def __init__(self, stdin: int | None) -> None:
-        """`stdin`: the descriptor that becomes its standard input (None: /dev/null).
+    def __init__(self, stdin: int | None, bytecode: int = -1) -> None:
+        """`stdin`: the descriptor that becomes its standard input (None: /dev/null); `bytecode`: what
+        `shardio.supervisor.bytecode.missing` has made, -1 for none.
 
         Raises `ShardError` when no process can be started.
         """
         self._loaded: set[bytes] = set()
         self._prepared = False
         try:
-            self._start(stdin)
+            self._start(stdin, bytecode)
         except OSError as error:
             cure = "raise the limits on processes and open files (ulimit -u, -n)"
             raise ShardError("interpreter", f"cannot be started: {error.strerror}", cure) from None
 
-    def _start(self, stdin: int | None) -> None:
+    def _start(self, stdin: int | None, bytecode: int) -> None:
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as done:
             self.control, theirs = _pair(undo, done)
             self.interrupts, their_lines = _pair(undo, done)
             arguments = f"{theirs.fileno()}, {their_lines.fileno()}, {os.getpid()}"
+            take_over = READ.format(fd=bytecode) if bytecode >= 0 else ""
+            main = _MAIN.format(bytecode=take_over, path=sys.path, arguments=arguments)
+            given = (theirs.fileno(), their_lines.fileno(), bytecode)
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _MAIN.format(path=sys.path, arguments=arguments)],
+                [sys.executable, "-c", main],
                 stdin=subprocess.DEVNULL if stdin is None else stdin,
-                pass_fds=(theirs.fileno(), their_lines.fileno()),
+                pass_fds=[fd for fd in given if fd >= 0],
             )
             undo.callback(self._process.wait)
             undo.callback(self._process.kill)

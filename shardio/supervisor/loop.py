@@ -126,6 +126,7 @@ class Supervisor:
         return fd
 
     def _close_descriptors(self) -> None:
+        self._spares.close()
         self._selector.close()
         for fd in self._eventfds:
             os.close(fd)

@@ -64,6 +64,7 @@ class ShardKeeper:
         watch(interpreter.pidfd, lambda: self._on_death(shard))
         watch(interpreter.control, lambda: self._on_message(shard, interpreter))
         watch(interpreter.interrupts, lambda: self._on_interrupt_request(shard, interpreter))
+        self._spares.compile()  # while the first of all shards starts: no guest waits yet
 
     def keep_spare(self) -> None:
         """From now on, have an interpreter warm for the next shard that starts: it has loaded the devices of

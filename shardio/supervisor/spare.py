@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Sequence
 
 from shardio.errors import ShardioError
 from shardio.shard import protocol
+from shardio.supervisor.bytecode import missing
 from shardio.supervisor.context import Context
 from shardio.supervisor.interpreter import Interpreter
 
@@ -34,6 +36,7 @@ class SpareKeeper:
         self._spare: Interpreter | None = None
         self._factories: tuple[bytes, ...] = ()
         self._ended = False
+        self._bytecode: int | None = None
 
     @property
     def pid(self) -> int:
@@ -59,9 +62,26 @@ class SpareKeeper:
             if spare.reap() is None:
                 return spare
             spare.close()
-        fresh = Interpreter(self._stdin)
+        fresh = Interpreter(self._stdin, self._compiled)
         fresh.prepare(self._context.fabric.fd, ())
         return fresh
+
+    def compile(self) -> None:
+        """Have the bytecode at hand that later interpreters would miss. Once; it may take 0.1 s and more."""
+        if self._bytecode is None:
+            self._bytecode = -1
+            with contextlib.suppress(OSError, ShardioError):
+                self._bytecode = missing()
+
+    @property
+    def _compiled(self) -> int:
+        return -1 if self._bytecode is None else self._bytecode
+
+    def close(self) -> None:
+        """Let the bytecode go; no interpreter is started any more. Idempotent."""
+        if self._compiled >= 0:
+            os.close(self._compiled)
+        self._bytecode = -1
 
     def end(self) -> None:
         """Kill the spare, and keep none any more; it is gone when `pid` is 0."""
@@ -70,7 +90,7 @@ class SpareKeeper:
             self._spare.kill()
 
     def _start(self) -> None:
-        spare = self._spare = Interpreter(self._stdin)
+        spare = self._spare = Interpreter(self._stdin, self._compiled)
         self._context.watch(spare.pidfd, lambda: self._on_death(spare))
         self._context.watch(spare.control, lambda: self._on_message(spare))
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 from shardio import DeviceMmio, MutDeviceMmio
@@ -249,3 +250,10 @@ class Troubled(Filed):
             os.kill(os.getpid(), signal.SIGKILL)
         if order == "wait":
             os.close(os.open(gate, os.O_RDONLY))
+
+
+class Imported(MutDeviceMmio):
+    """A read tells 1 where its shard was given bytecode to import from, else 0."""
+
+    def read(self, offset: int, size: int) -> int:
+        return int(SourceFileLoader.get_data.__module__ == "__main__")
