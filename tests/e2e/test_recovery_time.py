@@ -2,7 +2,7 @@
 
 The machine that runs these tests has other things to do, so a bound holds if the best of a few kills is
 within it: what is done too late every time is found, one bad moment is not. `bench.recovery` tells the
-distribution.
+distribution. A cold start computes all the time, so its bound is held against the machine's speed around it.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ WARM_MS = 10.0
 COLD_MS = 150.0
 WORKER_MS = 10.0
 KILLS = 8
-USUAL_START_MS = 60.0
-"""What an interpreter with asyncio takes to start where the cold bound holds as it is."""
+REFERENCE = """
+import asyncio, inspect
+with open(inspect.__file__) as file:
+    compile(file.read(), inspect.__file__, "exec")
+"""
+"""What takes an interpreter longer than a cold start takes, at whatever speed the machine has just now: it
+starts, imports, and compiles 3,000 lines, all of it Python's own. docs/performance.md has the ratio."""
 
 
-def start_ms() -> float:
-    """The best of three starts of such an interpreter, here and now."""
-    found = []
-    for _ in range(3):
-        began = time.monotonic()
-        subprocess.run([sys.executable, "-c", "import asyncio"], check=True)
-        found.append((time.monotonic() - began) * 1000)
-    return min(found)
+def reference_ms() -> float:
+    """How long that takes here and now, in milliseconds."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", REFERENCE], check=True)
+    return (time.monotonic() - began) * 1000
 
 
 def test_a_shards_successor_answers_in_time_where_a_spare_is_warm() -> None:
@@ -42,11 +44,15 @@ def test_a_shards_successor_answers_in_time_where_a_spare_is_warm() -> None:
 
 
 def test_a_shards_successor_answers_in_time_where_there_is_no_spare() -> None:
-    slower = max(1.0, start_ms() / USUAL_START_MS)
+    found = []
+    before = reference_ms()
 
-    found = [*shard_kills(KILLS // 2, spare=False)]
+    for cold in shard_kills(KILLS // 2, spare=False):
+        after = reference_ms()
+        found.append((cold, max(COLD_MS, (before + after) / 2)))
+        before = after
 
-    assert min(found) <= COLD_MS * slower, (found, slower)
+    assert any(cold <= bound for cold, bound in found), found
 
 
 def test_a_vcpu_resumes_in_time_when_its_worker_dies() -> None:
