@@ -1,6 +1,6 @@
 """Keeps a warm interpreter for the next shard that starts.
 
-Facts. Starting Python and importing what a shard and its devices need takes 100 ms and more
+Facts. Starting Python and importing what a shard and its devices need takes some 80 ms
 (docs/performance.md, "Recovery"). On a machine with few CPUs, an interpreter that starts takes its CPU from
 whatever is urgent.
 
