@@ -66,7 +66,7 @@ print(msgspec.json.encode([1]), msgspec.inspect.type_info(bool))
     assert _output(START + code) == "b'[1]' BoolType()\n"
 
 
-def test_an_event_loop_serves_sockets_without_them() -> None:
+def test_an_event_loop_serves_sockets() -> None:
     code = """
 import asyncio, socket
 async def talk():
