@@ -116,9 +116,9 @@ static ALWAYS_INLINE enum sio_outcome request(struct sio_client *c, struct sio_r
     uint32_t shard = to->shard;
     struct sio_client_shard *mine = &c->shard[shard];
     uint64_t seq = (mine->seq + 1) & SIO_PENDING_N;
-    uint64_t number = c->accesses++;
+    uint64_t lot = c->accesses++ * 0x9e3779b97f4a7c15u >> 32; /* drawn evenly from any sequence: devices asked in turn are all timed */
     uint64_t command = to->command | sio_command(0, count, op, size, 0), begin = 0;
-    int sample = (number & c->sampling) == 0;
+    int sample = (lot & c->sampling) == 0;
     if (unlikely(sample)) {
         command |= sio_command(0, 0, SIO_SAMPLE, 0, 0);
         begin = sio_ticks();
@@ -136,7 +136,7 @@ static ALWAYS_INLINE enum sio_outcome request(struct sio_client *c, struct sio_r
     sio_count(*counter);
 
     enum sio_outcome outcome;
-    if (unlikely((number & (SIO_PATIENCE_EVERY - 1)) == SIO_PATIENCE_EVERY / 2)) {
+    if (unlikely((lot >> 16 & (SIO_PATIENCE_EVERY - 1)) == 0)) {
         uint64_t timed = *data; /* in memory only here: another access's stays in a register */
         outcome = await_reply_timed(c, to, seq, &timed);
         *data = timed;
@@ -198,7 +198,7 @@ static ALWAYS_INLINE int begin(struct sio_client *c, uint64_t *data, enum sio_ou
         c->resting = pending;
     }
     sio_fence_compiler();
-    sio_store_relaxed(&c->pending, SIO_PENDING(SIO_PENDING_NONE, 0, 0)); /* SP-QUIESCE, with the VMM's membarrier */
+    sio_store_release(&c->pending, SIO_PENDING(SIO_PENDING_NONE, 0, 0)); /* SP-QUIESCE, with the VMM's membarrier */
     sio_fence_compiler();
     return 0;
 }

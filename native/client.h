@@ -65,7 +65,7 @@ struct sio_open_ring {
 struct sio_client {
     struct sio_fabric fabric;
     uint32_t vcpu;
-    uint32_t sample_mask;               /* time the accesses whose number & mask is 0, and the first ones */
+    uint32_t sample_mask;               /* one access in sample_mask + 1 is timed, and each of the first ones */
     int32_t doorbell[SIO_MAX_SHARDS];   /* eventfd of each shard, -1 when it has none */
     uint32_t granted[SIO_MAX_SHARDS];   /* writer: the VMM. Interrupt lines (bit n: GSI n) that a shard may raise with a reply */
     uint8_t near[SIO_MAX_SHARDS];       /* shards, nearest first: who is asked for a replicated device */

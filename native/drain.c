@@ -120,11 +120,19 @@ static uint32_t go_on(struct sio_owner *o, struct sio_posted *ring, struct sio_c
     return (uint32_t)(slot - begin);
 }
 
+/* The one position of each SIO_POSTED_SAMPLE that is timed: anywhere, or ranges that are written in turn would be timed never or
+ * always. */
+static inline uint64_t timed_of(uint64_t block)
+{
+    return block * SIO_POSTED_SAMPLE + (block * 0x9e3779b97f4a7c15u >> 32) % SIO_POSTED_SAMPLE;
+}
+
 /* From `position`: up to the next one that is timed, the end of the lap, or of the lap of what is fetched ahead. */
 static uint32_t stretch(const struct sio_fabric *f, uint64_t position)
 {
+    uint64_t block = position / SIO_POSTED_SAMPLE, timed = timed_of(block);
     uint32_t lap = f->posted_slots - (uint32_t)(position & (f->posted_slots - 1));
-    uint32_t untimed = (uint32_t)-position & (SIO_POSTED_SAMPLE - 1);
+    uint32_t untimed = (uint32_t)((timed < position ? timed_of(block + 1) : timed) - position);
     lap = lap > SIO_AHEAD ? lap - SIO_AHEAD : lap;
     return lap < untimed ? lap : untimed;
 }
@@ -142,7 +150,7 @@ uint32_t sio_drain(struct sio_owner *o, uint32_t vcpu, uint64_t limit, uint64_t 
         if (until && ((position - begin) & (SIO_CALLS_PER_LOOK - 1)) == 0 && sio_ticks() > until)
             break;
         __builtin_prefetch(sio_posted_slot(f, ring, position + SIO_AHEAD));
-        int now_and_then = (position & (SIO_POSTED_SAMPLE - 1)) == 0;
+        int now_and_then = position == timed_of(position / SIO_POSTED_SAMPLE);
         take(credit, ++position);
         if (unlikely(now_and_then))
             return_credit(o, vcpu, position);

@@ -192,18 +192,19 @@ static ALWAYS_INLINE void serve_found(struct sio_owner *o, uint32_t vcpu, struct
     }
 }
 
+/* Each ring in its turn, however hot: one that is never empty must not keep the others from theirs. */
 static uint32_t sweep(struct sio_owner *o)
 {
+    uint64_t until = o->python ? o->turn_end : 0;
     uint32_t n = 0, vcpus = o->fabric.vcpus;
     for (uint32_t i = 0; i < SIO_SWEEP && i < vcpus; i++) {
-        uint32_t got = sio_drain(o, o->sweep, SIO_POSTED_BATCH, o->python ? o->turn_end : 0);
+        uint32_t got = sio_drain(o, o->sweep, SIO_POSTED_BATCH, until);
         n += got;
-        if (got < SIO_POSTED_BATCH) /* a full batch: the ring is hot, look at it first next time */
-            o->sweep = o->sweep + 1 < vcpus ? o->sweep + 1 : 0;
-        else {
+        o->sweep = o->sweep + 1 < vcpus ? o->sweep + 1 : 0;
+        if (got == SIO_POSTED_BATCH) /* a full batch: come back at the next look */
             o->looks = SIO_SWEEP_EVERY - 1;
+        if (got == SIO_POSTED_BATCH || (got && until && sio_ticks() > until)) /* the next one begins the next sweep */
             break;
-        }
     }
     return n;
 }
