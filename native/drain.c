@@ -144,11 +144,14 @@ uint32_t sio_drain(struct sio_owner *o, uint32_t vcpu, uint64_t limit, uint64_t 
     struct sio_credit *credit = sio_credit(f, o->shard, vcpu);
     struct run run = {.range = NO_RANGE};
     struct sio_posted_write m;
-    uint64_t begin = o->posted[vcpu], position = begin;
+    uint64_t begin = o->posted[vcpu], position = begin, looked = begin - SIO_CALLS_PER_LOOK;
 
     while (position - begin < limit && sio_posted_poll(f, ring, position, &m)) {
-        if (until && ((position - begin) & (SIO_CALLS_PER_LOOK - 1)) == 0 && sio_ticks() > until)
-            break;
+        if (until && position - looked >= SIO_CALLS_PER_LOOK) {
+            looked = position;
+            if (sio_ticks() > until)
+                break;
+        }
         __builtin_prefetch(sio_posted_slot(f, ring, position + SIO_AHEAD));
         int now_and_then = position == timed_of(position / SIO_POSTED_SAMPLE);
         take(credit, ++position);
@@ -157,6 +160,7 @@ uint32_t sio_drain(struct sio_owner *o, uint32_t vcpu, uint64_t limit, uint64_t 
         apply(o, &m, &run, now_and_then);
         if (run.n > 1 && run.handler->kind == SIO_NATIVE && !run.every) {
             uint64_t some = stretch(f, position), left = limit - (position - begin);
+            left = until && left > SIO_RUN_PER_LOOK ? SIO_RUN_PER_LOOK : left;
             position += go_on(o, ring, credit, position, (uint32_t)(some < left ? some : left), &run);
         }
     }

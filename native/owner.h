@@ -14,6 +14,7 @@
 #define SIO_POSTED_SAMPLE 64u  /* one in this many posted writes is timed and returns credit; a range's first ones are timed all */
 #define SIO_POSTED_BATCH 256u  /* posted writes of one ring served before the next line is looked at */
 #define SIO_CALLS_PER_LOOK 8u  /* calls of Python between two looks at the clock */
+#define SIO_RUN_PER_LOOK 32u   /* native calls of a run between two looks at the clock */
 #define SIO_SWEEP 8u           /* rings looked at per sweep, in turn */
 #define SIO_SWEEP_EVERY 16u    /* looks at the mailboxes per sweep: a consumer at the producer's heels doubles the transfers */
 
