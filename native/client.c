@@ -23,13 +23,18 @@ void sio_client_init(struct sio_client *c, const struct sio_fabric *f, uint32_t 
         c->doorbell[s] = -1;
         c->near[s] = (uint8_t)((vcpu + s) % f->shards);
     }
-    /* Segment memory may have served a client before: go on from what it holds. */
+    /* Segment memory may have served a client before: go on from what it holds, behind what that one posted last. */
     for (uint32_t s = 0; s < f->shards; s++) {
         c->shard[s].box = sio_mailbox(f, s, vcpu);
         c->shard[s].ring = sio_ring(f, s, vcpu);
         c->shard[s].doze = &f->shard[s].doze;
         c->shard[s].seq = sio_load_relaxed(&sio_mailbox(f, s, vcpu)->state) >> 2;
-        c->shard[s].posted = c->shard[s].credit = sio_load_relaxed(&sio_credit(f, s, vcpu)->taken);
+        uint64_t taken = sio_load_relaxed(&sio_credit(f, s, vcpu)->taken), posted = taken;
+        while (posted - taken < f->posted_slots &&
+               sio_load_acquire(&sio_posted_slot(f, sio_ring(f, s, vcpu), posted)->lap) == sio_posted_lap(f, posted))
+            posted++;
+        c->shard[s].posted = posted;
+        c->shard[s].credit = taken;
     }
     sio_waiter_init(&c->waiter, f);
 }
@@ -116,7 +121,7 @@ static ALWAYS_INLINE enum sio_outcome request(struct sio_client *c, struct sio_r
     uint32_t shard = to->shard;
     struct sio_client_shard *mine = &c->shard[shard];
     uint64_t seq = (mine->seq + 1) & SIO_PENDING_N;
-    uint64_t lot = c->accesses++ * 0x9e3779b97f4a7c15u >> 32; /* drawn evenly from any sequence: devices asked in turn are all timed */
+    uint64_t lot = c->accesses++ * 0x9e3779b97f4a7c15u >> 32; /* drawn, so that devices asked in turn are all timed */
     uint64_t command = to->command | sio_command(0, count, op, size, 0), begin = 0;
     int sample = (lot & c->sampling) == 0;
     if (unlikely(sample)) {
@@ -299,7 +304,8 @@ static __attribute__((noinline)) int write_elsewhere(struct sio_client *c, uint3
     return post(c, to, space, address, size, data, bare);
 }
 
-static ALWAYS_INLINE int write_or_post(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, uint64_t data, int bare)
+static ALWAYS_INLINE int write_or_post(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, uint64_t data,
+                                       int bare)
 {
     const struct sio_route *to = c->last;
     return likely(posts(to, space, address, size)) ? post(c, to, space, address, size, data, bare)

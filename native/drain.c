@@ -18,11 +18,13 @@ struct run {
     int every;    /* the range has had so few that each is timed */
 };
 
-static void end_run(struct run *run)
+/* Counts what there was of a run. */
+static void count_run(struct run *run)
 {
     if (run->n)
         sio_store_relaxed(&run->stat->posted, run->stat->posted + run->n);
     run->n = 0;
+    run->every = run->stat && run->stat->posted < SIO_POSTED_SAMPLE;
 }
 
 static int fits(const struct sio_handler *h, const struct sio_posted_write *m)
@@ -36,14 +38,14 @@ static int begin_run(struct sio_owner *o, const struct sio_posted_write *m, stru
     const struct sio_fabric *f = &o->fabric;
     const struct sio_handler *h = m->range < f->ranges ? &o->handlers[m->range] : NULL;
 
-    end_run(run);
+    count_run(run);
     *run = (struct run){.range = NO_RANGE};
     if (!h || h->kind == SIO_NO_HANDLER || !fits(h, m))
         return 0;
     run->handler = h;
     run->stat = sio_stat(f, f->vcpus + o->shard, m->range);
     run->range = m->range;
-    run->every = run->stat->posted < SIO_POSTED_SAMPLE;
+    count_run(run);
     return 1;
 }
 
@@ -65,11 +67,18 @@ static void apply(struct sio_owner *o, const struct sio_posted_write *m, struct 
         sio_count(run->stat->refused);
 }
 
+/* The one position of each SIO_POSTED_SAMPLE that is timed: anywhere, or ranges that are written in turn would be timed never or
+ * always. */
+static inline uint64_t timed_of(uint64_t block)
+{
+    return block * SIO_POSTED_SAMPLE + (block * 0x9e3779b97f4a7c15u >> 32) % SIO_POSTED_SAMPLE;
+}
+
 void sio_owner_apply(struct sio_owner *o, const struct sio_posted_write *write)
 {
     struct run run = {.range = NO_RANGE};
-    apply(o, write, &run, 0);
-    end_run(&run);
+    apply(o, write, &run, o->served == timed_of(o->served / SIO_POSTED_SAMPLE));
+    count_run(&run);
     o->served++;
 }
 
@@ -98,7 +107,8 @@ static uint32_t go_on(struct sio_owner *o, struct sio_posted *ring, struct sio_c
     const struct sio_posted *slot = sio_posted_slot(f, ring, position), *begin = slot, *end = slot + n;
     const struct sio_posted *ahead = sio_posted_slot(f, ring, position + SIO_AHEAD);
     uint64_t last = h->last - h->base;
-    const uint32_t within[4] = {sio_posted_reach(last, 1), sio_posted_reach(last, 2), sio_posted_reach(last, 4), sio_posted_reach(last, 8)};
+    const uint32_t within[4] = {sio_posted_reach(last, 1), sio_posted_reach(last, 2), sio_posted_reach(last, 4),
+                                sio_posted_reach(last, 8)};
     uint32_t wanted = sio_posted_lap(f, position) | run->range << 16;
     sio_native_handler native = h->native;
     void *context = h->context;
@@ -120,14 +130,8 @@ static uint32_t go_on(struct sio_owner *o, struct sio_posted *ring, struct sio_c
     return (uint32_t)(slot - begin);
 }
 
-/* The one position of each SIO_POSTED_SAMPLE that is timed: anywhere, or ranges that are written in turn would be timed never or
- * always. */
-static inline uint64_t timed_of(uint64_t block)
-{
-    return block * SIO_POSTED_SAMPLE + (block * 0x9e3779b97f4a7c15u >> 32) % SIO_POSTED_SAMPLE;
-}
-
-/* From `position`: up to the next one that is timed, the end of the lap, or of the lap of what is fetched ahead. */
+/* How many writes from `position` on come before the next one that is timed: none of them, nor the slot that is fetched ahead of
+ * it, is beyond the end of the ring. */
 static uint32_t stretch(const struct sio_fabric *f, uint64_t position)
 {
     uint64_t block = position / SIO_POSTED_SAMPLE, timed = timed_of(block);
@@ -155,8 +159,10 @@ uint32_t sio_drain(struct sio_owner *o, uint32_t vcpu, uint64_t limit, uint64_t 
         __builtin_prefetch(sio_posted_slot(f, ring, position + SIO_AHEAD));
         int now_and_then = position == timed_of(position / SIO_POSTED_SAMPLE);
         take(credit, ++position);
-        if (unlikely(now_and_then))
+        if (unlikely(now_and_then)) {
             return_credit(o, vcpu, position);
+            count_run(&run); /* so that no more counts than these die with a shard */
+        }
         apply(o, &m, &run, now_and_then);
         if (run.n > 1 && run.handler->kind == SIO_NATIVE && !run.every) {
             uint64_t some = stretch(f, position), left = limit - (position - begin);
@@ -167,7 +173,7 @@ uint32_t sio_drain(struct sio_owner *o, uint32_t vcpu, uint64_t limit, uint64_t 
     uint32_t n = (uint32_t)(position - begin);
     if (n) {
         o->posted[vcpu] = position;
-        end_run(&run);
+        count_run(&run);
         o->served += n;
         return_credit(o, vcpu, position);
     }

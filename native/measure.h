@@ -1,7 +1,8 @@
 /* The loops of the benchmark harness: what must not be in an interpreter while it is timed.
  *
  * A block is `n` operations timed as a whole, one in `every` of them also by itself, so that reading the clock weighs on
- * neither. The longest time from one such sample to the next tells whether the scheduler gave a CPU away meanwhile. The floor is the bare ping-pong: two processes, one line, a release store each way, one `pause` a poll.
+ * neither. The longest time from one such sample to the next tells whether the scheduler gave a CPU away meanwhile. The floor is
+ * the bare ping-pong: two processes, one line, a release store each way, one `pause` a poll.
  * Every wait ends after `SIO_MEASURE_PATIENCE_NS` without progress: a peer that died must not leave the other spinning.
  */
 #ifndef SHARDIO_MEASURE_H

@@ -32,7 +32,8 @@ int sio_owner_init(struct sio_owner *o, const struct sio_fabric *f, uint32_t sha
     for (uint32_t v = 0; v < f->vcpus; v++) { /* the predecessor's journal: what it took is not taken again */
         struct sio_credit *credit = sio_credit(f, shard, v);
         o->posted[v] = sio_load_relaxed(&credit->taken);
-        sio_store_release(&credit->credit, o->posted[v]); /* SP-CREDIT */
+        sio_publish(&credit->credit, o->posted[v]); /* SP-CREDIT */
+        sio_wake_client(&f->vcpu[v]); /* SP-DOZE: it may sleep for want of just that */
     }
     o->thread = (uint64_t)pthread_self();
     o->membarrier = f->membarrier;

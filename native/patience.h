@@ -7,7 +7,7 @@
  * machine that changes from one millisecond to the next.
  *
  * Consequences. The time is followed from wait to wait: shorter by a little where the reply was there at the first look,
- * longer by more where it was not. Whether that is better than not to wait at all is tried now and then: sixteen accesses
+ * longer by more where it was not. Whether that is better than not to wait at all is tried now and then: about sixteen accesses
  * the one way, sixteen the other, the last of each timed.
  */
 #ifndef SHARDIO_PATIENCE_H

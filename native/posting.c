@@ -35,7 +35,7 @@ static int await_room(struct sio_client *c, uint32_t shard, uint64_t position)
     }
 }
 
-/* Finds where the next writes to a shard go, and how many. `pending` does not name that ring yet. Zero: aborted, for want of room. */
+/* Finds where the next writes to a shard go, and how many. `pending` does not name that ring yet. Zero: aborted, without room. */
 static int open_ring(struct sio_client *c, uint32_t shard)
 {
     const struct sio_fabric *f = &c->fabric;
@@ -62,7 +62,7 @@ enum sio_outcome sio_post(struct sio_client *c, struct sio_route *to, uint64_t a
         return SIO_ABORTED;
     uint64_t n = c->shard[to->shard].posted & SIO_PENDING_N;
     sio_fence_compiler();
-    sio_store_relaxed(&c->pending, SIO_PENDING(SIO_PENDING_POSTED, to->shard, n) | SIO_PENDING_OPEN);
+    sio_store_release(&c->pending, SIO_PENDING(SIO_PENDING_POSTED, to->shard, n) | SIO_PENDING_OPEN);
     sio_fence_compiler();
     put(c, to, n, address - to->base, size, data);
     /* SP-DOZE: the owner's membarrier, between its announcement and its last look, is this side's fence. */

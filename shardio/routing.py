@@ -137,7 +137,11 @@ def quiesce(clients: Iterable[object], timeout: float) -> None:
     end = time.monotonic() + timeout
     pause = 20e-6
     for client, access in began.items():
-        while access and lib.sio_client_pending(client) == access:
+        while access:
+            now = lib.sio_client_pending(client)
+            if now != access and (now == 0 or access >> 62 != lib.SIO_PENDING_NONE):
+                break
+            access = now  # of an access without a name yet: the one that it has got
             if time.monotonic() > end:
                 raise MachineError(
                     f"an access is still in flight after {timeout} s",

@@ -56,7 +56,7 @@ class AccessStatistics(msgspec.Struct, frozen=True):
     nanoseconds.
 
     `samples` of the accesses were timed: every one of a KVM worker's; the first 64 and then one in 64 of a
-    bare client's; one in 64 posted writes.
+    bare client's; one in 64 posted or coalesced writes.
     """
 
     reads: int = 0

@@ -44,6 +44,8 @@ try first-counted-before-published posting.c 's/SIO_PENDING(SIO_PENDING_POSTED, 
 try posted-twice client.c 's/if (sio_load_relaxed(&sio_posted_slot/if (1 || sio_load_relaxed(\&sio_posted_slot/' "$@"
 try never-posted client.c 's/if (sio_load_relaxed(&sio_posted_slot/if (0 \&\& sio_load_relaxed(\&sio_posted_slot/' "$@"
 try ring-not-noted-on-take-up client.c '/note_posted(c, SIO_PENDING(0, shard, n))/d' "$@"
+try resting-kept-on-take-up client.c '/^            c->resting = 0;/d' "$@"
+try resting-kept-while-a-ring-opens posting.c '/c->resting = 0;/d' "$@"
 try taken-before-counted client.c 's/ + (pending >> 62 == SIO_PENDING_POSTED)//' "$@"
 try routes-not-forgotten worker.c '/sio_client_resume/d' "$@"
 echo "mutants: $found of $found mutants of the worker's journal were found out"
