@@ -28,7 +28,8 @@ sys.path.insert(0, {path!r})
 compiled = []
 real = importlib.machinery.SourceFileLoader.source_to_code
 def source_to_code(loader, data, path, **options):
-    compiled.append(path.rpartition("/")[2])
+    if path.startswith({path!r}):
+        compiled.append(path.rpartition("/")[2])
     return real(loader, data, path, **options)
 importlib.machinery.SourceFileLoader.source_to_code = source_to_code
 {read}
