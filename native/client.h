@@ -5,7 +5,7 @@
  * the same access again (a fresh worker on the same exit) takes the message up where it is instead of sending a second one.
  *
  * Facts. The stores to a ring's lines, which the owner has read, wait some 60 ns each for their line, in order, and all other
- * stores behind them: with 64 places in the queue, a posted write costs a nanosecond for every store that belongs to it.
+ * stores behind them, in a queue of 64 places: a posted write of ten stores took a nanosecond for each of them.
  * Consequence. The journal's word is also the ring's head: a posted write marks it, stores its slot, and counts it up. The
  * other words that posting needs stay as they are for as long as one ring is posted to (struct sio_open_ring).
  */
