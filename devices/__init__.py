@@ -12,10 +12,10 @@ shard pays at its start only for those that it owns.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from shardio.errors import DeviceOptionError as DeviceOptionError
+from shardio.lazy import lazily
 
 if TYPE_CHECKING:
     from shardio.devices.cmos_rtc import CmosRtc as CmosRtc
@@ -58,14 +58,4 @@ _MODULES = {
 __all__ = ["DeviceOptionError", *_MODULES]
 
 
-def __getattr__(name: str) -> object:
-    module = _MODULES.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+__getattr__, __dir__ = lazily(__name__, _MODULES)

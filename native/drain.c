@@ -1,9 +1,10 @@
 /* A shard's side of the posted rings.
  *
  * Facts. Posted writes come in runs to one device. What a message costs here is instructions: the look-up of its handler, the
- * checks, the journal. Lines that another CPU wrote take as long to come as ten messages take to handle.
+ * checks, the journal. A line that another CPU wrote takes as long to come as some thirty messages take to handle.
+ *
  * Consequences. What the messages of a run have in common is worked out once. Lap and range are one comparison, offset and
- * width another. The lines ahead are fetched, further ahead where a long run says that the producer is far away.
+ * width another. The lines ahead are fetched.
  */
 #include "owner_parts.h"
 

@@ -7,7 +7,6 @@ device, its unit tests and a shard that must serve soon import in milliseconds.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from shardio import errors
@@ -16,6 +15,7 @@ from shardio.bus import Bus, MmioBus, PioBus
 from shardio.device import DeviceHost, DeviceMmio, DevicePio, MutDeviceMmio, MutDevicePio
 from shardio.errors import *  # noqa: F403 (errors.__all__ is every error)
 from shardio.io_manager import IoManager, MmioManager, PioManager
+from shardio.lazy import lazily
 from shardio.range import BusRange, MmioRange, PioRange
 
 if TYPE_CHECKING:
@@ -44,26 +44,26 @@ __version__ = "0.1.0"
 
 # What is imported on first use: public name -> module. A name here has its line for type checkers above.
 _LAZY = {
-    "Machine": "shardio.machine",
-    "DeviceHandle": "shardio.machine",
-    "DeviceStatistics": "shardio.machine",
-    "ExitInfo": "shardio.machine",
-    "MachineStatistics": "shardio.machine",
-    "ShardStatistics": "shardio.machine",
-    "Kvm": "shardio.kvm",
-    "Vm": "shardio.kvm",
-    "Vcpu": "shardio.kvm",
-    "GuestMemory": "shardio.memory",
-    "MemoryRegion": "shardio.memory",
-    "DeviceResources": "shardio.resources",
-    "MsiIrqType": "shardio.resources",
-    "Resource": "shardio.resources",
-    "ResourceAllocator": "shardio.resources",
-    "ResourceConstraint": "shardio.resources",
-    "Trigger": "shardio.interrupt",
-    "EventFdTrigger": "shardio.interrupt",
-    "RecordingTrigger": "shardio.interrupt",
-    "Shard": "shardio.machine",
+    "Machine": "machine",
+    "DeviceHandle": "machine",
+    "DeviceStatistics": "machine",
+    "ExitInfo": "machine",
+    "MachineStatistics": "machine",
+    "ShardStatistics": "machine",
+    "Kvm": "kvm",
+    "Vm": "kvm",
+    "Vcpu": "kvm",
+    "GuestMemory": "memory",
+    "MemoryRegion": "memory",
+    "DeviceResources": "resources",
+    "MsiIrqType": "resources",
+    "Resource": "resources",
+    "ResourceAllocator": "resources",
+    "ResourceConstraint": "resources",
+    "Trigger": "interrupt",
+    "EventFdTrigger": "interrupt",
+    "RecordingTrigger": "interrupt",
+    "Shard": "machine",
 }
 
 __all__ = [
@@ -75,14 +75,4 @@ __all__ = [
 __all__ += errors.__all__
 
 
-def __getattr__(name: str) -> object:
-    module = _LAZY.get(name)
-    if module is None:
-        raise AttributeError(f"module 'shardio' has no attribute {name!r}")
-    value: object = getattr(import_module(module), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+__getattr__, __dir__ = lazily(__name__, _LAZY)

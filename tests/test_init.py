@@ -34,7 +34,7 @@ def test_every_public_name_is_there_at_once(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(shardio._LAZY))
 def test_every_lazy_name_is_its_modules(name: str) -> None:
-    assert getattr(shardio, name) is getattr(importlib.import_module(shardio._LAZY[name]), name)
+    assert getattr(shardio, name) is getattr(importlib.import_module(f"shardio.{shardio._LAZY[name]}"), name)
     assert name in dir(shardio)
 
 

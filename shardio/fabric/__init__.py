@@ -7,11 +7,11 @@ imported on first use, by the process that has it.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from shardio.fabric.segment import Fabric
 from shardio.fabric.statistics import AccessStatistics, ShardCounters, VcpuCounters
+from shardio.lazy import lazily
 
 if TYPE_CHECKING:
     from shardio.fabric.client import Client as Client
@@ -33,14 +33,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    module = _LAZY.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+__getattr__, __dir__ = lazily(__name__, _LAZY)

@@ -121,11 +121,6 @@ class Fabric(Closing):
             os.close(self.fd)
             self.fd = -1
 
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._view is None
-
     def checked(self, what: str, number: int) -> int:
         """`number`, where the segment has such a "vCPU", "shard" or "range"; else raises `FabricError`."""
         count = {"vCPU": self.vcpus, "shard": self.shards, "range": self.ranges}[what]

@@ -121,7 +121,7 @@ def test_closing_twice_is_closing_once() -> None:
     made = Fabric.create(**COUNTS)
     made.close()
     made.close()
-    assert (made.closed, made.fd) == (True, -1)
+    assert made.fd == -1
 
 
 FIELDS = ["magic", "layout_version", "header_size", "total_size", "vcpus", "shards", "ranges", "posted_slots"]
