@@ -13,21 +13,31 @@ static void fill_ones(uint8_t *to, uint32_t n)
         to[i] = 0xff;
 }
 
+/* What a client knows by address: of the segment as it is mapped in this process. */
+static void bind_segment(struct sio_client *c, const struct sio_fabric *f)
+{
+    c->fabric = *f;
+    c->open.limit = 0;
+    sio_routes_init(c);
+    for (uint32_t s = 0; s < SIO_MAX_SHARDS; s++)
+        c->doorbell[s] = -1;
+    for (uint32_t s = 0; s < f->shards; s++) {
+        c->shard[s].box = sio_mailbox(f, s, c->vcpu);
+        c->shard[s].ring = sio_ring(f, s, c->vcpu);
+        c->shard[s].doze = &f->shard[s].doze;
+    }
+    sio_waiter_init(&c->waiter, f);
+}
+
 void sio_client_init(struct sio_client *c, const struct sio_fabric *f, uint32_t vcpu)
 {
     __builtin_memset(c, 0, sizeof *c);
-    c->fabric = *f;
     c->vcpu = vcpu;
-    sio_routes_init(c);
-    for (uint32_t s = 0; s < SIO_MAX_SHARDS; s++) {
-        c->doorbell[s] = -1;
+    bind_segment(c, f);
+    for (uint32_t s = 0; s < SIO_MAX_SHARDS; s++)
         c->near[s] = (uint8_t)((vcpu + s) % f->shards);
-    }
     /* Segment memory may have served a client before: go on from what it holds, behind what that one posted last. */
     for (uint32_t s = 0; s < f->shards; s++) {
-        c->shard[s].box = sio_mailbox(f, s, vcpu);
-        c->shard[s].ring = sio_ring(f, s, vcpu);
-        c->shard[s].doze = &f->shard[s].doze;
         c->shard[s].seq = sio_load_relaxed(&sio_mailbox(f, s, vcpu)->state) >> 2;
         uint64_t taken = sio_load_relaxed(&sio_credit(f, s, vcpu)->taken), posted = taken;
         while (posted - taken < f->posted_slots &&
@@ -36,7 +46,12 @@ void sio_client_init(struct sio_client *c, const struct sio_fabric *f, uint32_t 
         c->shard[s].posted = posted;
         c->shard[s].credit = taken;
     }
-    sio_waiter_init(&c->waiter, f);
+}
+
+void sio_client_attach(struct sio_client *c, const struct sio_fabric *f)
+{
+    bind_segment(c, f);
+    sio_client_resume(c);
 }
 
 uint64_t sio_client_pending(const struct sio_client *c)

@@ -97,6 +97,9 @@ struct sio_client {
 };
 
 void sio_client_init(struct sio_client *client, const struct sio_fabric *fabric, uint32_t vcpu);
+/* For a client in memory that several processes share: makes what a predecessor in another process (now dead) left usable here.
+ * The journal stays, as do sequence numbers and ring positions; all that points into this process's mapping is set anew. */
+void sio_client_attach(struct sio_client *client, const struct sio_fabric *fabric);
 
 /* One access of `size` bytes (1, 2, 4, 8), or a string of `count` of them at `string`. `*data`: the value to write, or
  * where the value read goes: all-ones of the width when nothing answers. The journal stays set: call sio_client_complete. */
