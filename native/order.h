@@ -14,7 +14,7 @@
  *   SP-MAP      VMM publishes map generation     -> client looks an address up  (route.h)
  *   SP-QUIESCE  client ends an access            -> VMM waits before removing   (route.h)
  *   SP-DOZE     sleeper announces, fences, re-checks -> waker publishes, fences, looks for sleepers (wait.h)
- *   SP-COMMAND  VMM stores a command             -> worker reads it             (worker.c)
+ *   SP-COMMAND  VMM stores a command             -> worker reads it             (vcpu_loop.h)
  *   SP-COALESCED kernel moves `last` / owner `first` -> owner / kernel reads it (coalesced.c)
  */
 #ifndef SHARDIO_ORDER_H

@@ -14,6 +14,7 @@ try() {
     shift 3
     rm -rf "${out:?}/$name"
     mkdir -p "$out/$name"
+    cp ../../native/worker.c "$out/$name" # a quoted include looks first where the including file is: here, for a mutant of its loop
     sed "$change" "../../native/$source" >"$out/$name/$source"
     if cmp -s "../../native/$source" "$out/$name/$source"; then
         echo "mutants: '$name' changes nothing in $source any more: write it anew" >&2
@@ -32,12 +33,12 @@ try() {
     found=$((found + 1))
 }
 
-try no-sentinel worker.c '/exit_reason, SIO_SENTINEL);/d' "$@"
-try journal-forgotten-before-sentinel worker.c \
+try no-sentinel vcpu_loop.h '/exit_reason, SIO_SENTINEL);/d' "$@"
+try journal-forgotten-before-sentinel vcpu_loop.h \
     's/sio_store_release(&v->run->exit_reason, SIO_SENTINEL);/sio_client_complete(\&v->client); &/' "$@"
-try fragment-forgotten-before-sentinel worker.c \
+try fragment-forgotten-before-sentinel vcpu_loop.h \
     's/sio_store_release(&v->run->exit_reason, SIO_SENTINEL);/v->fragment = 0; sio_fence_compiler(); &/' "$@"
-try no-fragment-journal worker.c '/sio_store_release(&v->fragment/d' "$@"
+try no-fragment-journal vcpu_loop.h '/sio_store_release(&v->fragment/d' "$@"
 try no-sync-journal client.c '/SIO_PENDING(SIO_PENDING_SYNC, shard, seq)/d' "$@"
 try counted-before-published client.c 's/pending | SIO_PENDING(SIO_PENDING_POSTED, 0, 0)/pending + 1/' "$@"
 try first-counted-before-published posting.c 's/SIO_PENDING(SIO_PENDING_POSTED, to->shard, n)/SIO_PENDING(0, to->shard, n + 1)/' "$@"
@@ -47,5 +48,5 @@ try ring-not-noted-on-take-up client.c '/note_posted(c, SIO_PENDING(0, shard, n)
 try resting-kept-on-take-up client.c '/^            c->resting = 0;/d' "$@"
 try resting-kept-while-a-ring-opens posting.c '/c->resting = 0;/d' "$@"
 try taken-before-counted client.c 's/ + (pending >> 62 == SIO_PENDING_POSTED)//' "$@"
-try routes-not-forgotten worker.c '/sio_client_resume/d' "$@"
+try routes-not-forgotten vcpu_loop.h '/sio_client_resume/d' "$@"
 echo "mutants: $found of $found mutants of the worker's journal were found out"

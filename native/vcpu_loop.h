@@ -1,0 +1,287 @@
+/* The loop of a vCPU worker: enter the guest -> route -> publish -> wait -> enter again. For worker.c and soft_worker.c, each of
+ * which includes this once and defines the two functions declared below: how its kind of CPU enters the guest and raises a line.
+ *
+ * Facts. An exit is complete only at the next entry, when the CPU takes the data out of the kvm_run page; until then the page
+ * and the vCPU's registers survive the worker's death: in the kernel, or in the record that a software CPU keeps.
+ *
+ * Consequences. The journal: answer the exit -> overwrite exit_reason with a sentinel -> forget the message -> enter. A fresh
+ * worker that finds the sentinel (or a reason that asks for nothing) re-enters; one that finds an exit serves it, and the
+ * client's journal tells whether its message is out already. Nothing here calls libc: KVM's worker has no TLS.
+ */
+#ifndef SHARDIO_VCPU_LOOP_H
+#define SHARDIO_VCPU_LOOP_H
+
+#include "worker.h"
+
+#include <signal.h>
+#include <sys/prctl.h>
+
+#define PARK_NS 1000000000u
+
+/* One entry: 0 after an exit, whose record is in v->run; -EINTR after a kick or with immediate_exit set, -EAGAIN to be entered
+ * again, another -errno where the vCPU cannot go on. */
+static long enter_guest(struct sio_vcpu *v);
+/* Pulses the lines of v->client.lines, which a device raised during the access, before the guest goes on; clears them. A worker
+ * killed in between pulses again: an edge too many, which a driver takes for a shared line's. */
+static void raise_lines(struct sio_vcpu *v);
+
+/* ---- signals ------------------------------------------------------------------------------------------------------ */
+
+struct kernel_sigaction {
+    void (*handler)(int);
+    unsigned long flags;
+    void (*restorer)(void);
+    uint64_t mask;
+};
+
+#if defined(__x86_64__)
+#define SA_RESTORER_FLAG 0x04000000ul
+void sio_sigreturn(void);
+__asm__(".text\n.hidden sio_sigreturn\n.type sio_sigreturn, @function\nsio_sigreturn:\n\tmov $15, %eax\n\tsyscall\n");
+#else
+#define SA_RESTORER_FLAG 0ul
+#define sio_sigreturn ((void (*)(void))0)
+#endif
+
+static void kicked(int signal) {}
+
+/* The inherited handlers are the interpreter's and must never run here. SIGINT and its like are for the VMM to act on. */
+static void take_signals(void)
+{
+    uint64_t none = 0;
+    for (int n = 1; n <= 64; n++) {
+        struct kernel_sigaction action = {.handler = SIG_DFL};
+        if (n == SIGKILL || n == SIGSTOP)
+            continue;
+        if (n == SIGINT || n == SIGTERM || n == SIGHUP || n == SIGQUIT || n == SIGPIPE || n == SIGTSTP)
+            action.handler = SIG_IGN;
+        if (n == SIO_KICK_SIGNAL) {
+            action.handler = kicked;
+            action.flags = SA_RESTORER_FLAG;
+            action.restorer = sio_sigreturn;
+        }
+        sio_syscall4(SYS_rt_sigaction, n, &action, 0, 8);
+    }
+    sio_syscall4(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, 8);
+}
+
+/* ---- states ------------------------------------------------------------------------------------------------------- */
+
+static void enter_state(struct sio_vcpu *v, uint32_t state)
+{
+    sio_publish(&v->state, state); /* SP-COMMAND */
+    sio_futex_wake(&v->state);
+    sio_eventfd_ring(v->event);
+}
+
+static uint32_t command(const struct sio_vcpu *v) { return sio_load_acquire(&v->command); /* SP-COMMAND */ }
+
+/* Parks until told to run or stop. */
+static uint32_t park(struct sio_vcpu *v)
+{
+    uint32_t told;
+    enter_state(v, SIO_PAUSED);
+    while ((told = command(v)) == SIO_PAUSE)
+        sio_futex_wait(&v->command, SIO_PAUSE, PARK_NS);
+    if (told == SIO_RUN)
+        enter_state(v, SIO_RUNNING);
+    return told;
+}
+
+/* ---- exits -------------------------------------------------------------------------------------------------------- */
+
+static void complete(struct sio_vcpu *v)
+{
+    sio_store_release(&v->run->exit_reason, SIO_SENTINEL);
+    v->fragment = 0;
+    sio_client_complete(&v->client);
+}
+
+static enum sio_outcome serve_pio(struct sio_vcpu *v)
+{
+    struct kvm_run *run = v->run;
+    uint8_t *bytes = (uint8_t *)run + run->io.data_offset;
+    uint32_t size = run->io.size, count = run->io.count;
+    int write = run->io.direction == KVM_EXIT_IO_OUT;
+    uint64_t data = 0;
+
+    if (count != 1) {
+        v->string_exits++;
+        return sio_client_string(&v->client, SIO_PIO, run->io.port, size, write, count, bytes);
+    }
+    if (write)
+        __builtin_memcpy(&data, bytes, size);
+    enum sio_outcome outcome = sio_client_access(&v->client, SIO_PIO, run->io.port, size, write, &data);
+    if (!write && outcome != SIO_ABORTED)
+        __builtin_memcpy(bytes, &data, size);
+    return outcome;
+}
+
+/* An access that a page's end cut to 3, 5, 6 or 7 bytes. Each byte is a message; `fragment` is the journal that tells a fresh
+ * worker which of them the client's journal speaks of: the message's name and, in bits 48-51 of it, the bytes done. */
+static enum sio_outcome serve_bytes(struct sio_vcpu *v, uint32_t size)
+{
+    struct kvm_run *run = v->run;
+    uint32_t done = (uint32_t)(v->fragment >> 48) & 15;
+
+    if (v->client.pending && v->client.pending == (v->fragment & ~(15ull << 48)))
+        sio_client_complete(&v->client);
+    for (uint32_t i = done; i < size && i < 8; i++) {
+        uint64_t byte = run->mmio.data[i];
+        if (sio_client_access(&v->client, SIO_MMIO, run->mmio.phys_addr + i, 1, run->mmio.is_write, &byte) == SIO_ABORTED)
+            return SIO_ABORTED;
+        if (!run->mmio.is_write)
+            run->mmio.data[i] = (uint8_t)byte;
+        sio_store_release(&v->fragment, v->client.pending | (uint64_t)(i + 1) << 48);
+        sio_client_complete(&v->client);
+    }
+    return SIO_ANSWERED;
+}
+
+static enum sio_outcome serve_mmio(struct sio_vcpu *v)
+{
+    struct kvm_run *run = v->run;
+    uint32_t size = run->mmio.len;
+    uint64_t data = 0;
+
+    __builtin_memcpy(&data, run->mmio.data, 8);
+    if (size == 1 || size == 2 || size == 4 || size == 8) {
+        enum sio_outcome outcome = sio_client_access(&v->client, SIO_MMIO, run->mmio.phys_addr, size, run->mmio.is_write, &data);
+        if (!run->mmio.is_write && outcome != SIO_ABORTED)
+            __builtin_memcpy(run->mmio.data, &data, 8);
+        return outcome;
+    }
+    return serve_bytes(v, size);
+}
+
+/* The benchmark's floor: the same exit answered right here. */
+static void serve_in_loop(struct kvm_run *run)
+{
+    if (run->exit_reason == KVM_EXIT_IO) {
+        if (run->io.direction == KVM_EXIT_IO_IN)
+            __builtin_memset((uint8_t *)run + run->io.data_offset, 0, run->io.size * run->io.count);
+    } else if (!run->mmio.is_write)
+        __builtin_memset(run->mmio.data, 0, 8);
+}
+
+/* One match on the exit. Returns SIO_RUNNING to go on, or the state that the vCPU ends in. */
+static uint32_t serve(struct sio_vcpu *v)
+{
+    struct kvm_run *run = v->run;
+    uint64_t begin = sio_ticks();
+    enum sio_outcome outcome;
+
+    switch (run->exit_reason) {
+    case KVM_EXIT_IO:
+    case KVM_EXIT_MMIO:
+        if (__builtin_expect(v->in_loop, 0)) {
+            serve_in_loop(run);
+            outcome = SIO_ANSWERED;
+        } else
+            outcome = run->exit_reason == KVM_EXIT_IO ? serve_pio(v) : serve_mmio(v);
+        if (outcome == SIO_ABORTED)
+            return SIO_STOPPED;
+        if (__builtin_expect(v->client.lines, 0))
+            raise_lines(v);
+        complete(v);
+        v->wait_ticks += sio_ticks() - begin;
+        return SIO_RUNNING;
+    case SIO_SENTINEL:
+    case KVM_EXIT_UNKNOWN:
+    case KVM_EXIT_INTR:
+    case KVM_EXIT_IRQ_WINDOW_OPEN:
+    case KVM_EXIT_SET_TPR:
+        complete(v);
+        return SIO_RUNNING;
+    case KVM_EXIT_HLT:
+        return SIO_HALTED;
+    case KVM_EXIT_SHUTDOWN:
+        return SIO_SHUTDOWN;
+    case KVM_EXIT_SYSTEM_EVENT:
+        v->detail = run->system_event.type;
+        return SIO_SYSTEM;
+    case KVM_EXIT_FAIL_ENTRY:
+        v->detail = run->fail_entry.hardware_entry_failure_reason;
+        return SIO_FAILED;
+    case KVM_EXIT_INTERNAL_ERROR:
+        v->detail = run->internal.suberror;
+        return SIO_FAILED;
+    default:
+        return SIO_FAILED;
+    }
+}
+
+static void count_exit(struct sio_vcpu *v, uint32_t reason)
+{
+    if (reason < SIO_EXIT_REASONS)
+        v->exits[reason]++;
+    else
+        v->other_exits++;
+}
+
+static uint32_t run_until_told(struct sio_vcpu *v)
+{
+    struct kvm_run *run = v->run;
+    uint32_t told;
+    /* A predecessor's exit, if it left one, comes first. */
+    uint32_t state = serve(v);
+
+    while (state == SIO_RUNNING) {
+        if (__builtin_expect((told = command(v)) != SIO_RUN, 0)) {
+            if (told == SIO_STOP)
+                return SIO_STOPPED;
+            sio_store_relaxed(&run->immediate_exit, 1); /* KVM finishes the last exit, and comes straight back */
+        }
+        long ret = enter_guest(v);
+        if (__builtin_expect(ret == 0, 1)) {
+            count_exit(v, run->exit_reason);
+            state = serve(v);
+        } else if (ret == -EINTR) {
+            v->interrupted++;
+            sio_store_relaxed(&run->immediate_exit, 0);
+            sio_fence_full();
+            if (command(v) == SIO_PAUSE && park(v) == SIO_STOP)
+                return SIO_STOPPED;
+        } else if (ret == -EAGAIN)
+            v->retried++;
+        else {
+            v->detail = (uint64_t)-ret;
+            return SIO_BROKEN;
+        }
+    }
+    return state;
+}
+
+/* From the start, or from wherever a killed predecessor stopped, to the end. */
+static void work(struct sio_vcpu *v)
+{
+    v->spawns++;
+    sio_client_resume(&v->client);
+    v->client.waiter.abort = &v->command;
+    v->client.waiter.abort_value = SIO_STOP;
+    sio_store_relaxed(&v->run->immediate_exit, 0);
+    if (command(v) == SIO_RUN)
+        enter_state(v, SIO_RUNNING);
+    uint32_t end = run_until_told(v);
+    v->reason = v->run->exit_reason;
+    enter_state(v, end);
+}
+
+/* What the child does, whatever its kind: it ends here. A worker whose parent is not the VMM any more does nothing. */
+static __attribute__((noreturn)) void run_worker(struct sio_vcpu *v)
+{
+    take_signals();
+    sio_syscall6(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0, 0);
+    if (sio_syscall3(SYS_getppid, 0, 0, 0) == v->parent) {
+        if (v->affinity >= 0) {
+            uint64_t mask[16] = {0};
+            mask[v->affinity / 64 & 15] = 1ull << (v->affinity & 63);
+            sio_syscall3(SYS_sched_setaffinity, 0, sizeof mask, mask);
+        }
+        work(v);
+    }
+    for (;;)
+        sio_syscall3(SYS_exit_group, 0, 0, 0);
+}
+
+#endif
