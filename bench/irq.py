@@ -146,7 +146,7 @@ def writes(kind: str, count: int, *, wait: bool) -> tuple[float, float]:
         _run(vm)
         vm.stop()
         ticks = sorted(vm.memory.view(TIMES, 4 * count).cast("I"))
-        fabric = vm._started().fabric.view
+        fabric = vm.dispatcher.fabric.view
         p50, p99 = (lib.sio_ticks_to_ns(fabric, ticks[count * at // 100]) for at in (50, 99))
     return p50, p99
 
@@ -176,10 +176,10 @@ def _vmm(server: socket.socket, vm: Machine, line: int | None) -> None:
     sock, _ = server.accept()
     while sock.recv(1):
         if line is None:
-            vm._vm.signal_msi(0xFEE0_0000, VECTOR)
+            vm.hypervisor.vm.signal_msi(0xFEE0_0000, VECTOR)
         else:
-            vm._vm.irq_line(line, 1)
-            vm._vm.irq_line(line, 0)
+            vm.hypervisor.vm.irq_line(line, 1)
+            vm.hypervisor.vm.irq_line(line, 0)
 
 
 def order(mode: int, line: int, device: Any, count: int, irq_mode: str = "edge") -> int:

@@ -14,24 +14,24 @@ from shardio.bench.effort import Effort
 from shardio.bench.messages import Handlers
 from shardio.bench.pair import Pair, Setting
 from shardio.bench.results import Figure, Rounds, Unit
-from shardio.fabric import Client, Outcome
+from shardio.fabric import Outcome, Port
 
 BASE, MMIO = 0xD000_0000, 1
 CALLS = 64
 Exchange = Callable[[], Outcome]
 
 
-def write(client: Client, length: int) -> Exchange:
+def write(client: Port, length: int) -> Exchange:
     data = bytes(length)
     return lambda: client.write_string(MMIO, BASE, 1, data)
 
 
-def read(client: Client, length: int) -> Exchange:
+def read(client: Port, length: int) -> Exchange:
     return lambda: client.read_string(MMIO, BASE, 1, length)[0]
 
 
 def measure(
-    make: Callable[[Client, int], Exchange], device: str, length: int, cpus: tuple[int, int], effort: Effort
+    make: Callable[[Port, int], Exchange], device: str, length: int, cpus: tuple[int, int], effort: Effort
 ) -> Iterator[Figure]:
     """Blocks of strings, and blocks of the floor."""
     setting, rounds = Setting([Handlers(0, MMIO, BASE, 0x1000, device)]), Rounds()
@@ -55,7 +55,7 @@ def test_string(
     keep: Keep,
     cpus: tuple[int, int],
     brief: Effort,
-    make: Callable[[Client, int], Exchange],
+    make: Callable[[Port, int], Exchange],
     device: str,
     length: int,
 ) -> None:

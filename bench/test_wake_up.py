@@ -17,7 +17,7 @@ from shardio.bench.effort import Effort
 from shardio.bench.messages import Handlers
 from shardio.bench.pair import Pair, Setting
 from shardio.bench.results import Figure, Rounds, Unit
-from shardio.fabric import Client, Outcome
+from shardio.fabric import Outcome, Port
 
 BASE, MMIO = 0xD000_0000, 1
 GAPS_S = (0.0, 10e-6, 30e-6, 100e-6, 1e-3)
@@ -37,7 +37,7 @@ def stranger(cpu: int) -> Iterator[None]:
             process.kill()
 
 
-def accesses(client: Client, gap: float) -> list[float]:
+def accesses(client: Port, gap: float) -> list[float]:
     """Nanoseconds of each."""
     clock, times = time.perf_counter_ns, list[float]()
     for _ in range(CALLS):

@@ -15,6 +15,7 @@
  *   SP-QUIESCE  client ends an access            -> VMM waits before removing   (route.h)
  *   SP-DOZE     sleeper announces, fences, re-checks -> waker publishes, fences, looks for sleepers (wait.h)
  *   SP-COMMAND  VMM stores a command             -> worker reads it             (vcpu_loop.h)
+ *   SP-PORT     a user releases a port          -> the next one takes it       (port.c)
  *   SP-COALESCED kernel moves `last` / owner `first` -> owner / kernel reads it (coalesced.c)
  */
 #ifndef SHARDIO_ORDER_H

@@ -19,6 +19,11 @@ void sio_recover_refuse(const struct sio_fabric *f, uint32_t shard, uint32_t vcp
     sio_wake_client(&f->vcpu[vcpu]);
 }
 
+void sio_recover_settled(const struct sio_fabric *f, uint32_t shard)
+{
+    sio_store_release(&f->shard[shard].taken, ~0ull); /* no vCPU has this number */
+}
+
 uint64_t sio_recover_epoch(const struct sio_fabric *f, uint32_t shard)
 {
     uint64_t epoch = sio_load_relaxed(&f->shard[shard].owner_epoch) + 1;

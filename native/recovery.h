@@ -9,6 +9,9 @@
 int sio_recover_request(const struct sio_fabric *fabric, uint32_t shard, uint32_t vcpu, struct sio_request *request, int *taken);
 /* Answers it: all-ones or dropped. */
 void sio_recover_refuse(const struct sio_fabric *fabric, uint32_t shard, uint32_t vcpu, uint64_t state);
+/* Every request of a dead owner has been decided about: a successor that dies before it takes anything must not count as another
+ * victim of the same request. */
+void sio_recover_settled(const struct sio_fabric *fabric, uint32_t shard);
 /* A new owner may start: its epoch. */
 uint64_t sio_recover_epoch(const struct sio_fabric *fabric, uint32_t shard);
 /* What a dead owner's journal says it took of a ring, where the client had posted `posted`, is believed only if it can be so. */

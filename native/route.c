@@ -38,3 +38,9 @@ int sio_map_publish(const struct sio_fabric *f, const struct sio_map_entry *entr
 }
 
 uint64_t sio_map_generation(const struct sio_fabric *f) { return sio_load_acquire(&f->map->generation); }
+
+int sio_map_lookup(const struct sio_fabric *f, uint32_t space, uint64_t address, uint64_t last, struct sio_map_entry *found)
+{
+    struct sio_map_view view = {.generation = ~0ull};
+    return sio_map_find(f, &view, space, address, last, found) == SIO_ROUTED;
+}

@@ -109,4 +109,7 @@ static inline enum sio_route_result sio_map_find(const struct sio_fabric *f, str
 int sio_map_publish(const struct sio_fabric *fabric, const struct sio_map_entry *entries, uint32_t pio, uint32_t mmio);
 uint64_t sio_map_generation(const struct sio_fabric *fabric);
 
+/* For whoever asks now and then: non-zero and the entry that holds all of [address, last]. */
+int sio_map_lookup(const struct sio_fabric *fabric, uint32_t space, uint64_t address, uint64_t last, struct sio_map_entry *found);
+
 #endif

@@ -19,19 +19,23 @@ from shardio.lazy import lazily
 from shardio.range import BusRange, MmioRange, PioRange
 
 if TYPE_CHECKING:
+    from shardio.dispatcher import DeviceHandle as DeviceHandle
+    from shardio.dispatcher import DeviceStatistics as DeviceStatistics
+    from shardio.dispatcher import Dispatcher as Dispatcher
+    from shardio.dispatcher import ExitInfo as ExitInfo
+    from shardio.dispatcher import MachineStatistics as MachineStatistics
+    from shardio.dispatcher import Shard as Shard
+    from shardio.dispatcher import ShardStatistics as ShardStatistics
+    from shardio.fabric import Fabric as Fabric
+    from shardio.fabric import Outcome as Outcome
+    from shardio.fabric import Port as Port
     from shardio.interrupt import EventFdTrigger as EventFdTrigger
     from shardio.interrupt import RecordingTrigger as RecordingTrigger
     from shardio.interrupt import Trigger as Trigger
     from shardio.kvm import Kvm as Kvm
     from shardio.kvm import Vcpu as Vcpu
     from shardio.kvm import Vm as Vm
-    from shardio.machine import DeviceHandle as DeviceHandle
-    from shardio.machine import DeviceStatistics as DeviceStatistics
-    from shardio.machine import ExitInfo as ExitInfo
     from shardio.machine import Machine as Machine
-    from shardio.machine import MachineStatistics as MachineStatistics
-    from shardio.machine import Shard as Shard
-    from shardio.machine import ShardStatistics as ShardStatistics
     from shardio.memory import GuestMemory as GuestMemory
     from shardio.memory import MemoryRegion as MemoryRegion
     from shardio.resources import DeviceResources as DeviceResources
@@ -45,11 +49,15 @@ __version__ = "0.1.0"
 # What is imported on first use: public name -> module. A name here has its line for type checkers above.
 _LAZY = {
     "Machine": "machine",
-    "DeviceHandle": "machine",
-    "DeviceStatistics": "machine",
-    "ExitInfo": "machine",
-    "MachineStatistics": "machine",
-    "ShardStatistics": "machine",
+    "Dispatcher": "dispatcher",
+    "DeviceHandle": "dispatcher",
+    "DeviceStatistics": "dispatcher",
+    "ExitInfo": "dispatcher",
+    "MachineStatistics": "dispatcher",
+    "ShardStatistics": "dispatcher",
+    "Fabric": "fabric",
+    "Outcome": "fabric",
+    "Port": "fabric",
     "Kvm": "kvm",
     "Vm": "kvm",
     "Vcpu": "kvm",
@@ -63,7 +71,7 @@ _LAZY = {
     "Trigger": "interrupt",
     "EventFdTrigger": "interrupt",
     "RecordingTrigger": "interrupt",
-    "Shard": "machine",
+    "Shard": "dispatcher",
 }
 
 __all__ = [

@@ -14,12 +14,33 @@ from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
-    "ConfigError", "DeviceNotFound", "DeviceOptionError", "DeviceOverlap", "FabricError", "HandlerMissing",
+    "AccessRefused",
+    "ConfigError",
+    "DeviceNotFound",
+    "DeviceOptionError",
+    "DeviceOverlap",
+    "FabricError",
+    "HandlerMissing",
     "HostError",
-    "ImageError", "InterruptError", "InvalidAccessLength", "InvalidAddress", "InvalidBuffer", "InvalidDevice",
-    "InvalidRange", "InvalidResource", "KvmError", "LayoutMismatch", "MachineError", "MemoryAccessError",
-    "RangeTaken", "ResourceConflict", "ResourceNotAllocated", "ResourceUnavailable", "ShardError",
-    "ShardioError", "VcpuError",
+    "ImageError",
+    "InterruptError",
+    "InvalidAccessLength",
+    "InvalidAddress",
+    "InvalidBuffer",
+    "InvalidDevice",
+    "InvalidRange",
+    "InvalidResource",
+    "KvmError",
+    "LayoutMismatch",
+    "MachineError",
+    "MemoryAccessError",
+    "RangeTaken",
+    "ResourceConflict",
+    "ResourceNotAllocated",
+    "ResourceUnavailable",
+    "ShardError",
+    "ShardioError",
+    "VcpuError",
 ]
 
 
@@ -64,8 +85,10 @@ class InvalidAccessLength(ShardioError, ValueError):
     """An access of more bytes (`length`) than the whole address space has."""
 
     def __init__(self, length: int, limit: int) -> None:
-        super().__init__(f"an access of {length:#x} bytes is longer than the address space",
-                         f"access at most {limit:#x} bytes")
+        super().__init__(
+            f"an access of {length:#x} bytes is longer than the address space",
+            f"access at most {limit:#x} bytes",
+        )
         self.args = (length, limit)
         self.length, self.limit = length, limit
 
@@ -78,10 +101,26 @@ class DeviceNotFound(ShardioError, LookupError):
     """
 
     def __init__(self, address: int, length: int = 1) -> None:
-        super().__init__(f"no registered range holds the {length} byte(s) at {int(address):#x}",
-                         "register a range that covers the whole access")
+        super().__init__(
+            f"no registered range holds the {length} byte(s) at {int(address):#x}",
+            "register a range that covers the whole access",
+        )
         self.args = (address, length)
         self.address, self.length = address, length
+
+
+class AccessRefused(ShardioError):
+    """An access that its device could not answer: it raised, died with the access, or is quarantined. The
+    guest sees all-ones, or a dropped write. `address`, `length` in bytes, `space` ("pio" or "mmio").
+    """
+
+    def __init__(self, address: int, length: int, space: str) -> None:
+        super().__init__(
+            f"the device at {space} {int(address):#x} did not answer an access of {length} byte(s)",
+            "see its traceback in the log of its shard",
+        )
+        self.args = (address, length, space)
+        self.address, self.length, self.space = address, length, space
 
 
 class DeviceOverlap(ShardioError, ValueError):
@@ -92,8 +131,10 @@ class DeviceOverlap(ShardioError, ValueError):
     """
 
     def __init__(self, requested: Any, existing: Any) -> None:
-        super().__init__(f"{requested} overlaps {existing}, which is registered",
-                         "choose another base or deregister the other range first")
+        super().__init__(
+            f"{requested} overlaps {existing}, which is registered",
+            "choose another base or deregister the other range first",
+        )
         self.args = (requested, existing)
         self.requested, self.existing = requested, existing
 
@@ -110,9 +151,12 @@ class InvalidDevice(ShardioError, TypeError):
     """An object without handlers for the space ("pio" or "mmio") where it is put: `device_type`, `space`."""
 
     def __init__(self, device_type: str, space: str, cure: str = "") -> None:
-        super().__init__(f"{device_type} cannot answer {space.upper()} accesses",
-                         cure or f"give it {space}_read and {space}_write, or read(offset, size) and "
-                         "write(offset, size, value)")
+        super().__init__(
+            f"{device_type} cannot answer {space.upper()} accesses",
+            cure
+            or f"give it {space}_read and {space}_write, or read(offset, size) and "
+            "write(offset, size, value)",
+        )
         self.args = (device_type, space, self.cure)
         self.device_type, self.space = device_type, space
 
@@ -122,8 +166,10 @@ class HandlerMissing(ShardioError, NotImplementedError):
 
     def __init__(self, device_type: str, handler: str) -> None:
         register_form = handler.rpartition("_")[2]
-        super().__init__(f"{device_type} has neither {handler} nor {register_form}",
-                         f"define one of the two, or deregister what must not be {register_form}")
+        super().__init__(
+            f"{device_type} has neither {handler} nor {register_form}",
+            f"define one of the two, or deregister what must not be {register_form}",
+        )
         self.args = (device_type, handler)
         self.device_type, self.handler = device_type, handler
 
@@ -164,8 +210,10 @@ class ResourceUnavailable(ShardioError):
     """No free resource meets the `constraint`."""
 
     def __init__(self, constraint: Any) -> None:
-        super().__init__(f"nothing free meets {constraint}",
-                         "widen its range, lower its size or alignment, or release other resources")
+        super().__init__(
+            f"nothing free meets {constraint}",
+            "widen its range, lower its size or alignment, or release other resources",
+        )
         self.args = (constraint,)
         self.constraint = constraint
 
@@ -174,8 +222,10 @@ class ResourceConflict(ShardioError, ValueError):
     """A fixed resource (`requested`) that a holder has a part of, from `first` to `last` (`taken`)."""
 
     def __init__(self, requested: Any, first: int, last: int) -> None:
-        super().__init__(f"{requested} needs {first:#x} to {last:#x}, which is taken",
-                         "choose another one or release the holder first")
+        super().__init__(
+            f"{requested} needs {first:#x} to {last:#x}, which is taken",
+            "choose another one or release the holder first",
+        )
         self.args = (requested, first, last)
         self.requested, self.first, self.last = requested, first, last
 
@@ -236,8 +286,10 @@ class LayoutMismatch(FabricError):
     """A peer built the segment with another layout: `field`, `found` and `expected` values."""
 
     def __init__(self, field: str, found: int, expected: int) -> None:
-        super().__init__(f"the segment's {field} is {found:#x}, this build expects {expected:#x}",
-                         "run the same shardio build in every process")
+        super().__init__(
+            f"the segment's {field} is {found:#x}, this build expects {expected:#x}",
+            "run the same shardio build in every process",
+        )
         self.args = (field, found, expected)
         self.field, self.found, self.expected = field, found, expected
 

@@ -337,7 +337,7 @@ def test_machine_is_built_as_the_file_says(tmp_path: Path) -> None:
     )
 
     with build(config) as machine:
-        handle = machine._handles["lamp"]
+        handle = machine.dispatcher.devices[0]
 
     assert (machine.vcpus, machine.memory.size) == (2, 8 << 20)
     assert (handle.request.shard, handle.request.posted, handle.request.policy) == ("hall", "ring", "fail")

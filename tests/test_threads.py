@@ -10,7 +10,7 @@ from shardio import HostError
 from shardio.fabric import Fabric
 from shardio.routing import AddressMap
 from shardio.supervisor import Supervisor
-from shardio.supervisor.recovery import Policy
+from shardio.supervisor.failover import Policy
 from shardio.threads import start
 
 

@@ -14,7 +14,8 @@ import pytest
 from shardio import PioRange
 from shardio._core import lib
 from shardio.fabric import Owner
-from shardio.vcpu import ExitCounts, VcpuState, VcpuWorker
+from shardio.vcpu import ExitCounts, VcpuState
+from shardio.vcpu.kvm import KvmWorker
 from tests.fabric.support import PATIENCE_S, PORT, Bench, Log, bench
 from tests.kvm.tiny_vmm import TinyVmm, tiny_vmm
 
@@ -41,7 +42,7 @@ class Rig:
         self.owner: Owner = b.owner()
         b.add(self.owner, self.device, PioRange(PORT, 4))
         self.event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.worker = VcpuWorker(vmm.vcpus[0], b.fabric, b.doorbells, self.event)
+        self.worker = KvmWorker(vmm.vcpus[0], b.fabric, b.doorbells, self.event)
 
     def until(self, *states: VcpuState) -> VcpuState:
         """Wait for the worker to say one of these states."""

@@ -24,6 +24,7 @@ from shardio.bench.errors import BenchError
 from shardio.bench.pair import PATIENCE
 from shardio.bench.results import Figure, Rounds, Unit
 from shardio.machine import Machine
+from shardio.vcpu.worker import Worker
 
 PORT = 0x80
 ADDRESS = 0xD000_0000
@@ -141,7 +142,7 @@ def row(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
 
 def _workers(vm: Machine) -> list[Any]:
     """The `struct sio_vcpu *` of every vCPU."""
-    return [worker.view for worker in vm._started().supervisor.workers]
+    return [worker.view for worker in vm.dispatcher.supervisor.vcpus if isinstance(worker, Worker)]
 
 
 def _exits(workers: list[Any]) -> int:
@@ -158,8 +159,8 @@ def _await_exits(workers: list[Any]) -> None:
 
 def tasks_of(vm: Machine) -> list[Path]:
     """Where the kernel tells about every worker and the shard."""
-    supervisor = vm._started().supervisor
-    pids = [worker.pid for worker in supervisor.workers] + [supervisor.shards[0].pid]
+    supervisor = vm.dispatcher.supervisor
+    pids = [worker.pid for worker in supervisor.vcpus] + [supervisor.shards[0].pid]
     return [Path(f"/proc/{pid}/status") for pid in pids]
 
 

@@ -22,7 +22,7 @@ from shardio.bench import messages
 from shardio.bench.errors import BenchError
 from shardio.bench.far import patience_ticks
 from shardio.closing import Closing
-from shardio.fabric import Client, Fabric
+from shardio.fabric import Fabric, Port
 from shardio.range import MmioRange, PioRange
 from shardio.routing import AddressMap
 
@@ -88,9 +88,9 @@ class Setting:
                 assert route.index == group.first + i, "indices are given out in order"
         routes.publish()
 
-    def client(self, vcpu: int = 0) -> Client:
+    def client(self, vcpu: int = 0) -> Port:
         """The client of a vCPU."""
-        return Client(self.fabric, vcpu, dict(enumerate(self.doorbells)))
+        return Port(self.fabric, vcpu, dict(enumerate(self.doorbells)))
 
     def service(self, shard: int = 0) -> messages.Service:
         """What the far process is told of one shard."""
@@ -202,7 +202,7 @@ class Pair(Closing):
 
     def work(
         self,
-        client: Client,
+        client: Port,
         n: int,
         space: int,
         addresses: Any,
@@ -245,7 +245,7 @@ class Pair(Closing):
         return self._timed(block, samples, ticks, n)
 
     def _work(
-        self, client: Client, n: int, space: int, addresses: Any, write: bool, size: int, posted: int | None
+        self, client: Port, n: int, space: int, addresses: Any, write: bool, size: int, posted: int | None
     ) -> Block:
         # Posted writes run at the owner's pace once the ring is full: the block begins there.
         for count in (WARM_UP if posted is None else POSTED_WARM_UP, n):

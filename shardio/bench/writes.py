@@ -26,6 +26,7 @@ from shardio.bench.exits import (
 )
 from shardio.bench.results import Figure, Rounds, Unit
 from shardio.machine import Machine
+from shardio.vcpu.worker import Worker
 
 COUNT, TARGET = 0x5000, 0x5008
 # again: mov TARGET, %edi; mov %eax, (%edi); incl COUNT; jmp again
@@ -60,7 +61,9 @@ def measure(effort: Effort) -> Iterator[Figure]:
 
 
 def _figures(vm: Machine, words: memoryview, places: dict[str, int], effort: Effort) -> Iterator[Figure]:
-    worker, tasks = vm._started().supervisor.workers[0].view, tasks_of(vm)
+    first = vm.dispatcher.supervisor.vcpus[0]
+    assert isinstance(first, Worker)
+    worker, tasks = first.view, tasks_of(vm)
 
     def block(kind: str, in_loop: int) -> float:
         worker.in_loop, words[2] = in_loop, places[kind]

@@ -34,7 +34,8 @@ from shardio.options import load_device_class, takes_option
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from shardio.machine import ExitInfo, Machine
+    from shardio.dispatcher import ExitInfo
+    from shardio.machine import Machine
 
 STDIN = 0
 COMMAND_LINE = "command line"

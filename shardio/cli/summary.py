@@ -8,7 +8,7 @@ from rich.console import Console, Group
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from shardio.machine import MachineStatistics
+    from shardio.dispatcher import MachineStatistics
 
 UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "us"))
 

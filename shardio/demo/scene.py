@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shardio.demo.assembler import assemble
+from shardio.dispatcher import ExitInfo, MachineStatistics
 from shardio.errors import MachineError
-from shardio.machine import ExitInfo, Machine, MachineStatistics
+from shardio.machine import Machine
 
 LOAD_ADDRESS = 0x1000
 PARAMETERS = 0x1010

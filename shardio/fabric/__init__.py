@@ -1,7 +1,7 @@
 """The fabric: the shared memory between vCPU workers and shards, seen from Python.
 
 The layout and every protocol over it are in `native/`; these classes make segments, hand them to processes,
-and read counters. `Fabric` is the segment, `Client` a vCPU's end of it, `Owner` a shard's; each end is
+and read counters. `Fabric` is the segment, `Port` a vCPU's end of it, `Owner` a shard's; each end is
 imported on first use, by the process that has it.
 """
 
@@ -14,19 +14,19 @@ from shardio.fabric.statistics import AccessStatistics, ShardCounters, VcpuCount
 from shardio.lazy import lazily
 
 if TYPE_CHECKING:
-    from shardio.fabric.client import Client as Client
-    from shardio.fabric.client import Outcome as Outcome
     from shardio.fabric.owner import Owner as Owner
     from shardio.fabric.owner import Turn as Turn
+    from shardio.fabric.port import Outcome as Outcome
+    from shardio.fabric.port import Port as Port
 
-_LAZY = {"Client": "client", "Outcome": "client", "Owner": "owner", "Turn": "owner"}
+_LAZY = {"Outcome": "port", "Owner": "owner", "Port": "port", "Turn": "owner"}
 
 __all__ = [
     "AccessStatistics",
-    "Client",
     "Fabric",
     "Outcome",
     "Owner",
+    "Port",
     "ShardCounters",
     "Turn",
     "VcpuCounters",

@@ -29,7 +29,7 @@ POSTED_SLOTS = 512
 class Fabric(Closing):
     """A mapped segment. `vcpus`, `shards`, `ranges`, `posted_slots` are its counts, `size` its bytes.
 
-    It is unmapped when it has been closed and nobody holds its `view` any more: a `Client` or an `Owner` in
+    It is unmapped when it has been closed and nobody holds its `view` any more: a `Port` or an `Owner` in
     another thread finds the segment closed, not gone. Once closed, whatever needs the segment raises
     `FabricError`.
 

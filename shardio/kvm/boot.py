@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
+from shardio.entry import check_mode
 from shardio.errors import MachineError
 from shardio.kvm.vcpu import Vcpu
 from shardio.kvm.x86_vcpu import REGISTERS
 from shardio.memory import PAGE_SIZE, GuestMemory
-
-Mode = Literal["real", "protected", "long"]
 
 BOOT_TABLES = 0x9_0000
 """Guest address of the GDT; the page tables follow, a page later."""
@@ -73,12 +72,6 @@ def set_entry(
     values = setups[mode](vcpu, memory, entry)
     values = dict.fromkeys(REGISTERS, 0) | {"rflags": _RFLAGS_FIXED} | values
     vcpu.set_regs(**values | dict(registers or {}))
-
-
-def check_mode(mode: str) -> None:
-    """Raises `MachineError` for an entry mode that does not exist."""
-    if mode not in get_args(Mode):
-        raise MachineError(f"no entry mode {mode!r}", f"use one of {', '.join(get_args(Mode))}")
 
 
 def _real(vcpu: Vcpu, memory: GuestMemory, entry: int) -> dict[str, int]:

@@ -27,6 +27,7 @@ class Host:
         interrupts: InterruptManager,
         trigger: Interrupt | None,
         memory: GuestMemory | None,
+        passed_fds: dict[int, int] | None = None,
     ) -> None:
         self.name = name
         self.loop = loop
@@ -35,6 +36,8 @@ class Host:
         self.memory = memory
         self.interrupts = interrupts
         """Where the device asks for further interrupts: lines, messages, groups."""
+        self.passed_fds = passed_fds or {}
+        """Descriptors that the VMM has handed over for this device: its own number, and the one here."""
         self.doorbells: tuple[DoorbellSet, ...] = ()
         """The device's doorbells in force, one set a range; empty during `attach`."""
         self._control = control

@@ -24,7 +24,6 @@ from shardio.errors import InterruptError, MachineError, ShardioError
 from shardio.interrupt.config import LegacyConfig
 from shardio.interrupt.manager import InterruptManager
 from shardio.interrupt.proxy import ProxyBackend, call_over
-from shardio.io_manager import IoManager
 from shardio.range import MmioRange, PioRange
 from shardio.shard import protocol
 from shardio.shard.host import Host
@@ -44,6 +43,17 @@ COALESCED_LOOK_S = 0.002
 """How long a write may sit in KVM's coalesced ring: nobody is told of it."""
 
 
+class Held:
+    """A device that this shard holds: the object, what it was given, and its ranges by their index."""
+
+    __slots__ = ("device", "host", "ranges")
+
+    def __init__(self, device: Any, host: Host) -> None:
+        self.device = device
+        self.host = host
+        self.ranges: list[int] = []
+
+
 class Shard:
     """A shard process's state: its devices by name, and the handlers of the VMM's requests."""
 
@@ -55,13 +65,12 @@ class Shard:
         self.loop = spare.loop
         asyncio.set_event_loop(self.loop)
         self.control = control
-        self.io_manager = IoManager()
         self.runtime = Runtime(self.loop, spare.epoll_fd, spare.fabric, shard, doorbell, self._report)
-        self.devices: dict[str, Any] = {}
-        self.hosts: dict[str, Host] = {}
-        self.spans: dict[int, tuple[PioRange | MmioRange, bool, str]] = {}
+        self.devices: dict[str, Held] = {}
         self.memory: GuestMemory | None = None
         self.ring: CoalescedRing | None = None
+        self._unshared: ShardioError | None = None
+        """Why guest RAM or the ring could not be mapped."""
         self._incomplete = False
         self._interrupt_backend = ProxyBackend(call_over(interrupts), self.runtime.owner.raise_line)
 
@@ -95,8 +104,12 @@ class Shard:
                 self._answer(message.serial, lambda: self._add_all(message, fds))
             case protocol.RemoveDevice():
                 self._answer(message.serial, lambda: self._remove(message.name))
+            case protocol.MoveDevice():
+                self._answer(message.serial, lambda: self._move(message))
             case protocol.Call():
                 self._answer(message.serial, lambda: self._call(message))
+            case protocol.ShareMemory() | protocol.ShareRing():
+                self._share(message, fds[0])
 
     def _answer(self, serial: int, action: Any) -> None:
         try:
@@ -111,89 +124,94 @@ class Shard:
         except (TypeError, ValueError, OverflowError, MachineError) as error:
             protocol.tell(self.control, protocol.Done(serial, error=f"the result cannot be sent: {error}"))
 
+    def _share(self, message: protocol.Share, fd: int) -> None:
+        try:
+            if isinstance(message, protocol.ShareMemory):
+                from shardio.memory import GuestMemory
+
+                self.memory = GuestMemory.from_fd(fd, message.size)
+            else:
+                from shardio.fabric.coalesced import CoalescedRing
+
+                self.ring = CoalescedRing(self.runtime.owner, fd, message.page)
+                self.runtime.look_every(COALESCED_LOOK_S)
+        except ShardioError as error:
+            self._unshared = error  # told where a device needs it
+        finally:
+            os.close(fd)
+
     def _add_all(self, message: protocol.AddDevices, fds: list[int]) -> None:
         added: list[str] = []
+        passed = iter(fds)
         try:
             for spec in message.devices:
-                self._add(spec, fds)
+                self._add(spec, {number: next(passed) for number in spec.passed})
                 added.append(spec.name)
         except BaseException:
             self._incomplete = True
             for name in reversed(added):
                 self._remove(name)
-            raise
-        finally:
-            for fd in fds:
+            for fd in passed:
                 os.close(fd)
+            raise
         if message.serve and not self._incomplete:
             self.runtime.serve()
 
-    def _add(self, spec: protocol.DeviceSpec, fds: list[int]) -> None:
-        device = make(spec.device)
-        if spec.memory >= 0 and self.memory is None:
-            from shardio.memory import GuestMemory
-
-            self.memory = GuestMemory.from_fd(fds[spec.memory], spec.memory_size)
-        if spec.ring >= 0 and self.ring is None:
-            from shardio.fabric.coalesced import CoalescedRing
-
-            self.ring = CoalescedRing(self.runtime.owner, fds[spec.ring], spec.ring_page)
-            self.runtime.look_every(COALESCED_LOOK_S)
+    def _add(self, spec: protocol.DeviceSpec, passed: dict[int, int]) -> None:
         interrupts = InterruptManager(self._interrupt_backend, self.loop)
-        try:
-            host = Host(
-                spec.name,
-                self.loop,
-                self.control,
-                interrupts,
-                _trigger(interrupts, spec),
-                self.memory if spec.memory >= 0 else None,
-            )
+        with contextlib.ExitStack() as undo:
+            for fd in passed.values():
+                undo.callback(os.close, fd)
+            undo.callback(interrupts.close)
+            coalesced = any(span.coalesced for span in spec.ranges)
+            if (spec.dma and self.memory is None) or (coalesced and self.ring is None):
+                raise self._unshared or MachineError("what the device shares was not handed over")
+            device = make(spec.device)
+            trigger = _trigger(interrupts, spec)
+            memory = self.memory if spec.dma else None
+            host = Host(spec.name, self.loop, self.control, interrupts, trigger, memory, passed)
             attach = getattr(device, "attach", None)
             if attach is not None:
                 attach(host)
-        except BaseException:
-            interrupts.close()
-            raise
-        self.devices[spec.name], self.hosts[spec.name] = device, host
+            undo.pop_all()
+        self.devices[spec.name] = held = Held(device, host)
         try:
             for span in spec.ranges:
-                self._register(span, device, spec.name)
+                self._register(span, held, spec.name)
             if getattr(device, "doorbells", None):
                 host.doorbells = tuple(self._bind(device, span) for span in spec.ranges)
         except BaseException:
             self._remove(spec.name)
             raise
 
-    def _register(self, spec: protocol.RangeSpec, device: Any, name: str) -> None:
-        span: PioRange | MmioRange
-        if spec.space == Space.PIO:
-            span = PioRange(spec.base, spec.size)
-            self.io_manager.register_pio(span, device)
-        else:
-            span = MmioRange(spec.base, spec.size)
-            self.io_manager.register_mmio(span, device)
-        self.spans[spec.index] = (span, spec.posted, name)
+    def _register(self, spec: protocol.RangeSpec, held: Held, name: str) -> None:
+        span = (PioRange if spec.space == Space.PIO else MmioRange)(spec.base, spec.size)
+        posted = spec.posted or spec.coalesced
+        self.runtime.owner.set_handler(spec.index, span, held.device, posted=posted)
+        held.ranges.append(spec.index)
         self.runtime.names[spec.index] = name
-        self.runtime.owner.set_handler(spec.index, span, device, posted=spec.posted or spec.coalesced)
         if spec.coalesced and self.ring is not None:
             self.ring.add(spec.index)
 
-    def _unregister(self, index: int) -> None:
-        span, _, _ = self.spans.pop(index)
-        self.runtime.owner.clear_handler(index)
-        if self.ring is not None:
-            self.ring.drop(index)
-        self.runtime.names.pop(index, None)
-        if isinstance(span, PioRange):
-            self.io_manager.deregister_pio(span.base)
-        else:
-            self.io_manager.deregister_mmio(span.base)
-
     def _remove(self, name: str) -> None:
-        for index in [index for index, (_, _, owner) in self.spans.items() if owner == name]:
-            self._unregister(index)
+        self._unregister(self.devices[name])
         self._detach(name)
+
+    def _move(self, message: protocol.MoveDevice) -> None:
+        held = self.devices[message.name]
+        self._unregister(held)
+        for span in message.ranges:
+            self._register(span, held, message.name)
+        for doorbells, span in zip(held.host.doorbells, message.ranges, strict=False):
+            doorbells.move(span.base)
+
+    def _unregister(self, held: Held) -> None:
+        while held.ranges:
+            index = held.ranges.pop()
+            self.runtime.owner.clear_handler(index)
+            if self.ring is not None:
+                self.ring.drop(index)
+            self.runtime.names.pop(index, None)
 
     def _bind(self, device: Any, span: protocol.RangeSpec) -> DoorbellSet:
         from shardio.interrupt.doorbell import DoorbellSet
@@ -201,18 +219,20 @@ class Shard:
         return DoorbellSet(device, span.base, self._interrupt_backend, self.loop, pio=span.space == Space.PIO)
 
     def _detach(self, name: str) -> None:
-        device, host = self.devices.pop(name), self.hosts.pop(name)
+        held = self.devices.pop(name)
         with contextlib.ExitStack() as last_first:
-            last_first.callback(host.interrupts.close)
-            if (detach := getattr(device, "detach", None)) is not None:
+            for fd in held.host.passed_fds.values():
+                last_first.callback(os.close, fd)
+            last_first.callback(held.host.interrupts.close)
+            if (detach := getattr(held.device, "detach", None)) is not None:
                 last_first.callback(detach)
             # What the guest rang before is delivered while the device still has its host.
-            for doorbells in host.doorbells:
+            for doorbells in held.host.doorbells:
                 last_first.callback(doorbells.close)
 
     def _call(self, message: protocol.Call) -> Any:
         arguments, options = pickle.loads(message.arguments)
-        return getattr(self.devices[message.name], message.method)(*arguments, **options)
+        return getattr(self.devices[message.name].device, message.method)(*arguments, **options)
 
     def _report(self, name: str, text: str) -> None:
         protocol.tell(self.control, protocol.HandlerFailed(name, text))

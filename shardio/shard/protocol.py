@@ -40,7 +40,7 @@ MAX_FDS = 250
 
 class RangeSpec(msgspec.Struct, frozen=True, array_like=True):
     """A range that a device answers: `index` is its number in the address map. `coalesced`: its writes come
-    through KVM's ring.
+    through the hypervisor's ring.
     """
 
     index: int
@@ -52,21 +52,33 @@ class RangeSpec(msgspec.Struct, frozen=True, array_like=True):
 
 
 class DeviceSpec(msgspec.Struct, frozen=True):
-    """A device to make, its ranges, and where among the message's descriptors its guest RAM is (-1: it has
-    none). `irq`: the line (GSI) of its trigger, -1
-    for none; `level`: it is a level line. `ring`: where the descriptor is through which KVM's coalesced ring
-    is mapped, at `ring_page`.
+    """A device to make, and its ranges. `dma`: it is given guest RAM. `irq`: the line (GSI) of its trigger,
+    -1 for none; `level`: it is a level line. `passed`: the VMM's numbers of the descriptors that it is given,
+    which are in the message in this order.
     """
 
     name: str
     device: Packed
     ranges: list[RangeSpec]
-    memory: int = -1
-    memory_size: int = 0
+    dma: bool = False
     irq: int = -1
     level: bool = False
-    ring: int = -1
-    ring_page: int = 0
+    passed: list[int] = []
+
+
+class ShareMemory(msgspec.Struct, frozen=True, tag="memory"):
+    """Beside it: the descriptor of guest RAM, for devices that do DMA; `size` in bytes."""
+
+    size: int
+
+
+class ShareRing(msgspec.Struct, frozen=True, tag="ring"):
+    """Beside it: the descriptor through which the hypervisor's coalesced ring is mapped, at `page`."""
+
+    page: int
+
+
+Share = ShareMemory | ShareRing
 
 
 class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
@@ -107,6 +119,14 @@ class RemoveDevice(msgspec.Struct, frozen=True, tag="remove"):
     ranges: list[int]
 
 
+class MoveDevice(msgspec.Struct, frozen=True, tag="move"):
+    """The device has these ranges from now on, by the same indices; nobody asks it meanwhile."""
+
+    serial: int
+    name: str
+    ranges: list[RangeSpec]
+
+
 class Call(msgspec.Struct, frozen=True, tag="call"):
     """Call a method of a device, in the shard's loop. `arguments`: a pickle of (args, kwargs)."""
 
@@ -124,7 +144,9 @@ class Quit(msgspec.Struct, frozen=True, tag="quit"):
     """Detach the devices and end."""
 
 
-ToShard = Prepare | Setup | AddDevices | RemoveDevice | Call | Serve | Quit
+ToShard = (
+    Prepare | Setup | ShareMemory | ShareRing | AddDevices | RemoveDevice | MoveDevice | Call | Serve | Quit
+)
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

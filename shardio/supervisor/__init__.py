@@ -1,8 +1,8 @@
-"""The supervisor: one thread of the VMM that starts workers and shards, watches them, and mends what dies.
+"""The supervisor: one thread of the VMM that starts vCPUs and shards, watches them, and mends what dies.
 
-`loop` is the thread; `shard_process` the VMM's side of one shard, `interpreter` its process; `shard_keeper`
-starts shards and successors, `spare` keeps an interpreter warm for that; `succession` and `recovery` settle
-what a dead shard left in flight; `hang` kills what hangs.
+`loop` is the thread; `shard_process` the VMM's side of one shard, `interpreter` its process; `failover`
+starts shards and successors and settles what a dead one left in flight, `spare` keeps an interpreter warm
+for that; `hang` kills what hangs; `events` tell of all of it.
 """
 
 from shardio.supervisor.loop import Supervisor

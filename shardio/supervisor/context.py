@@ -10,11 +10,9 @@ from typing import Any
 from shardio._core import lib
 from shardio.fabric import Fabric
 from shardio.routing import AddressMap
+from shardio.supervisor.events import Event
 from shardio.supervisor.shard_process import ShardProcess
-from shardio.vcpu import VcpuWorker
-
-Event = Callable[[str, Any], None]
-"""Called with ("exit", status), ("reset", None), ("vcpu", index), ("failure", ShardioError)."""
+from shardio.vcpu import Vcpu
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +23,10 @@ class Context:
 
     fabric: Fabric
     routes: AddressMap
-    on_event: Event
+    on_event: Callable[[Event], None]
     selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
     shards: list[ShardProcess] = field(default_factory=list)
-    workers: list[VcpuWorker] = field(default_factory=list)
+    vcpus: list[Vcpu] = field(default_factory=list)
 
     def watch(self, readable: Any, then: Callable[[], None]) -> None:
         """Call `then` whenever this descriptor is readable."""
@@ -36,12 +34,12 @@ class Context:
 
     def forget(self, readable: Any) -> None:
         """Watch it no more; harmless where it is not watched. Before it is closed."""
-        if readable in self.selector.get_map():
+        if readable != -1 and readable in self.selector.get_map():
             self.selector.unregister(readable)
 
     def posted(self, vcpu: int, shard: int) -> int:
         """How many writes a vCPU has posted to a shard, ever."""
-        worker = next((worker for worker in self.workers if worker.index == vcpu), None)
-        if worker is not None:
-            return int(lib.sio_client_posted(worker.client, shard))
+        known = next((known for known in self.vcpus if known.index == vcpu), None)
+        if known is not None:
+            return int(lib.sio_client_posted(known.client, shard))
         return int(lib.sio_credit(self.fabric.view, shard, vcpu).taken)

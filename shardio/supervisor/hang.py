@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from shardio._core import lib
 from shardio.supervisor.context import Context
-from shardio.vcpu import VcpuWorker
+from shardio.vcpu import Vcpu
 
 START_S = 30.0
 """How long a shard may take to make its devices before that counts as hanging."""
@@ -43,28 +43,28 @@ class HangWatch:
 
     def look(self, now: float) -> None:
         """Kill what hangs; `now` in seconds of the monotonic clock."""
-        for worker in self._context.workers:
-            self._look_at(worker, now)
+        for vcpu in self._context.vcpus:
+            self._look_at(vcpu, now)
 
-    def _look_at(self, worker: VcpuWorker, now: float) -> None:
-        access, target = int(lib.sio_client_pending(worker.client)), int(worker.client.target)
-        if not access or worker.ended or target >= len(self._context.shards):
-            self._waits.pop(worker.index, None)
+    def _look_at(self, vcpu: Vcpu, now: float) -> None:
+        access, target = int(lib.sio_client_pending(vcpu.client)), int(vcpu.client.target)
+        if not access or vcpu.ended or target >= len(self._context.shards):
+            self._waits.pop(vcpu.index, None)
             return
         shard = self._context.shards[target]
         progress = self._context.fabric.progress(target)
-        wait = self._waits.get(worker.index)
+        wait = self._waits.get(vcpu.index)
         starting = not shard.restored and now - shard.spawned_at < START_S
         if wait is None or (wait.access, wait.target) != (access, target) or starting:
-            self._waits[worker.index] = _Wait(access, target, progress, now, now)
+            self._waits[vcpu.index] = _Wait(access, target, progress, now, now)
             return
         if wait.progress != progress:
             wait.progress, wait.moved = progress, now
-        patience = self._deadline * (len(self._context.workers) + 1)
+        patience = self._deadline * (len(self._context.vcpus) + 1)
         if shard.alive and (now - wait.moved > self._deadline or now - wait.began > patience):
             waited = now - wait.began
             log.error(
-                "shard %s has not answered vCPU %d for %.1f s; killing it", shard.name, worker.index, waited
+                "shard %s has not answered vCPU %d for %.1f s; killing it", shard.name, vcpu.index, waited
             )
-            del self._waits[worker.index]
+            del self._waits[vcpu.index]
             shard.kill()

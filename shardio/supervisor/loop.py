@@ -1,12 +1,13 @@
-"""The supervisor's thread: starts workers and shards, watches them, respawns what dies, kills what hangs.
+"""The supervisor's thread: starts vCPUs and shards, watches them, respawns what dies, kills what hangs.
 
 Facts. A worker or shard dies with the thread that spawned it (PR_SET_PDEATHSIG), so that a killed VMM leaves
 nothing; hence every spawn is made here, by a thread that lives as long as the machine. A process's death is a
 readable pidfd.
 
 Consequences. All state is this thread's: other threads hand it functions (`call`) and wait. A worker that
-died is started again at once and takes up its access. A shard that died gets a successor (`shard_keeper`);
-one that hangs is killed (`hang`), which is the same as dying.
+died is started again at once and resumes its access; what a user's own process had in flight when it died is
+settled. A shard that died gets a successor (`failover`); one that hangs is killed (`hang`), which is the same
+as dying.
 """
 
 from __future__ import annotations
@@ -28,35 +29,34 @@ from shardio.interrupt.backend import InterruptBackend
 from shardio.interrupt.doorbell import DoorbellBackend
 from shardio.routing import AddressMap
 from shardio.shard import protocol
-from shardio.supervisor.context import Context, Event
+from shardio.supervisor import events
+from shardio.supervisor.context import Context
+from shardio.supervisor.failover import Failover, Policy
+from shardio.supervisor.gil_switch_interval import WATCH_S, GilSwitchInterval
 from shardio.supervisor.hang import HangWatch
-from shardio.supervisor.haste import WATCH_S, Haste
-from shardio.supervisor.recovery import Policy
-from shardio.supervisor.shard_keeper import ShardKeeper
 from shardio.supervisor.shard_process import ShardProcess
 from shardio.supervisor.spare import SpareKeeper
-from shardio.supervisor.succession import Succession
 from shardio.supervisor.unclaimed import UnclaimedLog
 from shardio.threads import start
-from shardio.vcpu import VcpuState, VcpuWorker
+from shardio.vcpu import Vcpu, VcpuState
 
 TICK_S = 0.05
 QUIT_S = 2.0
-"""How long workers and shards may take to end by themselves before they are killed."""
+"""How long vCPUs and shards may take to end by themselves before they are killed."""
 
 log = logging.getLogger("shardio.supervisor")
 T = TypeVar("T")
 
 
 class Supervisor:
-    """One machine's supervisor. `shards` and `workers` may be used by other threads only through `call`."""
+    """One dispatcher's supervisor. `shards` and `vcpus` may be used by other threads only through `call`."""
 
     def __init__(
         self,
         fabric: Fabric,
         routes: AddressMap,
         policy: Callable[[int, bool], Policy],
-        on_event: Event,
+        on_event: Callable[[events.Event], None],
         *,
         hang_deadline: float = 1.0,
         backend: InterruptBackend | None = None,
@@ -65,25 +65,27 @@ class Supervisor:
     ) -> None:
         """`stdin`: the descriptor that becomes every shard's standard input (None: /dev/null)."""
         self._context = context = Context(fabric, routes, on_event)
-        self.shards, self.workers = context.shards, context.workers
+        self.shards, self.vcpus = context.shards, context.vcpus
         self._selector = context.selector
         self._eventfds: list[int] = []
         self._spares = SpareKeeper(context, stdin)
-        self._succession = Succession(context, policy)
-        self._haste = Haste()
-        self._keeper = ShardKeeper(context, self._spares, self._succession, self._haste, backend, doorbells)
+        self._switch_interval = GilSwitchInterval()
+        self._failover = Failover(
+            context, self._spares, policy, self._switch_interval, backend, doorbells
+        )
         self._hangs = HangWatch(context, hang_deadline)
         self._unclaimed = UnclaimedLog(context)
         self._calls: list[tuple[Future[Any], Callable[[], Any]]] = []
         self._calls_lock = threading.Lock()
         self._closing = False
         self._round = 0
-        self._workers_stopping = False
+        self._vcpus_stopping = False
+        self._unsettled: list[Vcpu] = []
         self._reported: set[int] = set()
         self._thread = threading.Thread(target=self._run, name="shardio-supervisor", daemon=True)
         try:
             self.state_event = self._eventfd(self._on_state)
-            """Rung by every worker whose state changes."""
+            """Rung by every vCPU whose state changes."""
             self._wake = self._eventfd(self._on_wake)
             start(self._thread)
         except BaseException:
@@ -97,7 +99,7 @@ class Supervisor:
         future: Future[T] = Future()
         with self._calls_lock:
             if self._closing:
-                future.set_exception(MachineError("the machine is closed", "make a new Machine"))
+                future.set_exception(MachineError("it is closed", "make a new Machine or Dispatcher"))
                 return future
             self._calls.append((future, function))
         os.eventfd_write(self._wake, 1)
@@ -110,7 +112,7 @@ class Supervisor:
         return self.submit(function).result()
 
     def close(self) -> None:
-        """End the thread. Workers and shards must be gone: see `stop_workers`, `stop_shards`. Idempotent."""
+        """End the thread. vCPUs and shards must be gone: see `stop_vcpus`, `stop_shards`. Idempotent."""
         with self._calls_lock:
             if self._closing:
                 return
@@ -133,38 +135,47 @@ class Supervisor:
 
     # ---- in the supervisor's thread ----
 
-    def start_worker(self, worker: VcpuWorker) -> None:
-        """Spawn and watch a worker."""
-        worker.spawn()
-        self._context.watch(worker.pidfd, lambda: self._on_worker_death(worker))
+    def start_vcpu(self, vcpu: Vcpu) -> None:
+        """Spawn and watch a vCPU's process."""
+        vcpu.spawn()
+        self.watch_vcpu(vcpu)
+
+    def watch_vcpu(self, vcpu: Vcpu) -> None:
+        """Watch the process that a vCPU has."""
+        self._context.watch(vcpu.pidfd, lambda: self._on_vcpu_death(vcpu))
 
     def start_shard(self, shard: ShardProcess) -> None:
         """Start and watch a shard, and give it the devices on its record; it serves when it holds them."""
-        self._keeper.start(shard)
+        self._failover.start(shard)
 
     def keep_spare(self) -> None:
         """From now on, have an interpreter warm for the next shard that starts."""
-        self._keeper.keep_spare()
+        self._failover.keep_spare()
 
     def renew_spare(self) -> None:
         """Have the spare, if one is kept, load what devices have come."""
-        self._keeper.renew_spare()
+        self._failover.renew_spare()
 
     @property
     def spare_pid(self) -> int:
         """The warm interpreter's process id, 0 while there is none that has loaded all that it should."""
         return self._spares.pid if self._spares.warm else 0
 
-    def stop_workers(self) -> None:
-        """Command every worker to stop and reap it; kill one that does not within 2 s."""
-        self._workers_stopping = True
-        for worker in self.workers:
-            worker.command(lib.SIO_STOP)
-        self._drain(
-            lambda: [worker for worker in self.workers if worker.pidfd >= 0],
-            VcpuWorker.kick_again,
-            VcpuWorker.kill,
-        )
+    def forget_vcpu(self, vcpu: Vcpu) -> None:
+        """Watch the process that a vCPU has no more."""
+        self._context.forget(vcpu.pidfd)
+
+    def stop_vcpus(self) -> None:
+        """Command every vCPU to stop and reap it; kill one that does not within 2 s. A process of the user's
+        is let go: its port ends.
+        """
+        self._vcpus_stopping = True
+        for vcpu in self.vcpus:
+            vcpu.command(lib.SIO_STOP)
+            if not vcpu.resumable():
+                self._context.forget(vcpu.pidfd)
+                vcpu.kill()
+        self._drain(lambda: [vcpu for vcpu in self.vcpus if vcpu.pidfd >= 0], Vcpu.kick_again, Vcpu.kill)
 
     def stop_shards(self) -> None:
         """Ask every shard to quit and reap it; kill one that does not within 2 s."""
@@ -192,22 +203,22 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, protocol.STOP_SIGNALS)
         lib.sio_quiesce_register()
         lib.sio_membarrier_register()
-        self._haste.begin("watch", WATCH_S)
+        self._switch_interval.begin("watch", WATCH_S)
         next_tick = time.monotonic() + TICK_S
         while not self._closing:
             self._poll(max(0.0, next_tick - time.monotonic()))
             if time.monotonic() >= next_tick:
-                self._tick()
+                self._guarded(self._tick)
                 next_tick = time.monotonic() + TICK_S
         self._run_calls()
-        self._haste.end_all()
+        self._switch_interval.end_all()
 
     def _poll(self, timeout: float) -> None:
         self._round += 1
         this = self._round
-        self._haste.end("round")
+        self._switch_interval.end("round")
         events = self._selector.select(timeout)
-        self._haste.begin("round")
+        self._switch_interval.begin("round")
         for key, _ in events:
             # Stopping polls too, within one of these: it may have read what the rest of this round tells of.
             if self._round != this:
@@ -215,11 +226,14 @@ class Supervisor:
             # An earlier one of this round may have ended it, and its number may be another's by now.
             if self._selector.get_map().get(key.fd) is not key:
                 continue
-            try:
-                key.data()
-            except Exception as error:  # the machine ends with it; the thread must live to take it down
-                log.exception("the supervisor failed")
-                self._context.on_event("failure", error)
+            self._guarded(key.data)
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:  # the machine ends with it; the thread must live to take it down
+            log.exception("the supervisor failed")
+            self._context.on_event(events.Failed(f"{type(error).__name__}: {error}"))
 
     def _on_wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -235,26 +249,36 @@ class Supervisor:
             except BaseException as error:
                 future.set_exception(error)
 
-    # ---- workers ----
+    # ---- vCPUs ----
 
     def _on_state(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.state_event)
-        for worker in self.workers:
-            if worker.state > VcpuState.STOPPED and worker.index not in self._reported:
-                self._reported.add(worker.index)
-                self._context.on_event("vcpu", worker.index)
+        for vcpu in self.vcpus:
+            if vcpu.state > VcpuState.STOPPED and vcpu.index not in self._reported:
+                self._reported.add(vcpu.index)
+                self._context.on_event(events.VcpuEnded(vcpu.index, vcpu.pid, vcpu.describe_end()))
 
-    def _on_worker_death(self, worker: VcpuWorker) -> None:
-        self._context.forget(worker.pidfd)  # reaping closes it
-        cause = worker.reap()
-        if self._workers_stopping or worker.ended:
+    def _on_vcpu_death(self, vcpu: Vcpu) -> None:
+        self._context.forget(vcpu.pidfd)  # reaping closes it
+        pid, cause = vcpu.pid, vcpu.reap()
+        if self._vcpus_stopping or vcpu.ended:
+            return
+        if not vcpu.resumable():
+            self._unsettled.append(vcpu)
+            self._settle()
+            self._context.on_event(events.VcpuEnded(vcpu.index, pid, vcpu.describe_end()))
             return
         try:
-            self.start_worker(worker)
+            self.start_vcpu(vcpu)
         except (ShardioError, OSError) as error:
-            self._context.on_event("failure", error)
-        log.info("vCPU %d: its worker died (signal %s); another was started", worker.index, cause)
+            self._context.on_event(events.Failed(str(error)))
+        log.info("vCPU %d: its worker died (signal %s); another was started", vcpu.index, cause)
+        self._context.on_event(events.WorkerReplaced(vcpu.index, cause or 0))
+
+    def _settle(self) -> None:
+        """Finish what dead processes of users had in flight, as far as their shards have answered."""
+        self._unsettled = [vcpu for vcpu in self._unsettled if not vcpu.settle()]
 
     # ---- now and then ----
 
@@ -262,7 +286,13 @@ class Supervisor:
         now = time.monotonic()
         for shard in self.shards:
             if shard.quarantined:
-                self._succession.refuse(shard)  # what was on its way when the map changed
+                self._failover.refuse(shard)  # what was on its way when the map changed
+        for vcpu in self.vcpus:
+            old = vcpu.pidfd
+            if vcpu.adopt():
+                self._context.forget(old)
+                self.watch_vcpu(vcpu)
+        self._settle()
         self._hangs.look(now)
         self._unclaimed.look(now)
         self._on_state()

@@ -28,7 +28,9 @@ DEATHS_WITHIN_S = 10.0
 
 
 class DeviceRecord:
-    """What a shard must be told to hold a device: its specification, and the descriptors that go with it."""
+    """What a shard must be told to hold a device: its specification, and the descriptors that go with it, in
+    the order of `spec.passed`.
+    """
 
     __slots__ = ("fds", "spec")
 
@@ -56,11 +58,22 @@ class ShardProcess:
         self.restored = False
         """It holds all devices on its record."""
         self.spawned_at = 0.0
+        self.died_at = 0.0
+        """When its last death was noticed, in seconds of the monotonic clock; 0 before the first."""
         self.quarantined = False
         self.quitting = False
         self._serial = 0
         self._remains: list[Callable[[], None]] = []
         self._waiting: dict[int, Future[Any]] = {}
+        self._shared: list[tuple[protocol.Share, int]] = []
+        self._told: set[protocol.Share] = set()
+
+    def share(self, what: protocol.Share, fd: int) -> None:
+        """Whoever is this shard maps `what` behind `fd`: it is told before the next devices, once a
+        process.
+        """
+        if all(known != what for known, _ in self._shared):
+            self._shared.append((what, fd))
 
     @property
     def pid(self) -> int:
@@ -82,6 +95,7 @@ class ShardProcess:
         if self.cpu is not None:
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(interpreter.pid, {self.cpu})
+        self._told.clear()
         self.spawns += 1
         self.spawned_at = time.monotonic()
         with contextlib.suppress(OSError):  # its death is noticed by its pidfd
@@ -91,6 +105,7 @@ class ShardProcess:
         """Give devices to the shard: the future is done when it holds them all. Messages hold what fits.
         `serve`: it begins to drain its rings when it does.
         """
+        self._tell_shared()
         batches = _batches(records)
         answers = [self.request(*_message(batch, serve and batch is batches[-1])) for batch in batches]
         for record in records:
@@ -100,6 +115,13 @@ class ShardProcess:
         added = _all(answers)
         added.add_done_callback(lambda done: self._added(records, done))
         return added
+
+    def _tell_shared(self) -> None:
+        for what, fd in self._shared:
+            if what not in self._told:
+                with contextlib.suppress(OSError):  # its death is noticed by its pidfd
+                    self._send(what, (fd,))
+                    self._told.add(what)
 
     def _added(self, records: Sequence[DeviceRecord], done: Future[Any]) -> None:
         if done.exception() is None:
@@ -160,7 +182,7 @@ class ShardProcess:
         self._unheld.clear()
         server, waiting = self.interrupt_server, self._waiting
         self.interpreter, self.interrupt_server, self._waiting = None, None, {}
-        error = ShardError(self.name, f"died ({_cause(code)}) before it answered", "see its log")
+        error = ShardError(self.name, f"died ({cause(code)}) before it answered", "see its log")
 
         def bury() -> None:
             interpreter.close()
@@ -214,7 +236,8 @@ def _all(answers: Sequence[Future[Any]]) -> Future[Any]:
     return whole
 
 
-def _cause(code: int) -> str:
+def cause(code: int) -> str:
+    """A return code in words: the signal's name, or the exit status."""
     return signal.Signals(-code).name if code < 0 else f"exit status {code}"
 
 
@@ -236,24 +259,7 @@ def _batches(records: Sequence[DeviceRecord]) -> list[list[DeviceRecord]]:
 def _message(
     batch: Sequence[DeviceRecord], serve: bool
 ) -> tuple[Callable[[int], protocol.AddDevices], list[int]]:
-    """The devices with their descriptors' places shifted to where they are in this message."""
-    fds: list[int] = []
-    specs: list[protocol.DeviceSpec] = []
-    for record in batch:
-        base = len(fds)
-        spec = record.spec
-        specs.append(
-            protocol.DeviceSpec(
-                spec.name,
-                spec.device,
-                spec.ranges,
-                spec.memory + base if spec.memory >= 0 else -1,
-                spec.memory_size,
-                spec.irq,
-                spec.level,
-                spec.ring + base if spec.ring >= 0 else -1,
-                spec.ring_page,
-            )
-        )
-        fds.extend(record.fds)
+    """The devices, and their descriptors one after the other."""
+    specs = [record.spec for record in batch]
+    fds = [fd for record in batch for fd in record.fds]
     return (lambda serial: protocol.AddDevices(serial, specs, serve)), fds

@@ -24,16 +24,16 @@ class UnclaimedLog:
         if now - self._logged_at <= LOG_EVERY_S:
             return
         self._logged_at = now
-        for worker in self._context.workers:
-            control = self._context.fabric.view.vcpu[worker.index]
+        for vcpu in self._context.vcpus:
+            control = self._context.fabric.view.vcpu[vcpu.index]
             total = control.unclaimed_reads + control.unclaimed_writes + control.crossing
-            new = total - self._told.get(worker.index, 0)
+            new = total - self._told.get(vcpu.index, 0)
             if new:
                 log.info(
                     "vCPU %d: %d accesses unclaimed, or past their range's end; the last at %s %#x",
-                    worker.index,
+                    vcpu.index,
                     new,
                     "mmio" if control.unclaimed_space else "pio",
                     control.unclaimed_address,
                 )
-            self._told[worker.index] = total
+            self._told[vcpu.index] = total

@@ -13,8 +13,8 @@ from shardio.cli.demo import verdict
 from shardio.demo import Demo
 from shardio.demo.assembler import AssemblerError, assemble
 from shardio.devices.probes import fnv1a64
+from shardio.dispatcher import ExitInfo
 from shardio.errors import MachineError
-from shardio.machine import ExitInfo
 
 
 @pytest.mark.kvm

@@ -60,8 +60,7 @@ def running() -> Iterator[tuple[Machine, Supervisor, Page]]:
                     vm.add(f"shardio.devices:{name}", pio=port, irq=irq)
                 vm.add("tests.e2e.witness:Witness", mmio=MMIO, path=file.name)
                 vm.start()
-                assert vm._engine is not None
-                yield vm, vm._engine.supervisor, page
+                yield vm, vm.dispatcher.supervisor, page
         finally:
             page.close()
 

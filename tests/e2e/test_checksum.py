@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from shardio.devices import Checksum
-from shardio.machine import ExitInfo
+from shardio.dispatcher import ExitInfo
 from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, machine, result
 from tests.guests.build import guest
 from tests.guests.model import checksum_sequence

@@ -9,7 +9,7 @@ import pytest
 from shardio import MachineError, MutDeviceMmio
 from shardio.device import DeviceHost
 from shardio.devices import Failing
-from shardio.machine import ExitInfo
+from shardio.dispatcher import ExitInfo
 from tests.e2e.devices import Pattern, Recorder
 from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, machine, result
 from tests.guests.build import buffer_address, guest

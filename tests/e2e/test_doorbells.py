@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from shardio import Machine
-from shardio.machine import MachineStatistics
+from shardio.dispatcher import MachineStatistics
 from tests.e2e.support import MMIO, NEVER, PATIENCE_S, add_exit_port, until
 from tests.guests.build import guest
 

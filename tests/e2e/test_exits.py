@@ -8,7 +8,7 @@ import pytest
 
 from shardio import Machine
 from shardio.devices import Checksum
-from shardio.machine import ExitInfo
+from shardio.dispatcher import ExitInfo
 from shardio.vcpu import VcpuState
 from tests.e2e.devices import Ascending, Recorder
 from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, fragments, machine, result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shardio.machine import MachineStatistics
+from shardio.dispatcher import MachineStatistics
 from tests.e2e.support import PATIENCE_S, add_exit_port, machine, result, until
 from tests.guests.build import guest
 

@@ -13,7 +13,7 @@ import pytest
 
 from shardio import Machine, MachineError, ShardError
 from shardio.devices import Counter, Echo
-from shardio.machine import ExitInfo
+from shardio.dispatcher import ExitInfo
 from tests.conftest import shm_names
 from tests.e2e.devices import Recorder, Slow, Visits
 from tests.e2e.support import MMIO, NEVER, PATIENCE_S, add_exit_port, machine, result, until

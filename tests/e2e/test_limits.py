@@ -14,7 +14,7 @@ import pytest
 
 from shardio import ShardioError
 from shardio.devices import Counter
-from shardio.machine import ExitInfo
+from shardio.dispatcher import ExitInfo
 from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, machine
 from tests.guests.build import guest
 

@@ -18,8 +18,8 @@ import pytest
 
 from shardio import Machine, MachineError
 from shardio.devices import Counter
-from shardio.machine import ExitInfo
-from shardio.machine.engine import Engine
+from shardio.dispatcher import ExitInfo
+from shardio.supervisor import Supervisor
 from tests.conftest import open_fds
 from tests.e2e.devices import Unfinished
 from tests.e2e.support import MMIO, NEVER, PATIENCE_S, add_exit_port, console, machine, read_until, until
@@ -112,14 +112,14 @@ def test_run_returns_once_another_thread_has_ended_the_machine(end: Callable[[Ma
 def test_a_stop_that_was_broken_off_is_repeated_by_close(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def interrupted(engine: Engine) -> None:
-        asked.append(engine)
+    def interrupted(supervisor: Supervisor) -> None:
+        asked.append(supervisor)
         raise KeyboardInterrupt
 
     vm = busy(machine())
     vm.start()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Engine, "stop_workers", interrupted)
+        patch.setattr(Supervisor, "stop_vcpus", interrupted)
         vm.stop()
     worker = os.pidfd_open(vm.statistics().vcpus[0].pid)
     vm.close()

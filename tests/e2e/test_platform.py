@@ -9,8 +9,8 @@ import pytest
 from shardio import Machine
 from shardio.config import build, machine_config
 from shardio.devices.virtio import VirtioMmioRng
+from shardio.dispatcher import ExitInfo
 from shardio.errors import ConfigError, ImageError, MachineError
-from shardio.machine import ExitInfo
 from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, machine, result, until
 from tests.guests.build import guest
 from tests.platform.reading import read_acpi, read_dsdt, read_madt, read_mp

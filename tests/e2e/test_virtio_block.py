@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shardio.machine import ExitInfo
+from shardio.dispatcher import ExitInfo
 from tests.e2e.support import (
     EXIT_PORT,
     MMIO,

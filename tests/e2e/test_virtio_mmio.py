@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shardio import Machine
-from shardio.machine import ExitInfo
+from shardio.dispatcher import ExitInfo
 from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, console, machine, read_until, result, until
 from tests.guests.build import BUFFERS, guest
 

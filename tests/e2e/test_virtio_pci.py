@@ -8,7 +8,7 @@ import pytest
 
 from shardio import Machine
 from shardio.config import build, load_config
-from shardio.machine import ExitInfo
+from shardio.dispatcher import ExitInfo
 from tests.e2e.support import PATIENCE_S, add_exit_port, machine, result
 from tests.guests.build import guest
 

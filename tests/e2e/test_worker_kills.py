@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from shardio import Machine
-from shardio.machine import DeviceHandle
+from shardio.dispatcher import DeviceHandle
 from tests.e2e.devices import Sequencer
 from tests.e2e.support import MMIO, NEVER, add_exit_port, fragments, let_end, machine, result, until
 from tests.guests.build import guest

@@ -11,7 +11,7 @@ from functools import cache
 
 from shardio import MmioRange, MutDeviceMmio, MutDevicePio, PioRange
 from shardio._core import ffi
-from shardio.fabric import Client, Fabric, Owner, Turn
+from shardio.fabric import Fabric, Owner, Port, Turn
 from shardio.routing import AddressMap, Route
 
 PIO, MMIO = 0, 1
@@ -102,13 +102,13 @@ class Bench:
 
     def connect(
         self, device: object, span: PioRange | MmioRange | None = None, *, posted: bool = False
-    ) -> tuple[Owner, Route, Client]:
+    ) -> tuple[Owner, Route, Port]:
         """An owner of `device` at `span`, the route there, and vCPU 0."""
         owner = self.owner()
         return owner, self.add(owner, device, span, posted=posted), self.client()
 
-    def client(self, vcpu: int = 0, **arguments: object) -> Client:
-        client = Client(self.fabric, vcpu, self.doorbells, **arguments)  # type: ignore[arg-type]
+    def client(self, vcpu: int = 0, **arguments: object) -> Port:
+        client = Port(self.fabric, vcpu, self.doorbells, **arguments)  # type: ignore[arg-type]
         watchdog = threading.Timer(PATIENCE_S, client.abort)
         watchdog.daemon = True
         watchdog.start()

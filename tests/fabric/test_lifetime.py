@@ -21,7 +21,7 @@ from tests.fabric.support import BASE, MMIO, Log, bench, fresh_fabric
 PREAMBLE = """
 import threading
 from shardio import FabricError
-from shardio.fabric import Client, Owner
+from shardio.fabric import Port, Owner
 from tests.fabric.support import BASE, MMIO, bench, fresh_fabric
 from tests.fabric.test_lifetime import Doing, Keeper, each
 """
@@ -223,14 +223,14 @@ def test_a_closed_owner_says_so(action: str) -> None:
 
 AFTER_CLOSE = """
     fabric = fresh_fabric(1, 1, 8, 8)
-    client, owner = Client(fabric, 0), Owner(fabric, 0)
+    client, owner = Port(fabric, 0), Owner(fabric, 0)
     fabric.close()
     for use in (
         lambda: client.read(MMIO, BASE, 4), lambda: client.write(MMIO, BASE, 4, 1),
         lambda: client.read_string(MMIO, BASE, 4, 2),
         lambda: client.write_string(MMIO, BASE, 4, bytes(8)),
         owner.scan, owner.flush, lambda: owner.turn(1000),
-        lambda: Client(fabric, 0), lambda: Owner(fabric, 0),
+        lambda: Port(fabric, 0), lambda: Owner(fabric, 0),
         lambda: fabric.waits(0, 0), lambda: fabric.service(0, 0), lambda: fabric.progress(0),
         lambda: fabric.vcpu_counters(0), lambda: fabric.shard_counters(0), lambda: fabric.clear_statistics(0),
     ):
@@ -329,9 +329,9 @@ def test_a_second_thread_is_refused_while_a_client_waits() -> None:
             thread.start()
             inside.wait(20)
             try:
-                with pytest.raises(FabricError, match="client of vCPU 0 is at work"):
+                with pytest.raises(FabricError, match="port of vCPU 0 is at work"):
                     client.read(MMIO, BASE, 4)
-                with pytest.raises(FabricError, match="client of vCPU 0 is at work"):
+                with pytest.raises(FabricError, match="port of vCPU 0 is at work"):
                     client.write(MMIO, BASE, 4, 1)
             finally:
                 go.set()

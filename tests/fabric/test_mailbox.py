@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shardio import FabricError, MmioRange, MutDeviceMmio, PioRange
 from shardio._core import lib
-from shardio.fabric import Client, Outcome
+from shardio.fabric import Outcome, Port
 from tests.fabric.support import BASE, MMIO, PIO, PORT, Log, ViewLog, bench
 
 WIDTHS = st.sampled_from([1, 2, 4, 8])
@@ -132,7 +132,7 @@ class Broken(MutDeviceMmio):
 
 
 @contextmanager
-def failing() -> Iterator[tuple[Client, list[tuple[int, str, int]]]]:
+def failing() -> Iterator[tuple[Port, list[tuple[int, str, int]]]]:
     """A client of a device that raises, and what the owner tells of it: that once, and one refusal on each
     side.
     """

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from shardio import MmioRange, MutDeviceMmio
 from shardio._core import lib
-from shardio.fabric import Client, Outcome, Owner
+from shardio.fabric import Outcome, Owner, Port
 from tests.fabric.support import BASE, MMIO, Bench, Log, bench
 
 SLOTS = 8
@@ -63,7 +63,7 @@ class Ring(RuleBasedStateMachine):
         self.owner: Owner = self.bench.owner()
         self.bench.add(self.owner, self.device)
         self.bench.add(self.owner, self.device, MmioRange(POSTED, 0x100), posted=True)
-        self.clients: list[Client] = [self.bench.client(vcpu) for vcpu in range(VCPUS)]
+        self.clients: list[Port] = [self.bench.client(vcpu) for vcpu in range(VCPUS)]
 
     @precondition(lambda self: any(len(queue) < SLOTS for queue in self.queues))
     @rule(vcpu=st.integers(0, VCPUS - 1), size=WIDTHS, offset=st.integers(0, 31), value=VALUES)

@@ -9,18 +9,13 @@ import pytest
 
 from shardio import MachineError, Shard
 from shardio.devices import Counter, Echo
-from shardio.machine.devices import Posted, device_request
-from shardio.machine.placement import Placement, check_shards
-
-DEFAULTS: dict[str, Any] = {
-    "shard": None, "irq": None, "irq_mode": None, "posted": False, "policy": None, "replicas": 1,
-    "options": {},
-}  # fmt: skip
+from shardio.dispatcher.device import Posted, device_request
+from shardio.dispatcher.placement import Placement, check_shards
 
 
 def request(**given: Any) -> Any:
     """What `add` makes of a counter in memory, with these arguments."""
-    return device_request(Counter, None, None, 0xD000_0000, 4, **{**DEFAULTS, **given})
+    return device_request(Counter, mmio=0xD000_0000, size=4, **given)
 
 
 @pytest.mark.parametrize(
@@ -71,4 +66,4 @@ def test_an_owner_without_a_name_is_refused(shard: Any) -> None:
 @pytest.mark.parametrize("replicas", [0, -1])
 def test_no_replica_is_refused(device: Any, replicas: int) -> None:
     with pytest.raises(MachineError, match=f"{replicas} replicas"):
-        device_request(device, None, None, 0xD000_0000, 4, **{**DEFAULTS, "replicas": replicas})
+        device_request(device, mmio=0xD000_0000, size=4, replicas=replicas)

@@ -7,9 +7,10 @@ import os
 import pytest
 
 from shardio import DeviceOverlap, MmioRange, PioRange, RangeTaken
-from shardio.machine.addresses import Addresses
-from shardio.machine.placement import Placement, pins
+from shardio.dispatcher.placement import Placement, pins
 from shardio.memory import MemoryRegion
+from shardio.reserved import reserved_by_kvm
+from shardio.routing import AddressMap
 
 
 def test_a_device_goes_where_the_fewest_are() -> None:
@@ -35,8 +36,15 @@ def test_workers_come_first_and_shards_have_the_next_cpus(monkeypatch: pytest.Mo
     assert pins(True, 3, [9, None]) == ([2, 3, 5], [9, 2])
 
 
+def table(irqchip: bool | str = True) -> AddressMap:
+    """A machine's, with a page of RAM."""
+    return AddressMap(
+        regions=[MemoryRegion(0, 0x1000, 0)], reserved=lambda span: reserved_by_kvm(span, irqchip)
+    )
+
+
 def test_of_a_device_that_overlaps_nothing_is_claimed() -> None:
-    addresses = Addresses([MemoryRegion(0, 0x1000, 0)])
+    addresses = table()
     addresses.claim("a", [MmioRange(0x2000, 0x100)])
     with pytest.raises(DeviceOverlap):
         addresses.claim("b", [PioRange(0x80, 4), MmioRange(0x2000, 4)])
@@ -47,7 +55,7 @@ def test_of_a_device_that_overlaps_nothing_is_claimed() -> None:
 
 
 def test_a_device_may_begin_where_the_ram_ends_and_not_before() -> None:
-    addresses = Addresses([MemoryRegion(0, 0x1000, 0)])
+    addresses = table()
     addresses.claim("a", [MmioRange(0x1000, 4)])
 
     with pytest.raises(RangeTaken, match="guest RAM") as refused:
@@ -73,7 +81,7 @@ def test_a_device_may_begin_where_the_ram_ends_and_not_before() -> None:
 def test_where_kvm_answers_a_device_is_refused(
     irqchip: bool | str, span: PioRange | MmioRange, parts: list[str]
 ) -> None:
-    addresses = Addresses([MemoryRegion(0, 0x1000, 0)], irqchip)
+    addresses = table(irqchip)
 
     with pytest.raises(RangeTaken) as refused:
         addresses.claim("a", [PioRange(0x300, 4), span])
@@ -100,4 +108,4 @@ def test_where_kvm_answers_a_device_is_refused(
 def test_beside_and_around_what_kvm_answers_devices_are_taken(
     irqchip: bool | str, span: PioRange | MmioRange
 ) -> None:
-    Addresses([MemoryRegion(0, 0x1000, 0)], irqchip).claim("a", [span])
+    table(irqchip).claim("a", [span])

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from shardio.dispatcher.life import Life
+from shardio.dispatcher.statistics import device_statistics
 from shardio.fabric import AccessStatistics
-from shardio.machine.life import Life
-from shardio.machine.statistics import device_statistics
 
 
 def counted(**given: int) -> Any:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from shardio import Machine
 from shardio.devices import Echo
-from shardio.machine import MachineStatistics
+from shardio.dispatcher import MachineStatistics
 from tests.guests.build import guest, parameters, result_address
 from tests.guests.model import AccessRange, RandomAccesses, presets
 

@@ -10,12 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from shardio import MmioRange
-from shardio.fabric import Client, Fabric
+from shardio.fabric import Fabric, Port
 from shardio.routing import AddressMap, Route, quiesce
 from shardio.shard.loading import pack
 from shardio.shard.protocol import Call, DeviceSpec, RangeSpec, RemoveDevice
 from shardio.supervisor import DeviceRecord, ShardProcess, Supervisor
-from shardio.supervisor.recovery import Policy
+from shardio.supervisor.events import Event
+from shardio.supervisor.failover import Policy
 from shardio.vcpu import VcpuState
 
 MMIO = 1
@@ -33,12 +34,12 @@ class Cluster:
         )
         self.map = AddressMap(self.fabric)
         self.policies: dict[int, Policy] = {}
-        self.events: list[tuple[str, Any]] = []
+        self.events: list[Event] = []
         self.supervisor = Supervisor(
             self.fabric,
             self.map,
             self._policy,
-            lambda *event: self.events.append(event),
+            self.events.append,
             hang_deadline=hang_deadline,
         )
         self.stack.callback(self.supervisor.close)
@@ -75,7 +76,7 @@ class Cluster:
         self.supervisor.call(self.map.publish)
         return route
 
-    def remove(self, route: Route, base: int, name: str, *clients: Client, shard: int = 0) -> None:
+    def remove(self, route: Route, base: int, name: str, *clients: Port, shard: int = 0) -> None:
         """Take a device out while the clients run."""
         self.map.remove(MmioRange(base, 0x100))
         self.supervisor.call(self.map.publish)
@@ -94,9 +95,9 @@ class Cluster:
         """Run `request` in the supervisor's thread, wait for the future that it gives."""
         return self.supervisor.call(request).result(PATIENCE_S)
 
-    def client(self, vcpu: int = 0) -> Client:
+    def client(self, vcpu: int = 0) -> Port:
         """A vCPU; a wait of more than 50 s is aborted."""
-        client = Client(self.fabric, vcpu, {shard.index: shard.doorbell for shard in self.shards})
+        client = Port(self.fabric, vcpu, {shard.index: shard.doorbell for shard in self.shards})
         watched = SimpleNamespace(
             index=vcpu,
             client=client.view,
@@ -104,12 +105,14 @@ class Cluster:
             ended=False,
             pidfd=-1,
             command=lambda _: None,
+            adopt=lambda: False,
+            resumable=lambda: True,
         )
-        self.supervisor.call(lambda: self.supervisor.workers.append(watched))  # type: ignore[arg-type]
+        self.supervisor.call(lambda: self.supervisor.vcpus.append(watched))  # type: ignore[arg-type]
         watchdog = threading.Timer(PATIENCE_S, client.abort)
         watchdog.daemon = True
         watchdog.start()
-        self.stack.callback(lambda: self.supervisor.call(lambda: self.supervisor.workers.remove(watched)))  # type: ignore[arg-type]
+        self.stack.callback(lambda: self.supervisor.call(lambda: self.supervisor.vcpus.remove(watched)))  # type: ignore[arg-type]
         self.stack.callback(watchdog.join)
         self.stack.callback(watchdog.cancel)
         return client

@@ -26,7 +26,7 @@ class Waiting:
         self.watch = HangWatch(context, 1.0)
         shard = SimpleNamespace(name="shard0", alive=True, restored=restored, spawned_at=0.0, kill=self.kill)
         context.shards.append(shard)  # type: ignore[arg-type]
-        context.workers.append(SimpleNamespace(index=0, client=client, ended=False))  # type: ignore[arg-type]
+        context.vcpus.append(SimpleNamespace(index=0, client=client, ended=False))  # type: ignore[arg-type]
 
     def kill(self) -> None:
         self.kills += 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shardio.supervisor.haste import URGENT_S, WATCH_S, Haste
+from shardio.supervisor.gil_switch_interval import URGENT_S, WATCH_S, GilSwitchInterval
 from tests.e2e.support import until
 from tests.supervisor.devices import Journal, Troubled
 from tests.supervisor.support import BASE, MMIO, cluster
@@ -32,7 +32,7 @@ def usual() -> Iterator[None]:
 
 
 def test_the_most_urgent_wish_counts_and_the_last_to_go_restores() -> None:
-    first, second = Haste(), Haste()
+    first, second = GilSwitchInterval(), GilSwitchInterval()
     seen = []
 
     for step in (
@@ -52,7 +52,7 @@ def test_the_most_urgent_wish_counts_and_the_last_to_go_restores() -> None:
 
 
 def test_an_interval_that_is_shorter_already_stays() -> None:
-    haste = Haste()
+    haste = GilSwitchInterval()
     sys.setswitchinterval(QUICK_S)
 
     haste.begin("death")
@@ -64,7 +64,7 @@ def test_an_interval_that_is_shorter_already_stays() -> None:
     assert [during, after] == pytest.approx([QUICK_S] * 2)
 
 
-def test_a_machine_makes_haste_until_the_successor_holds_its_devices(tmp_path: Path) -> None:
+def test_a_machine_makes_switch_interval_until_the_successor_holds_its_devices(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     with cluster() as c:
@@ -74,11 +74,11 @@ def test_a_machine_makes_haste_until_the_successor_holds_its_devices(tmp_path: P
         os.kill(c.shards[0].pid, signal.SIGKILL)
         until(lambda: c.shards[0].spawns == 2, "there is a successor")
         # The supervisor waits for it; nothing else is urgent.
-        until(lambda: c.supervisor._haste._wanted.keys() == {"watch", c.shards[0]}, "it waits")
+        until(lambda: c.supervisor._switch_interval._wanted.keys() == {"watch", c.shards[0]}, "it waits")
         during = sys.getswitchinterval()
         os.close(os.open(gate, os.O_WRONLY))
         client.read(MMIO, BASE, 4)
-        until(lambda: c.supervisor._haste._wanted.keys() == {"watch"}, "all is well")
+        until(lambda: c.supervisor._switch_interval._wanted.keys() == {"watch"}, "all is well")
         after = sys.getswitchinterval()
 
     assert [during, after] == pytest.approx([URGENT_S, WATCH_S])

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from shardio.fabric import Fabric
 from shardio.routing import AddressMap
 from shardio.supervisor import Supervisor
-from shardio.supervisor.recovery import Policy
+from shardio.supervisor.failover import Policy
 
 
 def polled(prepare: Callable[[Supervisor], list[int | socket.socket]]) -> None:

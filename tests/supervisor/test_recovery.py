@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import deque
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from shardio._core import ffi, lib
-from shardio.supervisor.recovery import Policy, Recovery
+from shardio.supervisor.context import Context
+from shardio.supervisor.failover import Failover, Policy
+from shardio.supervisor.shard_process import ShardProcess
 from tests.fabric.support import BASE, MMIO, bench
 
 READ, WRITE = 0, lib.SIO_WRITE
@@ -26,11 +31,33 @@ def in_flight(fabric: Any, op: int, *, taken: bool, vcpu: int = 0, seq: int = SE
     return box
 
 
+class Recovery(Failover):
+    """The failover of shard 0 alone, which `judge` watches; `settle` as after its death."""
+
+    def __init__(self, fabric: Any, judge: Judge) -> None:
+        self.judge = judge
+        self.posted: list[int] = []
+        context = SimpleNamespace(
+            fabric=fabric, posted=lambda vcpu, _: self.posted[vcpu] if self.posted else 0
+        )
+        super().__init__(cast(Context, context), cast(Any, None), judge, cast(Any, None), None, None)
+        self.shard = cast(
+            ShardProcess, SimpleNamespace(index=0, name="a", dies_too_often=False, deaths=deque())
+        )
+
+    def settle(self) -> None:
+        self._settle(self.shard)
+
+    def _quarantine(self, shard: ShardProcess, ranges: set[int]) -> None:
+        self.judge.quarantine(ranges)
+
+
 class Judge:
     """A policy that remembers what it was asked, and the quarantines."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
+        self.quarantine: Callable[[set[int]], None] = lambda ranges: self.quarantined.append(ranges)
         self.asked: list[tuple[int, bool]] = []
         self.quarantined: list[set[int]] = []
 
@@ -47,7 +74,7 @@ def test_a_request_that_was_not_taken_waits_for_the_successor(op: int, policy: P
         recovery = Recovery(b.fabric, judge)
         box = in_flight(b.fabric, op, taken=False)
 
-        recovery.settle(0, judge.quarantined.append)
+        recovery.settle()
 
         assert (box.state, judge.asked, judge.quarantined) == (STATE, [], [])
 
@@ -58,7 +85,7 @@ def test_a_taken_request_that_may_be_replayed_waits_for_the_successor(op: int) -
         judge = Judge(Policy.REPLAY)
         box = in_flight(b.fabric, op, taken=True)
 
-        Recovery(b.fabric, judge).settle(0, judge.quarantined.append)
+        Recovery(b.fabric, judge).settle()
 
         assert (box.state, judge.asked, judge.quarantined) == (STATE, [(3, op == WRITE)], [])
 
@@ -69,7 +96,7 @@ def test_a_taken_request_that_may_not_is_refused(op: int) -> None:
         judge = Judge(Policy.FAIL)
         box = in_flight(b.fabric, op, taken=True)
 
-        Recovery(b.fabric, judge).settle(0, judge.quarantined.append)
+        Recovery(b.fabric, judge).settle()
 
         assert (box.state, box.data) == (SEQ << 2 | lib.SIO_REFUSED, 2**64 - 1)
         assert (judge.asked, judge.quarantined) == ([(3, op == WRITE)], [])
@@ -82,10 +109,11 @@ def test_a_request_that_kills_two_owners_is_refused_and_its_range_quarantined_fi
         recovery = Recovery(b.fabric, judge)
         states: list[int] = []
         box = in_flight(b.fabric, op, taken=True)
-        recovery.settle(0, judge.quarantined.append)
+        recovery.settle()
         in_flight(b.fabric, op, taken=True)
 
-        recovery.settle(0, lambda ranges: (judge.quarantined.append(ranges), states.append(box.state))[0])
+        judge.quarantine = lambda ranges: (judge.quarantined.append(ranges), states.append(box.state))[0]
+        recovery.settle()
 
         assert (judge.quarantined, states) == ([{3}], [STATE])
         assert box.state & 3 == lib.SIO_REFUSED
@@ -97,9 +125,9 @@ def test_a_successor_that_dies_before_it_takes_the_request_is_no_second_victim(o
         judge = Judge(Policy.REPLAY)
         recovery = Recovery(b.fabric, judge)
         box = in_flight(b.fabric, op, taken=True)
-        recovery.settle(0, judge.quarantined.append)
+        recovery.settle()
 
-        recovery.settle(0, judge.quarantined.append)
+        recovery.settle()
 
         assert (box.state, judge.quarantined) == (STATE, [])
 
@@ -110,10 +138,10 @@ def test_another_request_of_the_same_vcpu_begins_anew(op: int) -> None:
         judge = Judge(Policy.REPLAY)
         recovery = Recovery(b.fabric, judge)
         in_flight(b.fabric, op, taken=True)
-        recovery.settle(0, judge.quarantined.append)
+        recovery.settle()
         box = in_flight(b.fabric, op, taken=True, seq=SEQ + 1)
 
-        recovery.settle(0, judge.quarantined.append)
+        recovery.settle()
 
         assert (box.state & 3, judge.quarantined) == (lib.SIO_REQUEST, [])
 
@@ -125,7 +153,7 @@ def test_only_the_request_that_was_taken_is_judged(op: int) -> None:
         boxes = [in_flight(b.fabric, op, taken=vcpu == 1, vcpu=vcpu) for vcpu in range(3)]
         b.fabric.view.shard[0].taken = 1 << 48 | SEQ
 
-        Recovery(b.fabric, judge).settle(0, judge.quarantined.append)
+        Recovery(b.fabric, judge).settle()
 
         assert [box.state & 3 for box in boxes] == [lib.SIO_REQUEST, lib.SIO_REFUSED, lib.SIO_REQUEST]
 
@@ -136,7 +164,8 @@ def test_a_shard_that_is_given_up_refuses_every_request_and_makes_room(op: int) 
         recovery = Recovery(b.fabric, Judge(Policy.REPLAY))
         boxes = [in_flight(b.fabric, op, taken=False, vcpu=vcpu) for vcpu in range(2)]
 
-        recovery.refuse_all(0, lambda vcpu: 10 + vcpu)
+        recovery.posted = [10, 11]
+        recovery.refuse(recovery.shard)
 
         assert [box.state & 3 for box in boxes] == [lib.SIO_REFUSED] * 2
         rings = [lib.sio_credit(b.fabric.view, 0, vcpu) for vcpu in range(2)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -21,8 +22,8 @@ from shardio.supervisor.shard_process import (
 from tests.fabric.support import bench
 
 
-def record(name: str, fds: int = 0, **places: int) -> DeviceRecord:
-    spec = protocol.DeviceSpec(name, Packed(b"", b""), [], **places)
+def record(name: str, fds: int = 0, passed: Sequence[int] = ()) -> DeviceRecord:
+    spec = protocol.DeviceSpec(name, Packed(b"", b""), [], passed=list(passed))
     return DeviceRecord(spec, range(100, 100 + fds))
 
 
@@ -35,14 +36,12 @@ def test_a_message_has_no_more_descriptors_than_it_can_carry() -> None:
     assert [each for batch in batches for each in batch] == records
 
 
-def test_descriptors_are_found_where_they_are_in_the_message() -> None:
-    make, fds = _message(
-        [record("a", 1, memory=0), record("b"), record("c", 2, ring=0, memory=1)], serve=True
-    )
+def test_descriptors_are_in_the_message_in_the_order_of_the_devices() -> None:
+    make, fds = _message([record("a", 1, passed=[7]), record("b"), record("c", 2, passed=[8, 9])], serve=True)
     made = make(7)
 
     assert (made.serial, made.serve, fds) == (7, True, [100, 100, 101])
-    assert [(spec.memory, spec.ring) for spec in made.devices] == [(0, -1), (-1, -1), (2, 1)]
+    assert [spec.passed for spec in made.devices] == [[7], [], [8, 9]]
 
 
 def test_all_answers_are_waited_for() -> None:

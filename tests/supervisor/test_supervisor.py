@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from shardio import MachineError
-from shardio.fabric import Client, Outcome
-from shardio.supervisor.recovery import Policy
+from shardio.fabric import Outcome, Port
+from shardio.supervisor.failover import Policy
 from tests.supervisor.devices import Deadly, Filed, Hanging, Journal
 from tests.supervisor.support import BASE, MMIO, Cluster, cluster
 
 
-def access(client: Client, write: bool, base: int = BASE) -> Outcome:
+def access(client: Port, write: bool, base: int = BASE) -> Outcome:
     """One access of 4 bytes."""
     return client.write(MMIO, base, 4, 1) if write else client.read(MMIO, base, 4)[0]
 

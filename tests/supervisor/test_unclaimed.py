@@ -15,7 +15,7 @@ from tests.fabric.support import bench
 def test_each_is_told_of_once_and_of_every_kind(caplog: pytest.LogCaptureFixture) -> None:
     with bench() as b, caplog.at_level(logging.INFO):
         context = Context(b.fabric, b.map, lambda *_: None)
-        context.workers.append(SimpleNamespace(index=0))  # type: ignore[arg-type]
+        context.vcpus.append(SimpleNamespace(index=0))  # type: ignore[arg-type]
         told, control = UnclaimedLog(context), b.fabric.view.vcpu[0]
         control.unclaimed_reads, control.unclaimed_writes, control.crossing = 1, 2, 4
         for now in (10.0, 10.5, 12.0):

@@ -22,7 +22,7 @@ _wanted: Counter[float] = Counter()
 _usual_s = 0.0
 
 
-class Haste:
+class GilSwitchInterval:
     """What one supervisor wants, by any key. `begin` and `end` are idempotent."""
 
     def __init__(self) -> None:

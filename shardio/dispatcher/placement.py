@@ -15,8 +15,8 @@ DEFAULT_SHARDS = 2
 
 
 class Shard(msgspec.Struct, frozen=True):
-    """A device-owner process of a machine: `name`, and the CPU that it is pinned to (None: see `Machine`'s
-    `pin`).
+    """A device-owner process: `name`, and the CPU that it is pinned to (None: see `pin` of `Machine` and
+    `Dispatcher`).
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Frozen values: how a machine ended, and what it has done so far. Times are in nanoseconds."""
+"""Frozen values: how a machine ended, and what its dispatcher has done so far. Times are in nanoseconds."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class ShardStatistics(msgspec.Struct, frozen=True):
 
 
 class MachineStatistics(msgspec.Struct, frozen=True):
-    """All of a machine, at one time."""
+    """All of a dispatcher, at one time."""
 
     vcpus: tuple[VcpuStatistics, ...]
     devices: tuple[DeviceStatistics, ...]

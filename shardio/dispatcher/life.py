@@ -1,4 +1,4 @@
-"""Where a machine is in its life, how it ended, and how long its vCPUs have run.
+"""Where a dispatcher is in its life, and the machine over it, how it ended, and how long its vCPUs have run.
 
 Facts. Workers and shards run in, or map, what the machine holds: giving that back while one of them lives
 ends the VMM with a fault. A user may stop a machine from one thread while another waits in `run`, break off
@@ -16,13 +16,13 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager
 from enum import IntEnum
 
+from shardio.dispatcher.statistics import ExitInfo
 from shardio.errors import MachineError
-from shardio.machine.statistics import ExitInfo
 
 
 class State(IntEnum):
@@ -36,24 +36,27 @@ class State(IntEnum):
 
 
 _REFUSALS = {
-    State.NEW: ("the machine does not run", "start() it first"),
-    State.STARTING: ("the machine's start has failed", "close it and make a new Machine"),
-    State.RUNNING: ("the machine has been started", "make a new one, or resume() after pause()"),
-    State.STOPPED: ("the machine has stopped", "do it between start() and stop(), or make a new Machine"),
-    State.CLOSED: ("the machine is closed", "make a new Machine"),
+    State.NEW: ("the {noun} does not run", "start() it first"),
+    State.STARTING: ("the {noun}'s start has failed", "close it and make a new one"),
+    State.RUNNING: ("the {noun} has been started", "make a new one, or resume() after pause()"),
+    State.STOPPED: ("the {noun} has stopped", "do it between start() and stop(), or make a new one"),
+    State.CLOSED: ("the {noun} is closed", "make a new one"),
 }
 
 
 class Life:
     """One machine's. `exit`: how it ended, None before; `closing`: done once somebody wants to close it."""
 
-    def __init__(self) -> None:
+    def __init__(self, noun: str = "machine") -> None:
+        """`noun`: what messages call it."""
+        self.noun = noun
         self.state = State.NEW
         self.exit: ExitInfo | None = None
         self.closing: Future[None] = Future()
         self._pid = os.getpid()
         self._turn = threading.RLock()
         self._ended = threading.Event()
+        self._listeners: set[Callable[[], None]] = set()
         self._running_since: int | None = None
         self._ran_ns = 0
 
@@ -68,7 +71,9 @@ class Life:
         any), or in a fork.
         """
         if self.forked:
-            raise MachineError("the machine is another process's", "use it where it was made, not in a fork")
+            raise MachineError(
+                f"the {self.noun} is another process's", "use it where it was made, not in a fork"
+            )
         with self._turn:
             self.require(*allowed)
             yield
@@ -76,7 +81,8 @@ class Life:
     def require(self, *allowed: State) -> None:
         """Raises `MachineError` in a state that is not among those `allowed` (none: in any)."""
         if allowed and self.state not in allowed:
-            raise MachineError(*_REFUSALS[self.state])
+            what, cure = _REFUSALS[self.state]
+            raise MachineError(what.format(noun=self.noun), cure)
 
     def break_off(self) -> None:
         """Nobody is to wait for a shard any more. From any thread, out of turn."""
@@ -88,10 +94,33 @@ class Life:
         if self.exit is None:
             self.exit = info
             self._ended.set()
+            for listener in tuple(self._listeners):
+                listener()
 
     def wait(self, timeout: float | None) -> ExitInfo | None:
         """Until the end, or None after `timeout` seconds."""
         return self.exit if self._ended.wait(timeout) else None
+
+    async def wait_async(self, timeout: float | None) -> ExitInfo | None:
+        """`wait` in an event loop; it leaves nothing behind when it is cancelled."""
+        import asyncio  # tens of milliseconds that others need not pay
+
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+        def listener() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits there
+                loop.call_soon_threadsafe(ended.set)
+
+        self._listeners.add(listener)
+        try:
+            if self.exit is None:
+                async with asyncio.timeout(timeout):
+                    await ended.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._listeners.discard(listener)
+        return self.exit
 
     def clock_on(self) -> None:
         """The vCPUs run."""

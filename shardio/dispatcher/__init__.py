@@ -1,0 +1,24 @@
+"""`Dispatcher`: the sharded dispatcher, whatever runs the vCPUs, and the frozen values that it gives.
+
+`dispatcher` is the object; `devices` what it does with devices, `device` what it knows of each; `placement`
+which device goes to which shard and who is pinned where; `life` its states; `events` and `statistics` the
+values.
+"""
+
+from shardio.dispatcher.device import DeviceHandle, IrqMode
+from shardio.dispatcher.dispatcher import Dispatcher
+from shardio.dispatcher.events import EventStream
+from shardio.dispatcher.placement import Shard
+from shardio.dispatcher.statistics import DeviceStatistics, ExitInfo, MachineStatistics, ShardStatistics
+
+__all__ = [
+    "DeviceHandle",
+    "DeviceStatistics",
+    "Dispatcher",
+    "EventStream",
+    "ExitInfo",
+    "IrqMode",
+    "MachineStatistics",
+    "Shard",
+    "ShardStatistics",
+]

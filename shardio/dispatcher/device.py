@@ -1,0 +1,243 @@
+"""What a dispatcher knows of each device: the request that `add` made of its arguments, and the handle that
+it gives back. Whatever is wrong with the arguments is found here, whoever gives them.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import msgspec
+
+from shardio.device import answers, is_mutable
+from shardio.dispatcher.placement import Shard, shard_name
+from shardio.errors import MachineError
+from shardio.range import MmioRange, PioRange
+from shardio.resources import ResourceConstraint
+from shardio.routing import Route
+from shardio.shard.loading import Factory, Packed, pack, resolve
+from shardio.supervisor.failover import Policy
+
+Span = PioRange | MmioRange
+E = TypeVar("E", bound=StrEnum)
+
+GSIS = 4096
+"""Interrupt lines and messages that KVM tells apart (KVM_MAX_IRQ_ROUTES)."""
+
+
+class IrqMode(StrEnum):
+    """How a device drives its interrupt line."""
+
+    EDGE = "edge"
+    LEVEL = "level"
+
+
+class Posted(StrEnum):
+    """Whether a device's writes wait for it, and which way those go that do not."""
+
+    NO = "no"
+    RING = "ring"
+    """An exit, then the fabric's posted ring: the guest goes on once the vCPU worker has queued it."""
+    COALESCED = "coalesced"
+    """The hypervisor's coalesced ring: no exit."""
+
+
+class DeviceRequest(msgspec.Struct):
+    """A device to be added, its arguments checked. Without `spans`, its addresses are still to be chosen, by
+    `wanted`; so is its line with `needs_irq`.
+    """
+
+    name: str
+    spans: tuple[Span, ...]
+    packed: Packed
+    shard: str | None
+    irq: int | None
+    irq_mode: IrqMode
+    posted: Posted
+    policy: Policy | None
+    replicas: int
+    dma: bool
+    compatible: str = ""
+    """What it is, in the device tree's words; for the tables that tell a kernel of it."""
+    wanted: tuple[ResourceConstraint, ...] = ()
+    needs_irq: bool = False
+    pass_fds: tuple[int, ...] = ()
+    checked: Callable[[Span], None] = lambda _: None
+    """Raises `MachineError` for a range that the device cannot answer."""
+
+
+class DeviceHandle:
+    """A device of a dispatcher. `name`, `spans`; `shards`: the names of the shards that hold it, once the
+    dispatcher has started.
+    """
+
+    def __init__(
+        self,
+        request: DeviceRequest,
+        call: Callable[[DeviceHandle, str, tuple[Any, ...], Mapping[str, Any]], Any],
+    ) -> None:
+        self.request = request
+        self.name = request.name
+        self.spans = request.spans
+        self.shards: tuple[str, ...] = ()
+        self.shard_numbers: tuple[int, ...] = ()
+        self.routes: tuple[Route, ...] = ()
+        self.zones: tuple[Span, ...] = ()
+        """The spans whose writes go into the hypervisor's coalesced ring."""
+        self._call = call
+
+    def call(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """Call a method of the device in its shard, between two accesses; the first replica's. The result
+        must be plain values (None, bool, int, float, str, bytes, list, dict).
+
+        Raises `MachineError` with the text of what the method raised, `ShardError` when the shard dies.
+        """
+        return self._call(self, method, arguments, options)
+
+    def __repr__(self) -> str:
+        return f"<DeviceHandle {self.name} {', '.join(map(str, self.spans))}>"
+
+
+def device_request(
+    device: Factory,
+    *,
+    name: str | None = None,
+    pio: int | None = None,
+    mmio: int | None = None,
+    size: int | None = None,
+    ranges: Sequence[Span] | None = None,
+    shard: Shard | str | None = None,
+    irq: int | None = None,
+    irq_mode: str | None = None,
+    posted: bool | str = False,
+    policy: str | None = None,
+    replicas: int = 1,
+    pass_fds: Sequence[int] = (),
+    options: Mapping[str, Any] | None = None,
+) -> DeviceRequest:
+    """Check what `Dispatcher.add` was given. Raises `MachineError`, `InvalidRange`, `InvalidAddress`."""
+    factory = resolve(device) if isinstance(device, str) else device
+    if not callable(factory):
+        raise MachineError(
+            f"{device!r} is no class or factory of devices",
+            "add the class, a function that makes the device, or its dotted path",
+        )
+    if name is not None and (not isinstance(name, str) or not name):
+        raise MachineError(f"no device can have the name {name!r}", "give it a name of one letter or more")
+    label: str = name or getattr(factory, "__name__", None) or type(factory).__name__
+    if replicas < 1:
+        raise MachineError(f"{replicas} replicas of device {label}", "use 1, or more for an immutable device")
+    if replicas > 1 and not isinstance(factory, type):
+        raise MachineError(
+            f"device {label} comes from a function, so nothing says that it is immutable",
+            "add a class that derives from DevicePio or DeviceMmio to replicate it",
+        )
+
+    def check(span: Span) -> None:
+        if isinstance(factory, type):
+            _check_space(factory, label, span, replicas)
+
+    spans = _spans(factory, label, pio, mmio, size, ranges)
+    for span in spans:
+        check(span)
+    return DeviceRequest(
+        label,
+        spans,
+        pack(device, dict(options or {})),
+        None if shard is None else shard_name(shard),
+        _line(label, irq),
+        _one_of(IrqMode, str(irq_mode or getattr(factory, "irq_mode", IrqMode.EDGE)), "irq_mode"),
+        _posted(posted),
+        None if policy is None else _one_of(Policy, policy, "policy"),
+        replicas,
+        bool(getattr(factory, "dma", False)),
+        getattr(factory, "compatible", ""),
+        () if spans else _wanted(factory, label, size),
+        irq is None and bool(getattr(factory, "needs_irq", False)),
+        tuple(map(operator.index, pass_fds)),
+        check,
+    )
+
+
+def _spans(
+    factory: Any,
+    label: str,
+    pio: int | None,
+    mmio: int | None,
+    size: int | None,
+    ranges: Sequence[Span] | None,
+) -> tuple[Span, ...]:
+    """The device's ranges: those given, those that its class always has, or none."""
+    if pio is None and mmio is None:
+        fixed = ranges if ranges is not None else getattr(factory, "ranges", ())
+        if not all(isinstance(span, PioRange | MmioRange) for span in fixed):
+            raise MachineError(f"device {label} has ranges={fixed!r}", "give PioRanges and MmioRanges")
+        return tuple(fixed)
+    if ranges is not None:
+        raise MachineError(f"device {label} has ranges, and pio or mmio too", "give one of the two")
+    return tuple(
+        _span(factory, label, base, size, kind)
+        for base, kind in ((pio, PioRange), (mmio, MmioRange))
+        if base is not None
+    )
+
+
+def _wanted(factory: Any, label: str, size: int | None) -> tuple[ResourceConstraint, ...]:
+    """What a device without an address needs: a range of the space that it answers, aligned to its size."""
+    memory = answers(factory, "mmio") or hasattr(factory, "native_handler")
+    length = size or getattr(factory, "mmio_size" if memory else "pio_size", None)
+    if length is None and size is None and not memory and not answers(factory, "pio"):
+        raise MachineError(f"device {label} has no range", "give it pio=... or mmio=...")
+    if length is None:
+        length = 0x1000 if memory else 8
+    align = 1 << (length - 1).bit_length()
+    if memory:
+        return (ResourceConstraint.mmio_with_constraints(length, None, max(align, 0x1000)),)
+    return (ResourceConstraint.pio_with_constraints(length, None, align),)
+
+
+def _one_of(kind: type[E], value: str, what: str) -> E:
+    try:
+        return kind(value)
+    except ValueError:
+        raise MachineError(f"no {what} {value!r}", f"use one of {', '.join(kind)}") from None
+
+
+def _line(label: str, irq: int | None) -> int | None:
+    if irq is not None and not 0 <= operator.index(irq) < GSIS:
+        raise MachineError(f"device {label} wants irq {irq}", f"use a line from 0 to {GSIS - 1}")
+    return irq
+
+
+def _posted(wanted: bool | str) -> Posted:
+    if wanted is True or wanted is False:
+        return Posted.RING if wanted else Posted.NO
+    if wanted != Posted.COALESCED:
+        raise MachineError(f"no posted={wanted!r}", 'use True, False or "coalesced"')
+    return Posted.COALESCED
+
+
+def _span(
+    factory: Any, label: str, base: int, size: int | None, kind: type[PioRange] | type[MmioRange]
+) -> Span:
+    space = "pio" if kind is PioRange else "mmio"
+    length = size if size is not None else getattr(factory, f"{space}_size", None)
+    if length is None:
+        raise MachineError(f"device {label} declares no {space}_size", "give size=... (bytes)")
+    return kind(base, length)
+
+
+def _check_space(factory: type, label: str, span: Span, replicas: int) -> None:
+    space = "pio" if isinstance(span, PioRange) else "mmio"
+    if not answers(factory, space) and not getattr(factory, "native_handler", None):
+        raise MachineError(
+            f"device {label} has no handlers for {space}",
+            f"give it read/write or {space}_read/{space}_write, or place it in the other space",
+        )
+    if replicas > 1 and is_mutable(factory, space):
+        raise MachineError(
+            f"device {label} is mutable: it has exactly one owner, not {replicas}",
+            "derive it from DevicePio or DeviceMmio if no access changes its state",
+        )

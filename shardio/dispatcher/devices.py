@@ -1,0 +1,446 @@
+"""The devices of a dispatcher: their addresses, their shards, and how they come and go while vCPUs run.
+
+Addresses are claimed in whatever thread adds a device. Everything else happens once there is a fabric, and
+what changes the address map in force happens in the supervisor's thread.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import TYPE_CHECKING, Any
+
+from shardio.dispatcher.device import DeviceHandle, DeviceRequest, IrqMode, Posted, Span
+from shardio.dispatcher.life import Life, State
+from shardio.dispatcher.placement import Placement
+from shardio.errors import MachineError, ShardioError
+from shardio.fabric import Fabric
+from shardio.memory import GuestMemory
+from shardio.range import MmioRange, PioRange
+from shardio.resources import Resource, ResourceAllocator, ResourceConstraint
+from shardio.routing import AddressMap, quiesce
+from shardio.shard.protocol import (
+    Call,
+    DeviceSpec,
+    MoveDevice,
+    RangeSpec,
+    RemoveDevice,
+    ShareMemory,
+    ShareRing,
+)
+from shardio.supervisor import DeviceRecord, ShardProcess, Supervisor
+from shardio.supervisor.failover import Policy
+
+if TYPE_CHECKING:
+    from shardio.vcpu import Hypervisor
+
+AT_ONCE = 64
+"""Devices that the supervisor's thread takes care of before it looks at anything else."""
+REQUEST_TIMEOUT_S = 30.0
+"""How long a shard may take to make or drop devices."""
+ACCESS_TIMEOUT_S = 30.0
+"""How long `remove` and `pause` wait for an access in flight."""
+
+
+class Devices:
+    """All devices of one dispatcher, by name. `handles` is in the order in which they were added."""
+
+    def __init__(
+        self, memory: GuestMemory | None, hypervisor: Hypervisor | None, life: Life
+    ) -> None:
+        """`life`: its dispatcher's; once that is closing, nobody waits for a shard any more."""
+        self.handles: dict[str, DeviceHandle] = {}
+        self.routes = AddressMap(
+            regions=() if memory is None else memory.regions,
+            reserved=(lambda _: None) if hypervisor is None else hypervisor.reserved,
+        )
+        self._memory = memory
+        self._hypervisor = hypervisor
+        self._life = life
+        self._copies: dict[str, int] = {}
+        self._policies: dict[int, Policy | None] = {}
+        self._allocator: ResourceAllocator | None = None
+        self._ring_reader: tuple[int, ...] = ()
+
+    # ---- before there is a fabric ----
+
+    def claim(self, request: DeviceRequest, *, named: bool) -> DeviceHandle:
+        """Give a device its name and its addresses. `named`: by its user, so that it is not changed.
+
+        Raises `MachineError` for a name that is taken, `DeviceOverlap`, `RangeTaken`, `ResourceUnavailable`.
+        """
+        if request.name in self.handles:
+            if named:
+                raise MachineError(
+                    f"there is a device named {request.name!r}", "give each device its own name"
+                )
+            request.name = self._unused(request.name)
+        self._choose(request)
+        self._check_line(request)
+        self.routes.claim(request.name, request.spans)
+        if self._allocator is not None and not request.wanted:
+            self._allocator.reserve(*map(_resource, request.spans))
+        handle = DeviceHandle(request, self.call)
+        self.handles[handle.name] = handle
+        return handle
+
+    def give_back(self, handle: DeviceHandle) -> None:
+        """Its name and addresses are free again: no vCPU and no shard may know them any more."""
+        for span in handle.spans:
+            if (route := self.routes.find(int(span.base), pio=isinstance(span, PioRange))) is not None:
+                self.routes.remove(span)
+                self.routes.release(route)
+        if self._allocator is not None:
+            self._allocator.release(*map(_resource, handle.spans))
+        self.handles.pop(handle.name, None)
+
+    def find(self, device: DeviceHandle | str) -> DeviceHandle:
+        """The handle of a device that is there. Raises `MachineError`."""
+        handle = self.handles.get(device if isinstance(device, str) else device.name)
+        if handle is None or (isinstance(device, DeviceHandle) and handle is not device):
+            raise MachineError(f"there is no device {device!r}", "name one that was added and not removed")
+        return handle
+
+    def _unused(self, name: str) -> str:
+        number = self._copies.get(name, 1)
+        while True:
+            number += 1
+            if (free := f"{name}{number}") not in self.handles:
+                self._copies[name] = number
+                return free
+
+    def _choose(self, request: DeviceRequest) -> None:
+        """Addresses, and a line, for a device that leaves them to us."""
+        lines = self._hypervisor is not None and self._hypervisor.interrupts is not None
+        needs_irq = request.needs_irq and lines
+        if not request.wanted and not needs_irq:
+            return
+        allocator = self._resources()
+        constraints = [*request.wanted, *([ResourceConstraint.new_legacy_irq()] if needs_irq else [])]
+        got = allocator.allocate(*constraints)
+        if request.wanted:
+            request.spans = tuple(
+                [PioRange(*found) for found in got.get_pio_address_ranges()]
+                + [MmioRange(*found) for found in got.get_mmio_address_ranges()]
+            )
+            for span in request.spans:
+                request.checked(span)
+        if needs_irq:
+            request.irq = got.get_legacy_irq()
+
+    def _resources(self) -> ResourceAllocator:
+        if self._allocator is None:
+            self._allocator = ResourceAllocator()
+            self._allocator.reserve(*(_resource(span) for span, _ in self.routes))
+            used = {handle.request.irq for handle in self.handles.values()} - {None}
+            self._allocator.exclude(
+                *(Resource.LegacyIrq(irq) for irq in used if irq is not None and irq < 24)
+            )
+        return self._allocator
+
+    def _check_line(self, request: DeviceRequest) -> None:
+        """Raises `MachineError` for a line that cannot be, or that an edge device would share."""
+        if request.irq is None:
+            return
+        backend = None if self._hypervisor is None else self._hypervisor.interrupts
+        if backend is None:
+            cure = "use irqchip=True" if self._hypervisor is not None else "give the Dispatcher a hypervisor"
+            raise MachineError(f"device {request.name} wants irq {request.irq} and there are no lines", cure)
+        lines = getattr(backend, "lines", None)
+        if lines is not None and request.irq >= lines:
+            raise MachineError(
+                f"device {request.name} wants irq {request.irq}, and there are {lines} lines",
+                f"use a line from 0 to {lines - 1}",
+            )
+        for other in self.handles.values():
+            if other.request.irq == request.irq and IrqMode.EDGE in (
+                other.request.irq_mode,
+                request.irq_mode,
+            ):
+                raise MachineError(
+                    f"devices {other.name} and {request.name} share irq {request.irq}, which is an edge",
+                    'give each its own line, or use irq_mode="level" for both',
+                )
+
+    # ---- once there is one ----
+
+    def start(self, fabric: Fabric, supervisor: Supervisor, placement: Placement) -> None:
+        """What `add` and the rest work with from now on."""
+        self.routes.bind(fabric)
+        self._fabric, self._supervisor, self._placement = fabric, supervisor, placement
+
+    def policy(self, index: int, write: bool) -> Policy:
+        """What becomes of a request of a range that its dead owner had taken."""
+        chosen = self._policies.get(index)
+        if chosen is not None:
+            return chosen
+        return Policy.FAIL if write else Policy.REPLAY
+
+    def begin_with(self, handles: Sequence[DeviceHandle]) -> None:
+        """`add`, before vCPUs run; where it fails nothing is undone: the dispatcher can only be closed."""
+        self._make(handles)
+        self._publish(handles)
+
+    def add(self, handle: DeviceHandle) -> None:
+        """Place a device, make it in its shards, then route to it.
+
+        Raises `MachineError` with the text of what its constructor raised, `ShardError`; nothing of it is
+        left.
+        """
+        try:
+            self._make([handle])
+        except BaseException:
+            self._call(self._take_back, handle)
+            raise
+        try:
+            self._publish([handle])
+        except BaseException:
+            self.remove(handle)
+            raise
+
+    def remove(self, handle: DeviceHandle) -> None:
+        """Returns once no access is in flight and the shards have dropped the device. Raises
+        `MachineError`.
+        """
+        self._call(self._unroute, handle)
+        self._quiesce()
+        indices = [route.index for route in handle.routes]
+        for number in handle.shard_numbers:
+            shard = self._supervisor.shards[number]
+            self.answer(self._call(self._send_removal, shard, handle.name, indices))
+        for index in indices:
+            self._fabric.clear_statistics(index)
+        self._call(self._forget, handle)
+
+    def move(self, handle: DeviceHandle, pio: int | None, mmio: int | None) -> None:
+        """Let the device answer at other bases. Nobody answers at either until the shards know.
+
+        Raises `DeviceOverlap`, `RangeTaken`, and then nothing has changed; `MachineError`.
+        """
+        spans = [_moved(span, pio if isinstance(span, PioRange) else mmio) for span in handle.spans]
+        if len(spans) != len(set(map(type, spans))):
+            raise MachineError(
+                f"device {handle.name} has several ranges of a kind", "remove it and add it anew"
+            )
+        if not handle.routes:
+            self._rebase(handle, spans)
+            return
+        self._call(self._rebase, handle, spans)
+        self._quiesce()
+        self._call_each(self._route, [handle])
+        record = self._record(handle)
+        for number in handle.shard_numbers:
+            self.answer(self._call(self._send_move, self._supervisor.shards[number], record))
+        self._publish([handle])
+
+    def call(
+        self, handle: DeviceHandle, method: str, arguments: tuple[Any, ...], options: Mapping[str, Any]
+    ) -> Any:
+        """`DeviceHandle.call`."""
+        self._life.require(State.STARTING, State.RUNNING)
+        if not handle.routes:
+            raise MachineError(
+                f"device {handle.name} is in no running dispatcher", "start it, or add() it again"
+            )
+        packed = pickle.dumps((arguments, dict(options)))
+        shard = self._supervisor.shards[handle.shard_numbers[0]]
+        return self.answer(
+            self._call(shard.request, lambda serial: Call(serial, handle.name, method, packed))
+        )
+
+    def answer(self, future: Future[Any]) -> Any:
+        """What a shard answers, unless the dispatcher is closed meanwhile."""
+        done, _ = wait((future, self._life.closing), REQUEST_TIMEOUT_S, FIRST_COMPLETED)
+        if future in done:
+            return future.result()
+        if done:
+            raise MachineError(
+                "it was closed before a shard had answered", "make a new Machine or Dispatcher"
+            )
+        raise MachineError(
+            f"a shard has not answered for {REQUEST_TIMEOUT_S} s",
+            "a device's constructor or attach() hangs: see its log",
+        )
+
+    # ---- its parts ----
+
+    def _make(self, handles: Sequence[DeviceHandle]) -> None:
+        for handle in handles:
+            self._place(handle)
+        self._call_each(self._route, handles)
+        by_shard: dict[int, list[DeviceRecord]] = {}
+        for handle in handles:
+            record = self._record(handle)
+            for number in handle.shard_numbers:
+                by_shard.setdefault(number, []).append(record)
+        for future in self._call(self._send_records, by_shard):
+            self.answer(future)
+
+    def _publish(self, handles: Sequence[DeviceHandle]) -> None:
+        self._call(self.routes.publish)
+        self._call_each(self._coalesce, handles)
+        self._call(self._supervisor.renew_spare)
+
+    def _place(self, handle: DeviceHandle) -> None:
+        wanted = handle.request.shard
+        if wanted is not None and wanted not in self._placement.names:
+            self._start_shard(wanted)
+        if wanted is None and self._coalesces(handle) and self._ring_reader:
+            wanted = self._placement.names[self._ring_reader[0]]
+        handle.shard_numbers = self._placement.place(wanted, handle.request.replicas)
+        if self._coalesces(handle):
+            reader = self._ring_reader = self._ring_reader or handle.shard_numbers
+            if handle.shard_numbers != reader or len(reader) != 1:
+                self._placement.release(handle.shard_numbers)
+                handle.shard_numbers = ()
+                name = self._placement.names[reader[0]]
+                raise MachineError(
+                    f"device {handle.name} is coalesced, and KVM's one ring is read by shard {name!r}",
+                    f"place it with shard={name!r}, or use posted=True",
+                )
+        handle.shards = tuple(self._placement.names[number] for number in handle.shard_numbers)
+
+    def _start_shard(self, name: str) -> None:
+        number = len(self._placement.names)
+        if number == len(self._supervisor.shards):
+            known = ", ".join(self._placement.names)
+            raise MachineError(f"no room for one more shard, {name!r}", f"use one of {known}")
+        shard = self._supervisor.shards[number]
+        shard.name = name
+        self._call(self._supervisor.start_shard, shard)
+        self._placement.add_shard(name)
+
+    def _coalesces(self, handle: DeviceHandle) -> bool:
+        """Whether its writes go into the hypervisor's ring; without one they are posted."""
+        hypervisor = self._hypervisor
+        return handle.request.posted is Posted.COALESCED and hypervisor is not None and hypervisor.coalesces
+
+    def _route(self, handle: DeviceHandle) -> None:
+        request = handle.request
+        posted = request.posted is not Posted.NO and not self._coalesces(handle)
+        handle.routes = tuple(
+            self.routes.assign(span, handle.shard_numbers, posted=posted) for span in handle.spans
+        )
+        for route in handle.routes:
+            self._policies[route.index] = request.policy
+
+    def _record(self, handle: DeviceHandle) -> DeviceRecord:
+        request = handle.request
+        coalesced = self._coalesces(handle)
+        for number in handle.shard_numbers:
+            shard = self._supervisor.shards[number]
+            if request.dma:
+                if self._memory is None:
+                    raise MachineError(
+                        f"device {request.name} does DMA and there is no memory", "give memory="
+                    )
+                shard.share(ShareMemory(self._memory.size), self._memory.fd)
+            if coalesced:
+                assert self._hypervisor is not None
+                ring = self._hypervisor.coalesced()
+                shard.share(ShareRing(ring.page), ring.fd)
+        ranges = [
+            RangeSpec(
+                route.index,
+                "pio" if isinstance(span, PioRange) else "mmio",
+                int(span.base),
+                span.size,
+                route.posted,
+                coalesced,
+            )
+            for span, route in zip(handle.spans, handle.routes, strict=True)
+        ]
+        irq = -1 if request.irq is None else request.irq
+        level = request.irq_mode is IrqMode.LEVEL
+        passed = list(request.pass_fds)
+        return DeviceRecord(
+            DeviceSpec(request.name, request.packed, ranges, request.dma, irq, level, passed), passed
+        )
+
+    def _send_records(self, by_shard: Mapping[int, list[DeviceRecord]]) -> list[Future[Any]]:
+        return [self._supervisor.shards[number].add(records) for number, records in by_shard.items()]
+
+    def _send_removal(self, shard: ShardProcess, name: str, indices: list[int]) -> Future[Any]:
+        shard.records.pop(name, None)
+        return shard.request(lambda serial: RemoveDevice(serial, name, indices))
+
+    def _send_move(self, shard: ShardProcess, record: DeviceRecord) -> Future[Any]:
+        shard.records[record.spec.name] = record
+        return shard.request(lambda serial: MoveDevice(serial, record.spec.name, record.spec.ranges))
+
+    def _coalesce(self, handle: DeviceHandle) -> None:
+        if self._coalesces(handle):
+            assert self._hypervisor is not None
+            for span in handle.spans:
+                self._hypervisor.coalesced().add(span)
+                handle.zones = (*handle.zones, span)
+
+    def _unroute(self, handle: DeviceHandle) -> None:
+        # What is in the ring by now is drained before the shard drops the device.
+        for zone in handle.zones:
+            assert self._hypervisor is not None
+            self._hypervisor.coalesced().remove(zone)
+        handle.zones = ()
+        for span in handle.spans:
+            self.routes.assign(span, ())
+        self.routes.publish()
+
+    def _rebase(self, handle: DeviceHandle, spans: Sequence[Span]) -> None:
+        old = handle.spans
+        moved: list[Span] = []
+        try:
+            for before, after in zip(old, spans, strict=True):
+                moved.append(self.routes.move(before, int(after.base)))
+        except ShardioError:
+            for before, after in zip(old, moved, strict=False):
+                self.routes.move(after, int(before.base))
+            raise
+        if self._allocator is not None:
+            self._allocator.release(*map(_resource, old))
+            self._allocator.reserve(*map(_resource, spans))
+        handle.spans = handle.request.spans = tuple(moved)
+        if handle.routes:
+            self._unroute(handle)
+
+    def _take_back(self, handle: DeviceHandle) -> None:
+        """Undo a part of `add`: nothing was published."""
+        for span in handle.spans if handle.routes else ():
+            self.routes.assign(span, ())
+        for number in handle.shard_numbers:
+            shard = self._supervisor.shards[number]
+            if handle.name in shard.records:
+                self._send_removal(shard, handle.name, [route.index for route in handle.routes])
+        self._forget(handle)
+
+    def _forget(self, handle: DeviceHandle) -> None:
+        self._placement.release(handle.shard_numbers)
+        handle.shard_numbers = ()
+        for route in handle.routes:
+            self._policies.pop(route.index, None)
+        handle.routes = ()
+
+    def _quiesce(self) -> None:
+        vcpus = self._supervisor.vcpus
+        quiesce((vcpu.client for vcpu in vcpus if not vcpu.ended), ACCESS_TIMEOUT_S)
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run in the supervisor's thread."""
+        return self._supervisor.call(lambda: function(*arguments))
+
+    def _call_each(self, function: Callable[[DeviceHandle], None], handles: Sequence[DeviceHandle]) -> None:
+        """Run for each handle in the supervisor's thread, some at a time: handing one over takes as long as
+        many, and many keep the supervisor from what else it watches.
+        """
+        for first in range(0, len(handles), AT_ONCE):
+            self._call(lambda some: list(map(function, some)), handles[first : first + AT_ONCE])
+
+
+def _resource(span: Span) -> Resource:
+    if isinstance(span, PioRange):
+        return Resource.PioAddressRange(int(span.base), span.size)
+    return Resource.MmioAddressRange(int(span.base), span.size)
+
+
+def _moved(span: Span, base: int | None) -> Span:
+    return span if base is None else type(span)(base, span.size)

@@ -1,0 +1,418 @@
+"""`Dispatcher`: answers the device accesses of vCPUs in other processes, whatever runs those vCPUs.
+
+It owns the shared memory, the address table, the shards and the supervisor that mends them. What is added
+before its start is placed and made at the start; what is added later goes live at once. It starts by itself
+when somebody asks for a port, or when the machine over it does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from shardio._core import lib
+from shardio.closing import Closing
+from shardio.dispatcher.device import DeviceHandle, Span, device_request
+from shardio.dispatcher.devices import ACCESS_TIMEOUT_S, Devices
+from shardio.dispatcher.events import EventStream, Subscribers
+from shardio.dispatcher.life import Life, State
+from shardio.dispatcher.placement import Placement, Shard, check_shards, pins
+from shardio.dispatcher.statistics import ExitInfo, MachineStatistics, ShardStatistics, device_statistics
+from shardio.errors import HostError, MachineError
+from shardio.fabric import Fabric
+from shardio.memory import GuestMemory
+from shardio.shard.loading import Factory
+from shardio.supervisor import ShardProcess, Supervisor
+from shardio.supervisor.events import Event
+from shardio.vcpu import ExternalVcpu, Vcpu, VcpuState
+
+if TYPE_CHECKING:
+    from shardio.fabric import Port
+    from shardio.vcpu import Hypervisor
+
+SPARE_RANGES = 256
+SPARE_SHARDS = 2
+"""Shards that devices added while it runs may name anew."""
+
+
+class Dispatcher(Closing):
+    """Shards, an address table and supervision for `vcpus` vCPUs.
+
+    `shards`: the device-owner processes: how many at least, or `Shard`s and names (None: two); one more for
+    each further name that a device asks for. `memory`: guest RAM for devices that do DMA; it stays the
+    caller's. `stdin`: a descriptor that becomes the shards' standard input (None: /dev/null). `pin`: give
+    each vCPU and shard a CPU of its own (None: if there are enough). `hang_deadline`: seconds after which a
+    shard that does not answer is killed. `max_ranges`: room for address ranges beyond those added before the
+    start. `hypervisor`: what runs the vCPUs; without one they are the user's own processes, with a `port`
+    each. `on_event`: called with each event in the supervisor's thread, which it must not hold up; `noun`:
+    what messages call the whole.
+
+    Raises `MachineError` for arguments that make no dispatcher. Methods may be called from any thread, and
+    take turns. In a fork of this process it cannot be used, and closing it there does nothing.
+
+    >>> from shardio import Dispatcher, MutDeviceMmio
+    >>> class Latch(MutDeviceMmio):
+    ...     value = 0
+    ...     def read(self, offset, size): return self.value
+    ...     def write(self, offset, size, value): self.value = value
+    >>> with Dispatcher(vcpus=1, shards=1) as dispatcher:
+    ...     latch = dispatcher.add(Latch, mmio=0xD000_0000, size=8)
+    ...     port, answer = dispatcher.port(0), bytearray(4)
+    ...     port.mmio_write(0xD000_0000, b"sync")
+    ...     port.mmio_read(0xD000_0000, answer)
+    >>> answer
+    bytearray(b'sync')
+    """
+
+    def __init__(
+        self,
+        vcpus: int = 1,
+        shards: int | Sequence[Shard | str] | None = None,
+        memory: GuestMemory | None = None,
+        *,
+        stdin: int | None = None,
+        pin: bool | None = None,
+        hang_deadline: float = 1.0,
+        max_ranges: int = SPARE_RANGES,
+        hypervisor: Hypervisor | None = None,
+        on_event: Callable[[Event], None] = lambda _: None,
+        noun: str = "dispatcher",
+    ) -> None:
+        self.check(vcpus, shards, hang_deadline, max_ranges)
+        self.vcpus = vcpus
+        self.life = Life(noun)
+        self._shards, self._stdin, self._pin = shards, stdin, pin
+        self._hang_deadline, self._spare_ranges = hang_deadline, max_ranges
+        self._hypervisor = hypervisor
+        self._devices = Devices(memory, hypervisor, self.life)
+        self._subscribers = Subscribers()
+        self._on_each = on_event
+        self._ports: dict[int, Port] = {}
+        self._cleanup = contextlib.ExitStack()
+        self._supervisor: Supervisor | None = None
+
+    @staticmethod
+    def check(vcpus: int, shards: object, hang_deadline: float, max_ranges: int) -> None:
+        """Raises `MachineError` for arguments that make no dispatcher."""
+        if not 1 <= vcpus <= lib.SIO_MAX_VCPUS:
+            raise MachineError(f"{vcpus} vCPUs", f"use 1 to {lib.SIO_MAX_VCPUS}")
+        check_shards(shards)
+        if not hang_deadline > 0:
+            raise MachineError(f"a hang deadline of {hang_deadline} s", "use a positive number of seconds")
+        if not 0 <= max_ranges <= lib.SIO_MAX_RANGES:
+            raise MachineError(f"room for {max_ranges} more ranges", f"use 0 to {lib.SIO_MAX_RANGES}")
+
+    # ---- devices ----
+
+    def add(
+        self,
+        device: Factory,
+        *,
+        pio: int | None = None,
+        mmio: int | None = None,
+        size: int | None = None,
+        ranges: Sequence[Span] | None = None,
+        irq: int | None = None,
+        irq_mode: str | None = None,
+        shard: Shard | str | None = None,
+        posted: bool | str = False,
+        policy: str | None = None,
+        replicas: int = 1,
+        name: str | None = None,
+        pass_fds: Sequence[int] = (),
+        **options: Any,
+    ) -> DeviceHandle:
+        """Add a device: a class, a function that makes one, or a dotted path "package.module:Class".
+
+        `options` are its arguments; it is made in its shard. `pio`, `mmio`: the base of its range; `size`:
+        bytes, where the class does not say; `ranges`: all of its ranges, where it has several. Without any of
+        these it gets the `ranges` of its class, or a free range. `irq`: the interrupt line (GSI) of its
+        trigger; a class with `needs_irq` gets a free one. `irq_mode`: "edge" or "level" (None: the class's
+        `irq_mode`, else edge). `shard`: its owner; without one it goes where the fewest devices are.
+        `posted`: the guest does not wait for its writes; "coalesced": they go through the hypervisor's ring,
+        without an exit, where it has one (all such devices in one shard). `policy`: what becomes of a
+        request that a dying shard had taken: "replay" or "fail" (None: replay reads, fail writes).
+        `replicas`: how many shards answer for it (immutable devices only). `pass_fds`: descriptors of this
+        process that it is given (`host.passed_fds`); they must stay open as long as the device is there.
+
+        While the dispatcher runs, the device is there when this returns. Raises `DeviceOverlap`,
+        `InvalidRange`, `RangeTaken` (RAM or the hypervisor would answer in its place), `ResourceUnavailable`,
+        `MachineError`.
+        """
+        request = device_request(
+            device, name=name, pio=pio, mmio=mmio, size=size, ranges=ranges, shard=shard, irq=irq,
+            irq_mode=irq_mode, posted=posted, policy=policy, replicas=replicas, pass_fds=pass_fds,
+            options=options,
+        )  # fmt: skip
+        with self.life.turn(State.NEW, State.RUNNING):
+            handle = self._devices.claim(request, named=name is not None)
+            try:
+                if self._supervisor is not None:
+                    self._devices.add(handle)
+            except BaseException:
+                self._devices.give_back(handle)
+                raise
+        return handle
+
+    def remove(self, device: DeviceHandle | str) -> None:
+        """Take a device out. Returns once no access to it is in flight and its shard has dropped it.
+
+        Raises `MachineError` for a device that is not there, or when an access does not end within 30 s.
+        """
+        with self.life.turn(State.NEW, State.RUNNING):
+            handle = self._devices.find(device)
+            if self._supervisor is not None:
+                self._devices.remove(handle)
+            self._devices.give_back(handle)
+
+    def move(self, device: DeviceHandle | str, *, pio: int | None = None, mmio: int | None = None) -> None:
+        """Give a device another base. An access under way ends at the old one first; until the device answers
+        at the new one, accesses to both are unclaimed.
+
+        Raises `DeviceOverlap`, `RangeTaken`, and then nothing has changed; `MachineError`.
+        """
+        with self.life.turn(State.NEW, State.RUNNING):
+            handle = self._devices.find(device)
+            self._devices.move(handle, pio, mmio)
+
+    @property
+    def devices(self) -> tuple[DeviceHandle, ...]:
+        """The devices that are there, in the order in which they were added."""
+        return tuple(self._devices.handles.values())
+
+    # ---- vCPUs ----
+
+    def port(self, vcpu: int) -> Port:
+        """The end of a vCPU, for the process that runs it: see `Port`. Starts the dispatcher.
+
+        Raises `MachineError` for a vCPU that is not there or that the hypervisor runs, and what `start`
+        raises.
+        """
+        from shardio.fabric import Port
+
+        with self.life.turn():
+            self.start()
+            external = self._external(vcpu)
+            if vcpu not in self._ports:
+                bells = {shard.index: shard.doorbell for shard in self.supervisor.shards}
+                self._ports[vcpu] = Port(self.fabric, vcpu, bells, record=external.record)
+            return self._ports[vcpu]
+
+    def watch(self, vcpu: int, pid: int) -> None:
+        """Process `pid` runs this vCPU: when it dies, the access that it had in flight is settled at once,
+        its port is free, and `VcpuEnded` is told. A process that uses its port is found without this within
+        50 ms.
+
+        Raises `MachineError` where there is no such process or vCPU.
+        """
+        with self.life.turn():
+            self.start()
+            external = self._external(vcpu)
+
+            def watch() -> None:
+                self.supervisor.forget_vcpu(external)
+                external.watch(pid)
+                self.supervisor.watch_vcpu(external)
+
+            self.supervisor.call(watch)
+
+    def _external(self, vcpu: int) -> ExternalVcpu:
+        if not 0 <= vcpu < self.vcpus:
+            raise MachineError(f"no vCPU {vcpu}", f"use 0 to {self.vcpus - 1}")
+        found = self.supervisor.vcpus[vcpu]
+        if not isinstance(found, ExternalVcpu):
+            raise MachineError(f"vCPU {vcpu} is the hypervisor's", "use a Dispatcher without a hypervisor")
+        return found
+
+    # ---- what happens ----
+
+    def events(self) -> EventStream:
+        """What happens from now on, to be iterated over in an event loop: `async for event in d.events()`.
+
+        Values of `shardio.supervisor.events`; the stream ends when the dispatcher is closed.
+        """
+        return self._subscribers.stream()
+
+    def statistics(self) -> MachineStatistics:
+        """What has been done so far; empty before `start` and after `close`."""
+        with self.life.turn():
+            if self._supervisor is None:
+                return MachineStatistics((), (), ())
+            fabric, supervisor = self.fabric, self._supervisor
+            shards = tuple(
+                ShardStatistics.read(shard.name, shard, fabric.shard_counters(shard.index))
+                for shard in supervisor.shards
+                if shard.spawns
+            )
+            devices = tuple(
+                device_statistics(
+                    fabric,
+                    handle.name,
+                    zip(handle.shard_numbers, handle.shards, strict=True),
+                    (route.index for route in handle.routes),
+                )
+                for handle in self.devices
+            )
+            vcpus = tuple(vcpu.statistics(self.life.ran_ns) for vcpu in supervisor.vcpus)
+            return MachineStatistics(vcpus, devices, shards)
+
+    # ---- its life ----
+
+    @property
+    def fabric(self) -> Fabric:
+        """The shared memory. Raises `MachineError` before the start."""
+        self._started()
+        return self._fabric
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """What mends it. Raises `MachineError` before the start."""
+        return self._started()
+
+    def start(self, begin: Callable[[], None] = lambda: None) -> None:
+        """Start the shards and make the devices in them, then call `begin`: vCPUs that a hypervisor runs
+        begin there, by `run_vcpus`. Nothing where it runs already.
+
+        Raises what a device's constructor raised, as text in a `MachineError`; then it can only be closed.
+        """
+        with self.life.turn(State.NEW, State.STARTING, State.RUNNING):
+            if self.life.state is State.RUNNING:
+                return
+            self.life.require(State.NEW)
+            self.life.state = State.STARTING
+            try:
+                self._start()
+                begin()
+            except OSError as error:
+                cure = "raise the limits on open files and processes (ulimit -n, -u)"
+                raise HostError(f"the {self.life.noun} cannot start: {error.strerror}", cure) from None
+            self.life.state = State.RUNNING
+
+    def _start(self) -> None:
+        handles = self.devices
+        taken = len(self._devices.routes)
+        if taken + self._spare_ranges > lib.SIO_MAX_RANGES:
+            raise MachineError(
+                f"{taken} address ranges and room for {self._spare_ranges} more",
+                f"a {self.life.noun} has {lib.SIO_MAX_RANGES} at most: use a smaller max_ranges or "
+                "fewer devices",
+            )
+        named = (handle.request.shard for handle in handles if handle.request.shard is not None)
+        placement = Placement(self._shards, named)
+        count = len(placement.names)
+        room = min(lib.SIO_MAX_SHARDS, count + SPARE_SHARDS)
+        self._fabric = self._cleanup.enter_context(
+            Fabric.create(vcpus=self.vcpus, shards=room, ranges=taken + self._spare_ranges)
+        )
+        hypervisor = self._hypervisor
+        supervisor = Supervisor(
+            self._fabric,
+            self._devices.routes,
+            self._devices.policy,
+            self._on_event,
+            hang_deadline=self._hang_deadline,
+            backend=None if hypervisor is None else hypervisor.interrupts,
+            doorbells=None if hypervisor is None else hypervisor.doorbells,
+            stdin=self._stdin,
+        )
+        self._cleanup.callback(self._close_processes, supervisor)
+        self._supervisor = supervisor
+        vcpu_cpus, shard_cpus = pins(self._pin, self.vcpus, placement.cpus)
+        # A vCPU rings doorbells of shards to come, too: each has one from the start.
+        for number in range(room):
+            name = placement.names[number] if number < count else f"spare{number}"
+            cpu = shard_cpus[number] if number < count else None
+            supervisor.shards.append(ShardProcess(self._fabric, number, name, cpu=cpu))
+        bells = {shard.index: shard.doorbell for shard in supervisor.shards}
+        for index, cpu in enumerate(vcpu_cpus):
+            supervisor.vcpus.append(self._vcpu(index, bells, supervisor.state_event, cpu))
+        for shard in supervisor.shards[:count]:
+            supervisor.call(lambda shard=shard: supervisor.start_shard(shard))  # type: ignore[misc]
+        self._devices.start(self._fabric, supervisor, placement)
+        self._devices.begin_with(handles)
+        if hypervisor is None:
+            supervisor.call(supervisor.keep_spare)
+
+    def _vcpu(self, index: int, bells: dict[int, int], event: int, cpu: int | None) -> Vcpu:
+        if self._hypervisor is None:
+            return ExternalVcpu(index, self._fabric)
+        return self._hypervisor.vcpu(index, self._fabric, bells, event, cpu)
+
+    def run_vcpus(self) -> None:
+        """Let the hypervisor's vCPUs run."""
+        supervisor = self._started()
+        for vcpu in supervisor.vcpus:
+            supervisor.call(lambda vcpu=vcpu: supervisor.start_vcpu(vcpu))  # type: ignore[misc]
+        supervisor.call(supervisor.keep_spare)
+        self.life.clock_on()
+
+    def command(self, command: int, state: VcpuState, timeout: float = ACCESS_TIMEOUT_S) -> None:
+        """Command every vCPU (`lib.SIO_PAUSE` say) and wait until it is in `state`, or has ended.
+
+        Raises `MachineError` after `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        vcpus = self._started().vcpus
+        for vcpu in vcpus:
+            vcpu.command(command)
+        for vcpu in vcpus:
+            while (now := vcpu.state) is not state and not vcpu.ended:
+                if time.monotonic() > deadline:
+                    raise MachineError(
+                        f"vCPU {vcpu.index} is {now.name} and not {state.name} after {timeout} s",
+                        "its access in flight does not end: see hang_deadline",
+                    )
+                vcpu.wait(now, 10_000_000)
+                vcpu.kick_again()
+
+    def stop(self) -> None:
+        """End the vCPUs (a port in use ends with an error), then the shards. Statistics can still be read.
+        Idempotent; one that was broken off (Ctrl-C) can be repeated.
+        """
+        if self.life.forked:
+            return
+        with self.life.turn():
+            supervisor = self._supervisor
+            if supervisor is None or self.life.state >= State.STOPPED:
+                return
+            self.life.end(ExitInfo("stopped"))
+            supervisor.call(supervisor.stop_vcpus)
+            self.life.clock_off()
+            supervisor.call(supervisor.stop_shards)
+            self.life.state = State.STOPPED
+
+    def close(self) -> None:
+        """`stop`, and give everything back. Idempotent. What waits for a shard in another thread, a `start`
+        whose device's constructor hangs say, is broken off by a `MachineError`.
+        """
+        if self.life.forked:
+            return
+        self.life.break_off()
+        with self.life.turn(), contextlib.ExitStack() as last:
+            last.callback(self._cleanup.close)
+            last.callback(self._subscribers.close)
+            self.stop()
+            self.life.state = State.CLOSED
+            self._supervisor = None
+
+    def _close_processes(self, supervisor: Supervisor) -> None:
+        supervisor.close()
+        for port in self._ports.values():
+            port.close()
+        for vcpu in supervisor.vcpus:
+            vcpu.close()
+        for shard in supervisor.shards:
+            shard.close()
+
+    def _started(self) -> Supervisor:
+        if self._supervisor is None:
+            self.life.require(State.STARTING, State.RUNNING, State.STOPPED)
+            raise MachineError(f"the {self.life.noun} has not started", "start() it first")
+        return self._supervisor
+
+    def _on_event(self, event: Event) -> None:
+        """In the supervisor's thread, out of turn."""
+        self._subscribers.put(event)
+        self._on_each(event)

@@ -1,0 +1,307 @@
+"""`Machine`: a virtual machine whose device accesses other processes answer.
+
+It is a dispatcher, a hypervisor that runs the vCPUs, guest RAM, and loaders that fill it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from shardio._core import lib
+from shardio.boot import load_flat
+from shardio.closing import Closing
+from shardio.dispatcher import (
+    DeviceHandle,
+    Dispatcher,
+    EventStream,
+    ExitInfo,
+    IrqMode,
+    MachineStatistics,
+    Shard,
+)
+from shardio.dispatcher.devices import ACCESS_TIMEOUT_S
+from shardio.dispatcher.dispatcher import SPARE_RANGES
+from shardio.dispatcher.life import State
+from shardio.entry import check_mode
+from shardio.errors import MachineError
+from shardio.memory import GuestMemory
+from shardio.options import parse_size
+from shardio.platform import TABLE_KINDS, Hardware, PlatformDevice, place_tables
+from shardio.range import PioRange
+from shardio.shard.loading import Factory
+from shardio.supervisor import events
+from shardio.supervisor.events import Event
+from shardio.vcpu import Vcpu, VcpuState
+from shardio.vcpu.choice import check_cpu, open_hypervisor
+
+_REASONS = {
+    VcpuState.SHUTDOWN: "shutdown",
+    VcpuState.SYSTEM: "system event",
+    VcpuState.FAILED: "failed",
+    VcpuState.BROKEN: "failed",
+}
+
+
+class Machine(Closing):
+    """A virtual machine.
+
+    `memory`: guest RAM, bytes or text such as "64M". `vcpus`: how many. `cpu`: what runs them: "kvm", "soft"
+    (a software CPU, on any host: real and protected mode) or "auto": KVM where it works, else software, which
+    is told on standard error. `irqchip`: interrupt controllers and PIT in the hypervisor; "split": the local
+    APICs alone, for messages. `shards`, `stdin`, `pin`, `hang_deadline`, `max_ranges`: see `Dispatcher`.
+
+    Raises `KvmError` or `HostError` where the CPU cannot be used here, `MachineError` for arguments that make
+    no machine.
+
+    Methods may be called from any thread, and take turns; `stop` ends a `run` or `wait` in another one. In a
+    fork of this process the machine cannot be used, and closing it there does nothing. A machine that is
+    dropped before its start gives back what it holds, with a `ResourceWarning`; a started one stays until it
+    is closed.
+    """
+
+    _held = False
+
+    def __init__(
+        self,
+        memory: str | int = "64M",
+        vcpus: int = 1,
+        shards: int | Sequence[Shard | str] | None = None,
+        *,
+        cpu: str = "auto",
+        irqchip: bool | str = True,
+        stdin: int | None = None,
+        pin: bool | None = None,
+        hang_deadline: float = 1.0,
+        max_ranges: int = SPARE_RANGES,
+    ) -> None:
+        if irqchip not in (True, False, "split"):
+            raise MachineError(f"no irqchip {irqchip!r}", 'use True, False or "split"')
+        check_cpu(cpu)
+        Dispatcher.check(vcpus, shards, hang_deadline, max_ranges)
+        self.vcpus = vcpus
+        self._irqchip = irqchip
+        self._entry: tuple[str, int, Mapping[str, int] | None] | None = None
+        self._has_firmware = False
+        self._tables: set[str] = set()
+        self._cleanup = contextlib.ExitStack()
+        with contextlib.ExitStack() as undo:
+            self.memory = undo.enter_context(GuestMemory(parse_size(memory)))
+            self.hypervisor = open_hypervisor(cpu, self.memory, vcpus, irqchip)
+            undo.callback(self.hypervisor.close)
+            self.dispatcher = Dispatcher(
+                vcpus, shards, self.memory, stdin=stdin, pin=pin, hang_deadline=hang_deadline,
+                max_ranges=max_ranges, hypervisor=self.hypervisor, on_event=self._on_event, noun="machine",
+            )  # fmt: skip
+            self._life = self.dispatcher.life
+            self._cleanup = undo.pop_all()
+            self._held = True
+
+    def __del__(self, _warn: Any = warnings.warn) -> None:
+        if self._held and self._life.state is State.NEW and not self._life.forked:
+            _warn(f"unclosed machine of {self.vcpus} vCPUs: close() it", ResourceWarning, source=self)
+            self._cleanup.close()
+
+    # ---- what the guest is ----
+
+    def load(
+        self,
+        image: str | os.PathLike[str] | bytes,
+        at: int = 0x1000,
+        entry: int | None = None,
+        mode: str = "real",
+        registers: Mapping[str, int] | None = None,
+    ) -> None:
+        """Put a flat image (a path or its bytes) at guest address `at`.
+
+        The first one loaded says where vCPU 0 begins: at `entry` (default: `at`), in `mode` "real",
+        "protected" or "long", with `registers` by name. Raises `ImageError` for a file that cannot be read or
+        does not fit, `MachineError` for another mode.
+        """
+        check_mode(mode)
+        with self._life.turn(State.NEW, State.STARTING, State.RUNNING):
+            load_flat(self.memory, image, at)
+        if self._entry is None:
+            self._entry = (mode, at if entry is None else entry, registers)
+
+    def load_firmware(self, image: str | os.PathLike[str]) -> None:
+        """Put a firmware image at the top of 4 GiB, its end below 1 MiB, and begin at the reset vector.
+
+        Raises `ImageError` for a file that cannot be firmware.
+        """
+        if self._tables:
+            raise MachineError("firmware makes its own tables", "leave load_tables() out")
+        with self._life.turn(State.NEW):
+            self._entry = ("real", self.hypervisor.load_firmware(Path(image)), None)
+            self._has_firmware = True
+
+    def load_tables(self, kind: str) -> None:
+        """Tell the guest's kernel of its devices: "acpi" or "mp" tables, written below 1 MiB at `start` (see
+        `shardio.platform.place`). They name the devices that are there then and have a `compatible`.
+
+        Raises `MachineError` for another kind, for firmware (it makes its own), or without an irqchip.
+        """
+        if kind not in TABLE_KINDS:
+            raise MachineError(f"no tables {kind!r}", f"use one of {', '.join(TABLE_KINDS)}")
+        if self._irqchip is not True:
+            raise MachineError("the tables name interrupt controllers and there are none", "use irqchip=True")
+        if self._has_firmware:
+            raise MachineError("firmware makes its own tables", "load an image, or leave the tables to it")
+        with self._life.turn(State.NEW):
+            self._tables.add(kind)
+
+    @property
+    def hardware(self) -> Hardware:
+        """What the machine holds, as `shardio.platform` makes tables and device trees of it; devices whose
+        class says nothing of itself (`compatible`) are left out.
+        """
+        requests = [handle.request for handle in self.dispatcher.devices]
+        return Hardware(
+            self.vcpus,
+            self.memory.regions,
+            tuple(
+                PlatformDevice(
+                    device.name,
+                    device.compatible,
+                    int(span.base),
+                    span.size,
+                    pio=isinstance(span, PioRange),
+                    irq=device.irq,
+                    level=device.irq_mode is IrqMode.LEVEL,
+                )
+                for device in requests
+                if device.compatible
+                for span in device.spans
+            ),
+        )
+
+    def add(self, device: Factory, **arguments: Any) -> DeviceHandle:
+        """Add a device; the arguments are those of `Dispatcher.add`."""
+        return self.dispatcher.add(device, **arguments)
+
+    def remove(self, device: DeviceHandle | str) -> None:
+        """See `Dispatcher.remove`."""
+        self.dispatcher.remove(device)
+
+    def move(self, device: DeviceHandle | str, *, pio: int | None = None, mmio: int | None = None) -> None:
+        """See `Dispatcher.move`."""
+        self.dispatcher.move(device, pio=pio, mmio=mmio)
+
+    # ---- its life ----
+
+    def start(self) -> None:
+        """Make the devices in their shards, then let the vCPUs run.
+
+        Raises what a device's constructor raised, as text in a `MachineError`; then nothing runs and the
+        machine can only be closed.
+        """
+        with self._life.turn(State.NEW):
+            if self._entry is None:
+                raise MachineError("there is nothing to run", "load() an image or load_firmware() first")
+            self.dispatcher.start(self._begin)
+
+    def _begin(self) -> None:
+        assert self._entry is not None
+        for kind in sorted(self._tables):
+            place_tables(kind, self.hardware, self.memory)
+        self.hypervisor.set_entry(*self._entry)
+        self.dispatcher.run_vcpus()
+
+    def pause(self, timeout: float = ACCESS_TIMEOUT_S) -> None:
+        """Park every vCPU between two exits, its last access complete.
+
+        Raises `MachineError` after `timeout` seconds.
+        """
+        with self._life.turn(State.RUNNING):
+            self.dispatcher.command(lib.SIO_PAUSE, VcpuState.PAUSED, timeout)
+            self._life.clock_off()
+
+    def resume(self, timeout: float = ACCESS_TIMEOUT_S) -> None:
+        """Let paused vCPUs run again."""
+        with self._life.turn(State.RUNNING):
+            self._life.clock_on()
+            self.dispatcher.command(lib.SIO_RUN, VcpuState.RUNNING, timeout)
+
+    def vcpu(self, index: int) -> Vcpu:
+        """A vCPU of the started machine: its state, and its registers while it is paused or has ended."""
+        if not 0 <= index < self.vcpus:
+            raise MachineError(f"no vCPU {index}", f"use 0 to {self.vcpus - 1}")
+        return self.dispatcher.supervisor.vcpus[index]
+
+    def wait(self, timeout: float | None = None) -> ExitInfo | None:
+        """Wait until the guest ends, or `stop` is called; None when neither happens within `timeout` seconds.
+        """
+        if self._life.exit is None:
+            self._life.require(State.STARTING, State.RUNNING)
+        return self._life.wait(timeout)
+
+    async def wait_async(self, timeout: float | None = None) -> ExitInfo | None:
+        """`wait` in an event loop, which runs on meanwhile. When it is cancelled, the machine goes on."""
+        if self._life.exit is None:
+            self._life.require(State.STARTING, State.RUNNING)
+        return await self._life.wait_async(timeout)
+
+    def events(self) -> EventStream:
+        """See `Dispatcher.events`."""
+        return self.dispatcher.events()
+
+    def run(self, timeout: float | None = None) -> ExitInfo:
+        """`start`, `wait`, `stop`: how the guest ended, or "stopped" when it had not after `timeout` seconds.
+        """
+        self.start()
+        self.wait(timeout)
+        self.stop()
+        assert self._life.exit is not None
+        return self._life.exit
+
+    def stop(self) -> None:
+        """End the vCPUs, then the shards. Statistics and memory can still be read. Idempotent; one that was
+        broken off (Ctrl-C) can be repeated.
+        """
+        self.dispatcher.stop()
+
+    def close(self) -> None:
+        """`stop`, and give everything back: memory, descriptors, the VM. Idempotent. What waits for a shard
+        in another thread, a `start` whose device's constructor hangs say, is broken off by a `MachineError`.
+        """
+        if self._life.forked:
+            return
+        with contextlib.ExitStack() as last:
+            last.callback(self._give_back)
+            self.dispatcher.close()
+
+    def _give_back(self) -> None:
+        with self._life.turn():
+            if self._life.state is State.CLOSED:
+                self._cleanup.close()
+                self._held = False
+
+    def statistics(self) -> MachineStatistics:
+        """What the machine has done so far; empty before `start` and after `close`."""
+        return self.dispatcher.statistics()
+
+    def _on_event(self, event: Event) -> None:
+        """In the supervisor's thread, out of turn: what ends a machine."""
+        match event:
+            case events.ExitRequested(status):
+                self._life.end(ExitInfo("exit", status=status))
+            case events.ResetRequested():
+                self._life.end(ExitInfo("reset"))
+            case events.Failed(error):
+                self._life.end(ExitInfo("error", detail=error))
+            case events.VcpuEnded(index, _, detail):
+                vcpus = self.dispatcher.supervisor.vcpus
+                if (state := vcpus[index].state) in _REASONS:
+                    self._life.end(ExitInfo(_REASONS[state], vcpu=index, detail=detail))
+                elif all(vcpu.state is VcpuState.HALTED for vcpu in vcpus):
+                    self._life.end(ExitInfo("halted", vcpu=index))
+
+
+# `help(Machine.add)` shows what can be given, without saying it twice.
+Machine.add.__signature__ = inspect.signature(Dispatcher.add)  # type: ignore[attr-defined]
+Machine.add.__doc__ = Dispatcher.add.__doc__

@@ -1,0 +1,79 @@
+"""What happens in a dispatcher while it runs, as frozen values: see `Dispatcher.events`."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Base of all events."""
+
+
+class ShardDied(Event, frozen=True):
+    """A shard's process ended: `cause` is the signal's name or the exit status."""
+
+    shard: str
+    pid: int
+    cause: str
+
+
+class ShardRecovered(Event, frozen=True):
+    """A successor holds all devices of a shard that died, `seconds` after its death was noticed."""
+
+    shard: str
+    pid: int
+    seconds: float
+
+
+class RangesQuarantined(Event, frozen=True):
+    """A request has killed two owners: nobody answers its range any more. `devices` have the ranges."""
+
+    shard: str
+    devices: tuple[str, ...]
+
+
+class ShardQuarantined(Event, frozen=True):
+    """A shard has died too often (`deaths`) and gets no successor; nobody answers for its `devices`."""
+
+    shard: str
+    deaths: int
+    devices: tuple[str, ...]
+
+
+class HandlerFailed(Event, frozen=True):
+    """A device's handler raised; told once for each place in its code. `error`: direction, type and text."""
+
+    shard: str
+    device: str
+    error: str
+
+
+class WorkerReplaced(Event, frozen=True):
+    """A vCPU's worker was killed by `signal` (0: unknown) and another one resumed its vCPU."""
+
+    vcpu: int
+    signal: int
+
+
+class VcpuEnded(Event, frozen=True):
+    """A vCPU has ended, or the process that used an external one has. `detail`: why."""
+
+    vcpu: int
+    pid: int
+    detail: str
+
+
+class ExitRequested(Event, frozen=True):
+    """A device asked to end the machine with this exit `status`."""
+
+    status: int
+
+
+class ResetRequested(Event, frozen=True):
+    """A device asked to reset the machine."""
+
+
+class Failed(Event, frozen=True):
+    """Something could not be started or mended: the machine ends with this `error`."""
+
+    error: str

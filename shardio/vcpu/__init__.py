@@ -1,0 +1,10 @@
+"""vCPUs behind one interface, whatever runs them: KVM, software, or a process of the user's.
+
+`interface` says what a vCPU and a hypervisor are; `kvm` and `external` are kinds of them; `choice` picks the
+hypervisor of a machine. Nothing above imports a hypervisor by name.
+"""
+
+from shardio.vcpu.external import ExternalVcpu
+from shardio.vcpu.interface import ExitCounts, Hypervisor, Vcpu, VcpuState, VcpuStatistics
+
+__all__ = ["ExitCounts", "ExternalVcpu", "Hypervisor", "Vcpu", "VcpuState", "VcpuStatistics"]

@@ -1,0 +1,48 @@
+"""Which hypervisor runs a machine: KVM where it works, else the software CPU, or the one that was asked
+for.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from shardio.errors import HostError, MachineError
+from shardio.memory import GuestMemory
+from shardio.vcpu.interface import Hypervisor
+
+CPUS: Final = ("auto", "kvm", "soft")
+
+
+def check_cpu(cpu: str) -> None:
+    """Raises `MachineError` for a kind of CPU that does not exist."""
+    if cpu not in CPUS:
+        raise MachineError(f"no cpu {cpu!r}", f"use one of {', '.join(CPUS)}")
+
+
+def open_hypervisor(cpu: str, memory: GuestMemory, vcpus: int, irqchip: bool | str) -> Hypervisor:
+    """A hypervisor of the kind `cpu`. "auto" takes KVM where it works, and otherwise says on standard error
+    which CPU the machine runs on and why.
+
+    Raises `HostError` where the kind cannot be used here, `KvmError`, `MachineError`.
+    """
+    check_cpu(cpu)
+    if cpu == "soft":
+        return _soft(memory, vcpus, irqchip)
+    from shardio.vcpu.kvm import KvmHypervisor
+
+    try:
+        return KvmHypervisor(memory, vcpus, irqchip)
+    except HostError as obstacle:
+        if cpu == "kvm":
+            raise
+        try:
+            soft = _soft(memory, vcpus, irqchip)
+        except HostError as missing:
+            raise HostError(obstacle.message, f"{obstacle.cure}; or {missing.cure}") from None
+        print(f"shardio: {obstacle.message}: running on the software CPU", file=sys.stderr)
+        return soft
+
+
+def _soft(memory: GuestMemory, vcpus: int, irqchip: bool | str) -> Hypervisor:
+    raise HostError("there is no software CPU yet", "use a host with /dev/kvm")

@@ -1,0 +1,244 @@
+"""What every kind of vCPU is to those who drive it, and what a hypervisor offers a machine.
+
+A vCPU runs in a process of its own. Its state, its journal (what access is in flight) and its counters are in
+memory that the VMM maps, so they can be read whether that process lives or not. Three kinds implement it: KVM
+workers (`kvm`), software workers (`soft`), and ports in processes that the user runs (`external`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from shardio._core import lib
+from shardio.range import MmioRange, PioRange
+
+if TYPE_CHECKING:
+    from shardio.fabric import Fabric
+    from shardio.interrupt.backend import InterruptBackend
+    from shardio.interrupt.doorbell import DoorbellBackend
+    from shardio.reserved import Reserved
+
+
+class VcpuState(IntEnum):
+    """Where a vCPU is; from HALTED on it has ended and `VcpuStatistics.reason` says by what exit."""
+
+    NEW = lib.SIO_NEW
+    RUNNING = lib.SIO_RUNNING
+    PAUSED = lib.SIO_PAUSED
+    STOPPED = lib.SIO_STOPPED
+    HALTED = lib.SIO_HALTED
+    SHUTDOWN = lib.SIO_SHUTDOWN
+    SYSTEM = lib.SIO_SYSTEM
+    FAILED = lib.SIO_FAILED
+    BROKEN = lib.SIO_BROKEN
+
+
+class ExitCounts(Mapping[str, int]):
+    """How often a vCPU left the guest, by the exit's name. A frozen value, as the rest of statistics are.
+
+    >>> counts = ExitCounts({"IO": 3})
+    >>> counts, counts["IO"], counts == {"IO": 3}
+    (ExitCounts({'IO': 3}), 3, True)
+    """
+
+    __slots__ = ("_counts",)
+
+    def __init__(self, counts: Mapping[str, int]) -> None:
+        self._counts = dict(counts)
+
+    def __getitem__(self, name: str) -> int:
+        return self._counts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._counts)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._counts.items()))
+
+    def __repr__(self) -> str:
+        return f"ExitCounts({self._counts})"
+
+
+class VcpuStatistics(msgspec.Struct, frozen=True):
+    """A vCPU's exits by name, its times in nanoseconds, and how often its worker had to be started.
+
+    `pid`: the worker's process, 0 while none lives.
+    """
+
+    state: VcpuState
+    exits: ExitCounts
+    string_exits: int
+    interrupted: int
+    running_ns: int
+    waiting_ns: int
+    spawns: int
+    unclaimed_reads: int
+    unclaimed_writes: int
+    crossing: int
+    lost_wakeups: int
+    hostile: int
+    pid: int
+
+
+class Vcpu(ABC):
+    """One vCPU. All methods but the properties are called from the supervisor's thread.
+
+    `index`: its number; `pid`, `pidfd`: its process, 0 and -1 while there is none.
+    """
+
+    index: int
+    pid: int = 0
+    pidfd: int = -1
+
+    @property
+    @abstractmethod
+    def client(self) -> Any:
+        """Its `struct sio_client *`: the journal. The pointers in it may be another process's."""
+
+    @property
+    @abstractmethod
+    def state(self) -> VcpuState:
+        """What it last said. One whose process was killed has not said so: see `pidfd`."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is past running: stopped, halted for good, or failed."""
+        return self.state >= VcpuState.STOPPED
+
+    @abstractmethod
+    def spawn(self) -> None:
+        """Start its process; a previous one must be dead and reaped. The new one resumes the access in
+        flight.
+
+        Raises `VcpuError`.
+        """
+
+    @abstractmethod
+    def command(self, command: int) -> None:
+        """Tell it to run, pause or stop (`lib.SIO_RUN` and so on), and kick it out of the guest."""
+
+    @abstractmethod
+    def kick_again(self) -> None:
+        """Repeat the kick of a command that it has not acted on yet."""
+
+    @abstractmethod
+    def wait(self, state: VcpuState, timeout_ns: int) -> VcpuState:
+        """Wait until the state is not `state`, at most `timeout_ns` nanoseconds; returns the state."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """SIGKILL, where there is a process that is ours."""
+
+    @abstractmethod
+    def reap(self) -> int | None:
+        """Collect the process if it has ended: the number of the signal that killed it (0: it left by itself,
+        or nobody knows), else None.
+        """
+
+    def settle(self) -> bool:
+        """After a death that nobody resumes: finish what is in flight. False: ask again."""
+        return True
+
+    def resumable(self) -> bool:
+        """Whether `spawn` goes on exactly where a dead process stopped."""
+        return True
+
+    def adopt(self) -> bool:
+        """Whether a process that was not spawned here has become its own; `pidfd` is that one's then."""
+        return False
+
+    def grant_lines(self, shard: int, lines: int) -> None:
+        """From now on it raises these interrupt lines (bit n: GSI n) for `shard` at the end of an access, and
+        no others.
+        """
+        self.client.granted[shard] = lines
+
+    @abstractmethod
+    def describe_end(self) -> str:
+        """Why it ended: the exit by name, what is known about it, and the registers."""
+
+    @abstractmethod
+    def registers(self) -> dict[str, int]:
+        """Its registers by name, while it is paused or has ended; empty where it has none of its own."""
+
+    @abstractmethod
+    def statistics(self, elapsed_ns: int) -> VcpuStatistics:
+        """Frozen counters; `elapsed_ns` is how long it has been in the running state."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what it holds; its process must be reaped. Idempotent."""
+
+
+class CoalescedZones(Protocol):
+    """Ranges whose writes a hypervisor gathers in a ring, which one shard maps: `fd` at page `page`."""
+
+    fd: int
+    page: int
+
+    def add(self, span: PioRange | MmioRange) -> None:
+        """Writes to `span` go into the ring. Raises `MachineError` where the hypervisor takes no ports."""
+
+    def remove(self, span: PioRange | MmioRange) -> None:
+        """Writes to `span` are exits again."""
+
+    def close(self) -> None:
+        """Close the descriptor. Idempotent."""
+
+
+class Hypervisor(Protocol):
+    """What runs a machine's vCPUs. `name`: "kvm" or "soft"; `interrupts`, `doorbells`: None where it has
+    none.
+
+    `has_irqchip`: the other vCPUs wait for INIT and SIPI, HLT waits for interrupts; `coalesces`: whether
+    `coalesced` can be asked for, else a coalesced range is an ordinary posted one.
+    """
+
+    name: str
+
+    @property
+    def interrupts(self) -> InterruptBackend | None:
+        """Raises the guest's interrupts."""
+
+    @property
+    def doorbells(self) -> DoorbellBackend | None:
+        """Turns writes into events."""
+
+    @property
+    def has_irqchip(self) -> bool:
+        """Whether local APICs are there: then the other vCPUs wait for INIT and SIPI."""
+
+    @property
+    def coalesces(self) -> bool:
+        """Whether `coalesced` can be asked for."""
+
+    def reserved(self, span: PioRange | MmioRange) -> Reserved | None:
+        """What answers in place of a device at `span`; None where the device is reached."""
+
+    def vcpu(
+        self, index: int, fabric: Fabric, doorbells: Mapping[int, int], event: int, cpu: int | None
+    ) -> Vcpu:
+        """vCPU `index` at its end of the fabric. `doorbells`: the eventfd of each shard; `event`: an eventfd
+        to be rung at every change of state; `cpu`: where its process is pinned, None anywhere.
+        """
+
+    def coalesced(self) -> CoalescedZones:
+        """The coalesced ring. Raises `MachineError` where there is none."""
+
+    def set_entry(self, mode: str, entry: int, registers: Mapping[str, int] | None = None) -> None:
+        """Where the guest begins (`shardio.kvm.boot`), on each vCPU that does not wait for INIT and SIPI."""
+
+    def load_firmware(self, path: Path) -> int:
+        """Put a firmware image at the top of 4 GiB; returns the entry. Raises `ImageError`."""
+
+    def close(self) -> None:
+        """Give everything back. Idempotent."""

@@ -1,0 +1,173 @@
+"""KVM's vCPUs: workers that run KVM_RUN in C in this address space (native/worker.c), and the VM behind them.
+
+A worker may die at any instruction; `spawn` starts another on the same vCPU, which resumes the access in
+flight. A worker dies with the thread that spawned it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from shardio._core import ffi, lib
+from shardio.closing import Closing
+from shardio.errors import MachineError, VcpuError
+from shardio.fabric import Fabric
+from shardio.fabric.port import set_up
+from shardio.kvm.boot import set_entry
+from shardio.kvm.coalesced import KvmCoalesced
+from shardio.kvm.doorbell import KvmDoorbells
+from shardio.kvm.firmware import load_firmware
+from shardio.kvm.interrupt import KvmBackend
+from shardio.kvm.kvm import Kvm
+from shardio.kvm.vcpu import Vcpu as KvmVcpu
+from shardio.kvm.vm import Vm
+from shardio.memory import GuestMemory
+from shardio.range import MmioRange, PioRange
+from shardio.reserved import Reserved, reserved_by_kvm
+from shardio.vcpu.worker import Worker
+
+STACK_SIZE = 64 * 1024
+
+
+class KvmWorker(Worker):
+    """The worker of one vCPU of KVM. `event`: an eventfd rung at every change of state; `cpu`: where it is
+    pinned, None anywhere; `vm_fd`: the VM, for KVM_IRQ_LINE (-1: it raises none).
+    """
+
+    def __init__(
+        self,
+        vcpu: KvmVcpu,
+        fabric: Fabric,
+        doorbells: Mapping[int, int],
+        event: int,
+        cpu: int | None = None,
+        *,
+        vm_fd: int = -1,
+    ) -> None:
+        super().__init__(vcpu.index, fabric, ffi.new("struct sio_vcpu *"))
+        self.vcpu = vcpu
+        self._stack = ffi.NULL
+        set_up(self.client, fabric, vcpu.index, doorbells, 1)
+        self.view.run = ffi.cast("struct kvm_run *", vcpu.run_page)
+        self.view.run_size = vcpu.run_size
+        self.view.fd = vcpu.fd
+        self.view.vm_fd = vm_fd
+        self.view.event = event
+        self.view.parent = os.getpid()
+        self.view.affinity = -1 if cpu is None else cpu
+
+    def spawn(self) -> None:
+        """See `Vcpu.spawn`."""
+        if self._stack == ffi.NULL:
+            self._stack = lib.sio_worker_stack(STACK_SIZE)
+            if self._stack == ffi.NULL:
+                raise VcpuError(self.index, "no memory for its stack", "free memory on the host")
+        pidfd = ffi.new("int *", -1)
+        pid = lib.sio_worker_spawn(self.view, self._stack, STACK_SIZE, pidfd)
+        if pid < 0:
+            cure = "raise the limits on processes and open files (ulimit -u, -n)"
+            raise VcpuError(self.index, f"clone failed: {os.strerror(-pid)}", cure)
+        self.pid, self.pidfd = pid, pidfd[0]
+
+    def registers(self) -> dict[str, int]:
+        """See `Vcpu.registers`."""
+        return self.vcpu.get_regs()
+
+    def dump(self) -> str:
+        """See `Worker.dump`."""
+        return self.vcpu.dump()
+
+    def close(self) -> None:
+        """Give the stack back; the worker must be reaped. Idempotent."""
+        if self._stack != ffi.NULL:
+            lib.sio_worker_stack_free(self._stack, STACK_SIZE)
+            self._stack = ffi.NULL
+        super().close()
+
+
+class KvmHypervisor(Closing):
+    """A `Hypervisor`: one VM of KVM with `vcpus` vCPUs over guest RAM. `irqchip`: interrupt controllers and
+    PIT in the kernel; "split": the local APICs alone.
+
+    Raises `KvmError` or `HostError` where KVM cannot be used, `MachineError` for too many vCPUs.
+    """
+
+    name = "kvm"
+    coalesces = True
+
+    def __init__(self, memory: GuestMemory, vcpus: int, irqchip: bool | str = True) -> None:
+        self.memory = memory
+        self.interrupts: KvmBackend | None = None
+        self._irqchip = irqchip
+        self._coalesced: KvmCoalesced | None = None
+        with contextlib.ExitStack() as undo:
+            kvm = undo.enter_context(Kvm())
+            if vcpus > kvm.max_vcpus:
+                raise MachineError(f"{vcpus} vCPUs", f"KVM here runs at most {kvm.max_vcpus}")
+            self.vm: Vm = undo.enter_context(kvm.create_vm())
+            self.vm.set_identity_map_addr()
+            self.vm.set_tss_addr()
+            if irqchip:
+                self.interrupts = KvmBackend(self.vm, split=irqchip == "split")
+                undo.callback(self.interrupts.close)
+            if irqchip == "split":
+                self.vm.create_split_irqchip()
+            elif irqchip:
+                self.vm.create_irqchip()
+                self.vm.create_pit()
+            self.doorbells = KvmDoorbells(self.vm)
+            undo.callback(self.doorbells.close)
+            self.vm.set_memory(memory)
+            for index in range(vcpus):
+                self.vm.create_vcpu(index).set_cpuid(vcpus)
+            self._cleanup = undo.pop_all()
+
+    @property
+    def has_irqchip(self) -> bool:
+        """Whether local APICs are in the kernel: then the other vCPUs wait for INIT and SIPI."""
+        return self.vm.has_irqchip
+
+    def reserved(self, span: PioRange | MmioRange) -> Reserved | None:
+        """See `Hypervisor.reserved`."""
+        return reserved_by_kvm(span, self._irqchip)
+
+    def vcpu(
+        self, index: int, fabric: Fabric, doorbells: Mapping[int, int], event: int, cpu: int | None
+    ) -> KvmWorker:
+        """See `Hypervisor.vcpu`."""
+        return KvmWorker(self.vm.vcpus[index], fabric, doorbells, event, cpu, vm_fd=self.vm.fd)
+
+    def coalesced(self) -> KvmCoalesced:
+        """See `Hypervisor.coalesced`."""
+        if self._coalesced is None:
+            self._coalesced = KvmCoalesced(self.vm)
+            self._cleanup.callback(self._coalesced.close)
+        return self._coalesced
+
+    def set_entry(self, mode: str, entry: int, registers: Mapping[str, int] | None = None) -> None:
+        """See `Hypervisor.set_entry`."""
+        for vcpu in self.vm.vcpus:
+            if vcpu.index == 0 or not self.has_irqchip:
+                set_entry(vcpu, self.memory, mode, entry, registers)
+
+    def load_firmware(self, path: Path) -> int:
+        """See `Hypervisor.load_firmware`."""
+        return load_firmware(self.vm, self.memory, path)
+
+    def close(self) -> None:
+        """See `Hypervisor.close`. Nobody may be inside KVM_RUN."""
+        self._cleanup.close()
+
+
+def kvm_obstacle() -> str | None:
+    """Why KVM cannot be used here, in one line; None where it can."""
+    from shardio.errors import ShardioError
+
+    try:
+        with Kvm():
+            return None
+    except ShardioError as error:
+        return error.message
