@@ -30,6 +30,7 @@ from shardio.devices.options import in_range
 from shardio.devices.pci_host import PciFunction, PciHost, PciHostState, bdf
 from shardio.errors import DeviceOptionError, DeviceOverlap, InvalidAddress, InvalidRange
 from shardio.range import MmioRange
+from shardio.rate import guest_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -205,7 +206,7 @@ class PciBus(MutDevicePio, MutDeviceMmio):
             else:
                 self._bars.move(old, bar)
         except (DeviceOverlap, InvalidRange, InvalidAddress) as error:
-            log.warning("the BAR of slot %d answers nothing: %s", slot, str(error))
+            guest_log.warning(log, "the BAR of slot %d answers nothing: %s", slot, str(error))
             self._forget(old)
             bar = None
         if bar is not None:

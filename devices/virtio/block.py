@@ -24,6 +24,7 @@ from shardio.devices.virtio.device import VirtioDevice
 from shardio.devices.virtio.errors import QueueError
 from shardio.devices.virtio.image import SECTOR, RawImage
 from shardio.devices.virtio.queue import Chain
+from shardio.rate import guest_log
 
 log = logging.getLogger("shardio.devices.virtio")
 
@@ -122,6 +123,23 @@ class Block(VirtioDevice):
         self._running.clear()
         self._done.clear()
 
+    def stop_queue(self, index: int) -> None:
+        """Wait for what runs; what was done for this queue is not given back."""
+        super().stop_queue(index)
+        wait(self._running)
+        self._done = deque(each for each in self._done if each[0].index != index)
+
+    def pause(self) -> None:
+        """Wait for what runs; what is done is given back after `resume`."""
+        super().pause()
+        wait(self._running)
+
+    def resume(self) -> None:
+        """Give back what was done, and go on."""
+        self.paused = False
+        self._complete_done()
+        super().resume()
+
     def detach(self) -> None:
         """Stop the threads and close the image."""
         if self._pool is not None:
@@ -161,6 +179,8 @@ class Block(VirtioDevice):
     def _complete_done(self) -> None:
         """Give back what the threads finished, with one interrupt a queue for all of it."""
         self._scheduled = False
+        if self.paused:
+            return
         indices = set()
         while self._done:
             request, written = self._done.popleft()
@@ -183,7 +203,8 @@ class Block(VirtioDevice):
             log.debug("virtio block %s: request type %d fails: %s", self._image.path, request.kind, error)
             status = RequestStatus.IOERR
         except Exception:  # a request that is never answered would hang the guest
-            log.exception("virtio block %s: request type %d", self._image.path, request.kind)
+            if guest_log.admits():
+                log.exception("virtio block %s: request type %d", self._image.path, request.kind)
             status = RequestStatus.IOERR
         request.status[0] = status
         # Used length counts from the first writable byte: the status counts only when the data before it is

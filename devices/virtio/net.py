@@ -86,11 +86,32 @@ class Net(VirtioDevice):
 
     def stopped(self) -> None:
         """Frames on their way in stay in the link."""
+        self._stand_still()
+        self._spare = self._sending = None
+
+    def stop_queue(self, index: int) -> None:
+        """Forget the buffer of that queue that waits for a frame, or for the link."""
+        super().stop_queue(index)
+        if index == RECEIVE:
+            self._watch_reads(False)
+            self._spare = None
+        else:
+            self._cancel_timer()
+            self._sending = None
+
+    def pause(self) -> None:
+        """Frames wait: those on their way in stay in the link."""
+        super().pause()
+        self._stand_still()
+
+    def _stand_still(self) -> None:
         self._watch_reads(False)
+        self._cancel_timer()
+
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._spare = self._sending = None
 
     def detach(self) -> None:
         """Close the link."""
@@ -98,6 +119,8 @@ class Net(VirtioDevice):
 
     def notify(self, index: int) -> None:
         """The driver gave buffers for frames, or frames to send."""
+        if self.paused:
+            return
         if index == RECEIVE:
             self._watch_reads(True)
         elif self._timer is None:
