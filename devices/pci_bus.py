@@ -6,7 +6,7 @@ address map belongs to the VMM, and changing it takes messages that an access ca
 Consequences. As on a board, the bridge claims a window of addresses once, and forwards: which endpoint
 answers an address of the window is this device's own `MmioBus`, and a moved BAR is one atomic `move` in it,
 done before the guest's write completes. Doorbells, which the kernel answers, move with their BAR. A BAR
-outside the window, or on top of another, answers nothing until it is moved again.
+outside the window, or on top of another, answers nothing until nothing is in its way (`pci_window`).
 
 >>> bus = PciBus(functions=[{"type": "shardio.devices.virtio:VirtioPciRng", "slot": 3}])
 >>> bus.host.write(0, 4, 0x8000_1800)
@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from shardio.address import MmioAddress, PioAddress
-from shardio.bus import MmioBus
 from shardio.device import DeviceHost, MutDeviceMmio, MutDevicePio
 from shardio.devices.options import in_range
+from shardio.devices.pci_config import BAR0
 from shardio.devices.pci_host import PciFunction, PciHost, PciHostState, bdf
-from shardio.errors import DeviceOptionError, DeviceOverlap, InvalidAddress, InvalidRange
+from shardio.devices.pci_window import BarWindow
+from shardio.errors import DeviceOptionError
 from shardio.range import MmioRange
-from shardio.rate import guest_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,8 +43,8 @@ SLOTS = 32
 
 
 class PciEndpoint(Protocol):
-    """A device behind the bridge, such as `VirtioPci`: one function, one memory BAR of `mmio_size`
-    bytes.
+    """A device behind the bridge, such as `VirtioPci`: one function, whose BAR 0 is a 32-bit memory one of
+    `mmio_size` bytes. `state_type`, optional: the Struct that `snapshot` gives.
     """
 
     mmio_size: int
@@ -78,7 +78,9 @@ class PciEndpoint(Protocol):
 
 
 class PciBusState(msgspec.Struct):
-    """The bridge's state, and that of each endpoint by its slot."""
+    """The bridge's state, and that of each endpoint by its slot, in the order in which they are to be
+    restored.
+    """
 
     host: PciHostState
     endpoints: dict[int, Any]
@@ -104,8 +106,7 @@ class PciBus(MutDevicePio, MutDeviceMmio):
         """
         self.host = PciHost()
         self.endpoints: dict[int, PciEndpoint] = {}
-        self._bars: MmioBus[PciEndpoint] = MmioBus()
-        self._at: dict[int, int] = {}
+        self.window: BarWindow[PciEndpoint] = BarWindow()
         self._doorbells: dict[int, DoorbellSet] = {}
         self._shard: DeviceHost | None = None
         for table in functions or []:
@@ -128,8 +129,12 @@ class PciBus(MutDevicePio, MutDeviceMmio):
     # -- what the shard calls ---------------------------------------------------------------------------
 
     def attach(self, host: DeviceHost) -> None:
-        """Attach every endpoint. Raises what they raise; then none is attached."""
+        """Attach every endpoint. Raises what they raise; then none is attached. The range of memory that
+        `host.ranges` names is the window.
+        """
         self._shard = host
+        spans = [each for each in getattr(host, "ranges", ()) if isinstance(each, MmioRange)]
+        self.window.span = spans[0] if spans else None
         self.host.attach(host)
         attached: list[PciEndpoint] = []
         try:
@@ -140,6 +145,7 @@ class PciBus(MutDevicePio, MutDeviceMmio):
             for endpoint in reversed(attached):
                 endpoint.detach()
             raise
+        self._assign()
 
     def detach(self) -> None:
         """Take the doorbells back, then detach every endpoint."""
@@ -152,15 +158,14 @@ class PciBus(MutDevicePio, MutDeviceMmio):
 
     def snapshot(self) -> PciBusState:
         """The state that `restore` takes."""
-        return PciBusState(
-            self.host.snapshot(), {slot: each.snapshot() for slot, each in self.endpoints.items()}
-        )
+        order = dict.fromkeys([*self.window.order(), *self.endpoints])
+        return PciBusState(self.host.snapshot(), {slot: self.endpoints[slot].snapshot() for slot in order})
 
     def restore(self, state: PciBusState) -> None:
         """Continue from `state`: BARs are where they were."""
         self.host.restore(state.host)
         for slot, saved in state.endpoints.items():
-            self.endpoints[slot].restore(saved)
+            self.endpoints[slot].restore(_typed(saved, self.endpoints[slot]))
 
     # -- the guest --------------------------------------------------------------------------------------
 
@@ -174,48 +179,32 @@ class PciBus(MutDevicePio, MutDeviceMmio):
 
     def mmio_read(self, base: MmioAddress, offset: int, data: memoryview) -> None:
         """The BAR that lies there; all ones where none does."""
-        found = self._bars.device(base + offset)
-        if found is None or base + offset + len(data) - 1 > found[0].last:
+        found = self.window.find(base + offset, len(data))
+        if found is None:
             data[:] = b"\xff" * len(data)
             return
-        bar, endpoint = found
-        value = endpoint.read(base + offset - bar.base, len(data))
+        distance, endpoint = found
+        value = endpoint.read(distance, len(data))
         data[:] = (value & ((1 << 8 * len(data)) - 1)).to_bytes(len(data), "little")
 
     def mmio_write(self, base: MmioAddress, offset: int, data: memoryview) -> None:
         """The BAR that lies there; dropped where none does."""
-        found = self._bars.device(base + offset)
-        if found is not None and base + offset + len(data) - 1 <= found[0].last:
-            bar, endpoint = found
-            endpoint.write(base + offset - bar.base, len(data), int.from_bytes(data, "little"))
+        found = self.window.find(base + offset, len(data))
+        if found is not None:
+            distance, endpoint = found
+            endpoint.write(distance, len(data), int.from_bytes(data, "little"))
 
     def bar(self, slot: int) -> int | None:
         """Where the endpoint's BAR answers now; None where it does not."""
-        return self._at.get(slot)
+        return self.window.at(slot)
 
     # -- moving -----------------------------------------------------------------------------------------
 
     def _place(self, slot: int, bar: int | None) -> None:
         """The guest moved the BAR, or switched its decoding (None: off)."""
-        endpoint, old = self.endpoints[slot], self._at.pop(slot, None)
-        try:
-            if bar is None:
-                self._forget(old)
-            elif old is None:
-                self._bars.register(MmioRange(bar, endpoint.mmio_size), endpoint)
-            else:
-                self._bars.move(old, bar)
-        except (DeviceOverlap, InvalidRange, InvalidAddress) as error:
-            guest_log.warning(log, "the BAR of slot %d answers nothing: %s", slot, str(error))
-            self._forget(old)
-            bar = None
-        if bar is not None:
-            self._at[slot] = bar
-        self._ring_at(slot, bar)
-
-    def _forget(self, old: int | None) -> None:
-        if old is not None:
-            self._bars.deregister(old)
+        endpoint = self.endpoints[slot]
+        for moved in self.window.place(slot, endpoint, bar, endpoint.mmio_size):
+            self._ring_at(moved, self.window.at(moved))
 
     def _ring_at(self, slot: int, bar: int | None) -> None:
         doorbells = self._doorbells.get(slot)
@@ -229,6 +218,35 @@ class PciBus(MutDevicePio, MutDeviceMmio):
             bound = bind(self.endpoints[slot], bar) if bind is not None else None
             if bound is not None:
                 self._doorbells[slot] = bound
+
+    def _assign(self) -> None:
+        """Give each BAR that nobody placed an address in the window, its decoding still off.
+
+        A kernel that neither firmware nor ACPI told of the window takes the addresses that it finds, and
+        would otherwise make up its own. Firmware overwrites them.
+        """
+        sizes = {slot: each.mmio_size for slot, each in self.endpoints.items()}
+        held = {slot: _bar0(each) for slot, each in self.endpoints.items()}
+        taken = [MmioRange(base, sizes[slot]) for slot, base in held.items() if base]
+        for slot in sorted((slot for slot, base in held.items() if not base), key=lambda slot: -sizes[slot]):
+            base = self.window.free(sizes[slot], taken)
+            if base is None:
+                if self.window.span is not None:
+                    log.warning("the window %s has no room for slot %d; make it larger", self.window.span,
+                    slot)
+                continue
+            taken.append(MmioRange(base, sizes[slot]))
+            self.endpoints[slot].function.config_write(BAR0, 4, base)
+
+
+def _bar0(endpoint: PciEndpoint) -> int:
+    return endpoint.function.config_read(BAR0, 4) & ~0xF
+
+
+def _typed(state: Any, endpoint: PciEndpoint) -> Any:
+    """`state` as the endpoint's own Struct: one that was decoded without its type is a dict."""
+    kind = getattr(endpoint, "state_type", None)
+    return state if kind is None or isinstance(state, kind) else msgspec.convert(state, kind)
 
 
 def _endpoint_class(path: object) -> Callable[..., PciEndpoint]:

@@ -66,6 +66,8 @@ class RecordingHost:
         self.loop = loop if loop is not None else ManualLoop()
         self.trigger = RecordingTrigger()
         self.memory = None
+        self.ranges: tuple[PioRange | MmioRange, ...] = ()
+        self.passed_fds: dict[int, int] = {}
         self.exits: list[int] = []
         self.resets = 0
 
