@@ -228,12 +228,12 @@ class PciBus(MutDevicePio, MutDeviceMmio):
         sizes = {slot: each.mmio_size for slot, each in self.endpoints.items()}
         held = {slot: _bar0(each) for slot, each in self.endpoints.items()}
         taken = [MmioRange(base, sizes[slot]) for slot, base in held.items() if base]
+        window = self.window.span
         for slot in sorted((slot for slot, base in held.items() if not base), key=lambda slot: -sizes[slot]):
             base = self.window.free(sizes[slot], taken)
             if base is None:
-                if self.window.span is not None:
-                    log.warning("the window %s has no room for slot %d; make it larger", self.window.span,
-                    slot)
+                if window is not None:
+                    log.warning("the window %s has no room for slot %d; make it larger", window, slot)
                 continue
             taken.append(MmioRange(base, sizes[slot]))
             self.endpoints[slot].function.config_write(BAR0, 4, base)

@@ -24,6 +24,7 @@ from shardio.devices.virtio.device import VirtioDevice
 from shardio.devices.virtio.errors import QueueError
 from shardio.devices.virtio.image import SECTOR, RawImage
 from shardio.devices.virtio.queue import Chain
+from shardio.errors import DeviceOptionError
 from shardio.rate import guest_log
 
 log = logging.getLogger("shardio.devices.virtio")
@@ -94,7 +95,12 @@ class Block(VirtioDevice):
     ) -> None:
         """`queues`: 1 to 16 request queues. `threads`: requests that run at the same time, 1 to 64.
         `serial`: up to 20 ASCII characters that the guest sees. The image is closed by `detach`.
+
+        Raises DeviceOptionError for values out of these.
         """
+        if len(serial) > SERIAL_BYTES or not serial.isascii():
+            cure = f"give at most {SERIAL_BYTES} ASCII characters"
+            raise DeviceOptionError("virtio block", "serial", serial, cure)
         in_range(queues, 1, 16, device="virtio block", option="queues")
         in_range(threads, 1, 64, device="virtio block", option="threads")
         features = F_SEG_MAX | F_BLK_SIZE | F_FLUSH | (F_MQ if queues > 1 else 0)
@@ -103,7 +109,7 @@ class Block(VirtioDevice):
         self.queue_sizes = (QUEUE_SIZE,) * queues
         self._image = image
         self._threads = threads
-        self._serial = serial.encode("ascii", "replace")[:SERIAL_BYTES]
+        self._serial = serial.encode("ascii")
         self._pool: ThreadPoolExecutor | None = None
         self._running: set[Future[None]] = set()
         self._done: deque[tuple[_Request, int]] = deque()
