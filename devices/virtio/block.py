@@ -16,7 +16,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from shardio.devices.options import in_range
 from shardio.devices.virtio import buffers
@@ -26,6 +26,9 @@ from shardio.devices.virtio.image import SECTOR, RawImage
 from shardio.devices.virtio.queue import Chain
 from shardio.errors import DeviceOptionError
 from shardio.rate import guest_log
+
+if TYPE_CHECKING:
+    from shardio.device import DeviceHost
 
 log = logging.getLogger("shardio.devices.virtio")
 
@@ -122,6 +125,11 @@ class Block(VirtioDevice):
     def config(self) -> bytes:
         """struct virtio_blk_config."""
         return self._config
+
+    def attach(self, host: DeviceHost) -> None:
+        """Take the image for this device alone. Raises ImageError when another one has it."""
+        super().attach(host)
+        self._image.lock(f"device {host.name}")
 
     def stopped(self) -> None:
         """Wait for what runs; forget what was done but not given back."""

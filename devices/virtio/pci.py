@@ -83,15 +83,19 @@ class VirtioPci(MutDeviceMmio):
 
     def attach(self, host: DeviceHost) -> None:
         """Take guest RAM and interrupts. Raises VirtioError when the host offers either not."""
-        interrupts: Any = getattr(host, "interrupts", None)
-        if interrupts is None:
-            raise VirtioError(
-                f"device {host.name}: no interrupts to ask for", "give its shard an InterruptManager"
-            )
         self.core.attach(host)
-        self._group = interrupts.group(self._vectors, self._legacy)
-        self._msix = MsixTable(self._group)
-        self._use_intx()
+        try:
+            interrupts: Any = getattr(host, "interrupts", None)
+            if interrupts is None:
+                raise VirtioError(
+                    f"device {host.name}: no interrupts to ask for", "give its shard an InterruptManager"
+                )
+            self._group = interrupts.group(self._vectors, self._legacy)
+            self._msix = MsixTable(self._group)
+            self._use_intx()
+        except BaseException:
+            self.detach()
+            raise
         if self._pending is not None:
             self.restore(self._pending)
 

@@ -64,14 +64,20 @@ class TransportCore:
     def attach(self, host: DeviceHost) -> None:
         """Take guest RAM and the device's host services.
 
-        Raises VirtioError when the shard has no guest RAM mapped.
+        Raises VirtioError when the shard has no guest RAM mapped, and what the device raises; its host's
+        side is closed then.
         """
-        if host.memory is None:
-            raise VirtioError(
-                f"device {host.name}: its shard has not mapped guest RAM", "declare dma = True on the device"
-            )
+        try:
+            if host.memory is None:
+                raise VirtioError(
+                    f"device {host.name}: its shard has not mapped guest RAM",
+                    "declare dma = True on the device",
+                )
+            self.device.attach(host)
+        except BaseException:
+            self.device.detach()
+            raise
         self._memory = host.memory
-        self.device.attach(host)
         if self._pending is not None:
             self.restore(self._pending)
 
