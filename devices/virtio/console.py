@@ -60,9 +60,8 @@ class Console(VirtioDevice):
     def attach(self, host: DeviceHost) -> None:
         """Open the host's side. Raises DeviceOptionError when that fails."""
         super().attach(host)
-        self._source.attach(host.loop, self._receive)
-        self._output.open(self._source.pty)
-        self._output.attach(host.loop)
+        self._source.attach(host, self._receive)
+        self._output.attach(host, self._source.pty)
         self._output.on_room = self._send
 
     def started(self) -> None:

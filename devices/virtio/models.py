@@ -35,7 +35,7 @@ def make_block(path: str, read_only: bool, queues: int, threads: int, serial: st
 def make_console(source: str, output: str, columns: int, rows: int) -> Console:
     """A terminal. Raises DeviceOptionError for a source or output of unknown form."""
     return Console(
-        ByteInput(source, device="virtio console"),
+        ByteInput(source, device="virtio console", option="source"),
         ByteOutput(output, device="virtio console"),
         columns=columns,
         rows=rows,
