@@ -17,7 +17,7 @@ outside the window, or on top of another, answers nothing until nothing is in it
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -44,7 +44,8 @@ SLOTS = 32
 
 class PciEndpoint(Protocol):
     """A device behind the bridge, such as `VirtioPci`: one function, whose BAR 0 is a 32-bit memory one of
-    `mmio_size` bytes. `state_type`, optional: the Struct that `snapshot` gives.
+    `mmio_size` bytes. `state_type`, optional: the Struct that `snapshot` gives. `intx(**options)`,
+    optional, of its class: its interrupt pin and the line (GSI) of that, None without.
     """
 
     mmio_size: int
@@ -97,6 +98,19 @@ class PciBus(MutDevicePio, MutDeviceMmio):
     pio_size = 8
     mmio_size = 16 << 20
 
+    @staticmethod
+    def describe(
+        functions: list[dict[str, Any]] | None = None, **_: object
+    ) -> dict[str, list[tuple[int, int, int]]]:
+        """What the options say to tables: slot, pin and line (GSI) of each function that has a pin."""
+        pins = []
+        for slot, make, options in _functions(functions):
+            intx = getattr(make, "intx", None)
+            wired = intx(**options) if intx is not None else None
+            if wired is not None:
+                pins.append((slot, *wired))
+        return {"pins": pins}
+
     def __init__(self, functions: list[dict[str, Any]] | None = None) -> None:
         """`functions`: tables with `type` (dotted path of a `PciEndpoint`), `slot` (1 to 31, default the next
         free one) and the type's own options.
@@ -109,10 +123,8 @@ class PciBus(MutDevicePio, MutDeviceMmio):
         self.window: BarWindow[PciEndpoint] = BarWindow()
         self._doorbells: dict[int, DoorbellSet] = {}
         self._shard: DeviceHost | None = None
-        for table in functions or []:
-            options = dict(table)
-            make = _endpoint_class(options.pop("type", None))
-            self.add_endpoint(options.pop("slot", len(self.endpoints) + 1), make(**options))
+        for slot, make, options in _functions(functions):
+            self.add_endpoint(slot, make(**options))
 
     def add_endpoint(self, slot: int, endpoint: PciEndpoint) -> None:
         """Put `endpoint` into `slot` (1 to 31), before `attach`.
@@ -247,6 +259,16 @@ def _typed(state: Any, endpoint: PciEndpoint) -> Any:
     """`state` as the endpoint's own Struct: one that was decoded without its type is a dict."""
     kind = getattr(endpoint, "state_type", None)
     return state if kind is None or isinstance(state, kind) else msgspec.convert(state, kind)
+
+
+def _functions(
+    tables: list[dict[str, Any]] | None,
+) -> Iterator[tuple[int, Callable[..., PciEndpoint], dict[str, Any]]]:
+    """Slot, class and own options of each table of `functions`."""
+    for number, table in enumerate(tables or [], 1):
+        options = dict(table)
+        make = _endpoint_class(options.pop("type", None))
+        yield options.pop("slot", number), make, options
 
 
 def _endpoint_class(path: object) -> Callable[..., PciEndpoint]:

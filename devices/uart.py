@@ -55,11 +55,13 @@ class Uart16550(MutDevicePio, MutDeviceMmio):
     pio_size = 8
     mmio_size = 8
 
+    @staticmethod
+    def describe(stride: int = 1, **_: object) -> dict[str, int]:
+        """What the options say to tables and device trees: how far apart the registers are."""
+        return {"reg_shift": stride.bit_length() - 1}
+
     def __init__(
-        self,
-        output: str = "stdout",
-        input: str = "none",  # noqa: A002 - the option's name in a configuration
-        stride: int = 1,
+        self, output: str = "stdout", input: str = "none", stride: int = 1  # noqa: A002 - an option's name
     ) -> None:
         """`output`: "stdout", "stderr", "null", "file:PATH" (appended), "pty" or "fd:N"; `input`: "none",
         "stdin", "pty" (the same one as the output's), "file:PATH" or "fd:N"; `stride`: bytes from one

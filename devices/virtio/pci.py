@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 
 ISR_USED: Final = 1
 ISR_CONFIG: Final = 2
+PIN: Final = 1
+"""INTA."""
+LINE: Final = 11
+"""The GSI that it is wired to where nobody says otherwise."""
 
 class PciState(msgspec.Struct, frozen=True):
     """The device's state: what every transport keeps, the ISR, and configuration space with its MSI-X
@@ -60,7 +64,12 @@ class VirtioPci(MutDeviceMmio):
     mmio_size = BAR_SIZE
     state_type = PciState
 
-    def __init__(self, device: VirtioDevice, *, line: int = 11, pin: int = 1) -> None:
+    @staticmethod
+    def intx(line: int = LINE, **_: object) -> tuple[int, int]:
+        """Pin and line (GSI) of a device that is made with these options."""
+        return PIN, line
+
+    def __init__(self, device: VirtioDevice, *, line: int = LINE, pin: int = PIN) -> None:
         """`line`: the GSI of its INTx pin; `pin`: 1 to 4 for INTA to INTD, 0 for no INTx."""
         self.virtio = device
         self.core = TransportCore(device, self._interrupt)
