@@ -139,7 +139,7 @@ def test_a_successor_in_a_host_is_what_its_predecessor_was(
 
 
 def set_up(device: Any) -> None:
-    """What a guest writes that is neither a queue nor an interrupt: BARs, command, line, feature selectors."""
+    """What a guest writes that starts nothing: BARs, command, line, feature selectors."""
     endpoints = getattr(device, "endpoints", {0: device}).values()
     functions = [each.function for each in endpoints if hasattr(each, "function")]
     for number, function in enumerate(functions):
