@@ -18,6 +18,12 @@ import select
 import socket
 import stat
 import tty
+from typing import TYPE_CHECKING
+
+from shardio.errors import DeviceOptionError
+
+if TYPE_CHECKING:
+    from shardio.device import DeviceHost
 
 # Below what a tty reports room for (256) even when each newline becomes two bytes, and far below PIPE_BUF.
 _GUARDED_CHUNK = 120
@@ -55,17 +61,17 @@ class ByteFd:
     @classmethod
     def reading(cls, path: str) -> ByteFd:
         """`path` opened for reading; a FIFO stays open while writers come and go. Raises OSError."""
-        is_fifo = stat.S_ISFIFO(os.stat(path).st_mode)
-        flags = os.O_RDWR if is_fifo else os.O_RDONLY
+        flags = os.O_RDWR if _is_fifo(path) else os.O_RDONLY
         return cls(os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
 
     @classmethod
     def appending(cls, path: str) -> ByteFd:
         """`path` opened for appending, made if missing (mode 0666 less umask). Raises OSError.
 
-        Appending, because a device that is restarted or reloaded must not wipe what it wrote before.
+        Appending, because a device that is restarted or reloaded must not wipe what it wrote before. A FIFO
+        is held open at both ends, so that it needs no reader to be opened, and readers may come and go.
         """
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        flags = os.O_RDWR if _is_fifo(path) else os.O_WRONLY | os.O_CREAT | os.O_APPEND
         return cls(os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666))
 
     def fileno(self) -> int:
@@ -117,6 +123,29 @@ class ByteFd:
         else:
             os.close(self._fd)
         self._fd = -1
+
+
+def handed_over(number: str, host: DeviceHost | None, *, device: str, option: str) -> int:
+    """The descriptor behind "fd:NUMBER". In a shard that is the VMM's number, of a descriptor that was
+    handed over for this device: any other may be the shard's own, its rings among them. Without a host, in
+    a program that calls its device itself, it is the program's.
+
+    Raises DeviceOptionError for a number that was not handed over.
+    """
+    if host is None:
+        return int(number)
+    passed = getattr(host, "passed_fds", {})
+    if int(number) not in passed:
+        cure = f"hand the descriptor over with the device: add(..., pass_fds=[{int(number)}])"
+        raise DeviceOptionError(device, option, f"fd:{number}", cure)
+    return int(passed[int(number)])
+
+
+def _is_fifo(path: str) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _selectable(fd: int) -> bool:

@@ -10,41 +10,47 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from shardio.devices.byte_fd import ByteFd, Pty
+from shardio.devices.byte_fd import ByteFd, Pty, handed_over
 from shardio.errors import DeviceOptionError
 
-_FORMS = 'write "none", "stdin", "pty", "file:PATH" or "fd:N" (N an open descriptor of the shard)'
+if TYPE_CHECKING:
+    from shardio.device import DeviceHost
+
+_FORMS = 'write "none", "stdin", "pty", "file:PATH" or "fd:N" (N a descriptor that was handed over)'
 
 
 class ByteInput:
     """The file behind an `input` option. `ended` turns true at its end, `pty` is the terminal it opened."""
 
-    def __init__(self, spec: str, *, device: str) -> None:
+    def __init__(self, spec: str, *, device: str, option: str = "input") -> None:
         """`spec`: "none", "stdin", "pty", "file:PATH" (a FIFO or character device too) or "fd:N".
 
-        Raises DeviceOptionError for any other.
+        Raises DeviceOptionError for any other, naming `device` and `option`.
         """
         kind, _, argument = spec.partition(":")
         known = spec in ("none", "stdin", "pty") or (kind == "file" and argument)
         if not known and not (kind == "fd" and argument.isdecimal()):
-            raise DeviceOptionError(device, "input", spec, _FORMS)
+            raise DeviceOptionError(device, option, spec, _FORMS)
         self.spec = spec
         self.ended = spec == "none"
         self.pty: Pty | None = None
         self._device = device
+        self._option = option
         self._fd: ByteFd | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_ready: Callable[[], None] | None = None
         self._running = False
         self._scheduled = False
 
-    def attach(self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None]) -> None:
-        """Open the file; `on_ready` is called from `loop` while there is something to read and it is resumed.
+    def attach(self, host: DeviceHost, on_ready: Callable[[], None]) -> None:
+        """Open the file; `on_ready` is called from the host's loop while there is something to read and it is
+        resumed.
 
-        Raises DeviceOptionError when the file cannot be opened.
+        Raises DeviceOptionError when the file cannot be opened, or the descriptor was not handed over.
         """
-        self._loop, self._on_ready = loop, on_ready
+        self._loop, self._on_ready = host.loop, on_ready
         if self.spec == "none" or self._fd is not None:
             return
         kind, _, argument = self.spec.partition(":")
@@ -55,10 +61,13 @@ class ByteInput:
                 self.pty = Pty()
                 self._fd = self.pty.sharing()
             else:
-                self._fd = ByteFd.sharing(int(argument) if kind == "fd" else 0, os.O_RDONLY)
+                fd = 0
+                if kind == "fd":
+                    fd = handed_over(argument, host, device=self._device, option=self._option)
+                self._fd = ByteFd.sharing(fd, os.O_RDONLY)
         except OSError as error:
             cure = f"{error.strerror}; name a file that this process may read"
-            raise DeviceOptionError(self._device, "input", self.spec, cure) from error
+            raise DeviceOptionError(self._device, self._option, self.spec, cure) from error
 
     def resume(self) -> None:
         """Call `on_ready` when there is something to read. Does nothing at the end of the file."""

@@ -2,8 +2,8 @@
 given.
 
 What the file cannot take now waits in a backlog that the event loop flushes; `full` tells a device with flow
-control (the UART) to hold back. Only a pseudo-terminal drops its oldest bytes, since nobody may ever look at
-it.
+control (the UART) to hold back. What others write beyond twice the limit is dropped and counted, and a
+pseudo-terminal drops its oldest bytes, since nobody may ever look at it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,18 @@ import logging
 import os
 import select
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from shardio.devices.byte_fd import ByteFd, Pty
+from shardio.devices.byte_fd import ByteFd, Pty, handed_over
 from shardio.errors import DeviceOptionError
 
+if TYPE_CHECKING:
+    from shardio.device import DeviceHost
+
 _LOG = logging.getLogger(__name__)
-_FORMS = 'write "stdout", "stderr", "null", "file:PATH", "pty" or "fd:N" (N an open descriptor of the shard)'
+_FORMS = (
+    'write "stdout", "stderr", "null", "file:PATH", "pty" or "fd:N" (N a descriptor that was handed over)'
+)
 _STANDARD = {"stdout": 1, "stderr": 2}
 
 
@@ -50,6 +56,7 @@ class ByteOutput:
         self._fd: ByteFd | None = None
         self._pty: Pty | None = None
         self._backlog = bytearray()
+        self._host: DeviceHost | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watching = False
         self._reported = False
@@ -80,16 +87,21 @@ class ByteOutput:
                 self.pty_path = self._pty.path
                 self._fd = self._pty.sharing()
             else:
-                fd = int(argument) if kind == "fd" else _STANDARD[kind]
+                if kind == "fd":
+                    fd = handed_over(argument, self._host, device=self._device, option="output")
+                else:
+                    fd = _STANDARD[kind]
                 self._fd = ByteFd.sharing(fd, os.O_WRONLY)
         except OSError as error:
             cure = f"{error.strerror}; name a file that this process may write"
             raise DeviceOptionError(self._device, "output", self.spec, cure) from error
 
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Open, and flush the backlog from `loop` from now on. Raises DeviceOptionError as `open()` does."""
-        self.open()
-        self._loop = loop
+    def attach(self, host: DeviceHost, pty: Pty | None = None) -> None:
+        """Open, and flush the backlog from the host's loop from now on. Raises DeviceOptionError as `open()`
+        does.
+        """
+        self._host, self._loop = host, host.loop
+        self.open(pty)
         self._watch(bool(self._backlog))
 
     def write(self, data: bytes) -> None:
@@ -99,7 +111,9 @@ class ByteOutput:
             return
         if self._fd is None:
             self.open()
-        if self._backlog:
+        if len(self._backlog) >= 2 * self._limit and self._pty is None:
+            self._drop(len(data), "nobody takes it")
+        elif self._backlog:
             self._backlog += data
             self._flush()
         else:
@@ -141,13 +155,16 @@ class ByteOutput:
         try:
             taken = self._fd.write(data)
         except OSError as error:
-            if not self._reported:
-                _LOG.warning("%s: output to %s fails (%s); it is dropped", self._device, self.spec, error)
-                self._reported = True
-            self.dropped += len(data)
+            self._drop(len(data), str(error))
             return len(data)
         self.written += taken
         return taken
+
+    def _drop(self, count: int, reason: str) -> None:
+        if not self._reported:
+            _LOG.warning("%s: output to %s fails (%s); it is dropped", self._device, self.spec, reason)
+            self._reported = True
+        self.dropped += count
 
     def _watch(self, wanted: bool) -> None:
         if wanted == self._watching or self._loop is None or self._fd is None:

@@ -39,7 +39,7 @@ class DebugConsole(MutDevicePio):
 
     def attach(self, host: DeviceHost) -> None:
         """Open the output; what it cannot take at once is flushed by the shard's loop."""
-        self.output.attach(host.loop)
+        self.output.attach(host)
         self._loop = host.loop
 
     def detach(self) -> None:

@@ -8,7 +8,15 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from shardio.device import DeviceHost, MutDevicePio
+
+
+class ExitPortState(msgspec.Struct):
+    """The status of the last write, None before the first."""
+
+    status: int | None
 
 
 class ExitPort(MutDevicePio):
@@ -43,3 +51,11 @@ class ExitPort(MutDevicePio):
         self.status = (value if self.raw else value << 1 | 1) & 0xFF
         if self._host is not None:
             self._host.exit(self.status)
+
+    def snapshot(self) -> ExitPortState:
+        """The last status."""
+        return ExitPortState(self.status)
+
+    def restore(self, state: ExitPortState) -> None:
+        """Take the status back; it stops nothing again."""
+        self.status = state.status

@@ -54,26 +54,29 @@ class FwCfg(MutDevicePio):
 
     def __init__(
         self,
-        memory: int | str = 0,
-        vcpus: int = 0,
+        memory: int | str = "64M",
+        vcpus: int = 1,
         sercon_port: int = 0x3F8,
         boot_menu: bool = False,
         files: list[str] | None = None,
     ) -> None:
-        """`memory`: RAM in bytes or as "64M", `vcpus`: how many; 0 leaves either to CMOS. `sercon_port`: the
-        UART that SeaBIOS uses as its console, 0 for none; `boot_menu`: whether it waits for a key; `files`:
-        further items as "NAME=PATH", read now.
+        """`memory`: RAM in bytes or as "64M", `vcpus`: how many; firmware may take either for what the
+        machine has. `sercon_port`: the UART that SeaBIOS uses as its console, 0 for none; `boot_menu`:
+        whether it waits for a key; `files`: further items as "NAME=PATH", read now.
 
         Raises DeviceOptionError for values out of range and for a file that cannot be read.
         """
         size = memory_size(memory, device="FwCfg")
-        in_range(vcpus, 0, 0xFFFF, device="FwCfg", option="vcpus")
+        if not size:
+            raise DeviceOptionError("FwCfg", "memory", memory, "give the size of the machine's RAM")
+        in_range(vcpus, 1, 0xFFFF, device="FwCfg", option="vcpus")
         in_range(sercon_port, 0, 0xFFFF, device="FwCfg", option="sercon_port")
         self._items = {
             SIGNATURE: b"QEMU",
             ID: struct.pack("<I", _TRADITIONAL_INTERFACE),
             RAM_SIZE: struct.pack("<Q", size),
-            NO_GRAPHICS: struct.pack("<H", 1),
+            # It makes firmware talk on a serial line instead of a screen, which only makes sense with one.
+            NO_GRAPHICS: struct.pack("<H", bool(sercon_port)),
             CPU_COUNT: struct.pack("<H", vcpus),
             BOOT_MENU: struct.pack("<H", boot_menu),
             MAX_CPUS: struct.pack("<H", vcpus),

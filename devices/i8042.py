@@ -17,6 +17,7 @@ from __future__ import annotations
 import msgspec
 
 from shardio.device import DeviceHost, MutDevicePio
+from shardio.devices.scan_codes import Translator
 
 DATA = 0
 PORT_B = 1
@@ -31,6 +32,7 @@ CTR_INTERRUPT = 0x01
 CTR_SYSTEM = 0x04
 CTR_DISABLED = 0x10
 CTR_AUX_DISABLED = 0x20
+CTR_TRANSLATE = 0x40
 
 OUTPUT_NO_RESET = 0x01
 OUTPUT_A20 = 0x02
@@ -38,14 +40,19 @@ OUTPUT_FULL = 0x10
 
 _WRITE_CTR, _WRITE_OUTPUT_PORT, _ECHO_AS_KEYBOARD, _IGNORED = 0x60, 0xD1, 0xD2, (0xD3, 0xD4)
 _ACK, _RESEND, _SELF_TEST_PASSED = 0xFA, 0xFE, 0xAA
-_KEYBOARD_WITH_ARGUMENT = (0xED, 0xF0, 0xF3)
+_CHOOSE_SET, _ENABLE, _DEFAULT_DISABLE, _DEFAULT, _RESET = 0xF0, 0xF4, 0xF5, 0xF6, 0xFF
+_KEYBOARD_WITH_ARGUMENT = (0xED, _CHOOSE_SET, 0xF3)
 _KEYBOARD_ACKNOWLEDGED = range(0xF4, 0xFE)
-_SCAN_CODE_SET = 2
+_SETS = (1, 2)
 _QUEUE = 64
 
 
 class I8042State(msgspec.Struct):
-    """Registers, the bytes that wait to be read, and the command whose argument comes next (0 for none)."""
+    """Registers, the bytes that wait to be read, and the command whose argument comes next (0 for none).
+
+    `scanning`: the keyboard sends keys; `scan_set`: in which set (1 or 2); `released`: a release was
+    announced to the keyboard's translation, `translated_release` to the controller's.
+    """
 
     ctr: int = CTR_SYSTEM | CTR_AUX_DISABLED
     output_port: int = OUTPUT_NO_RESET | OUTPUT_A20
@@ -53,6 +60,10 @@ class I8042State(msgspec.Struct):
     last_was_command: bool = False
     controller_command: int = 0
     keyboard_command: int = 0
+    scanning: bool = True
+    scan_set: int = 2
+    released: bool = False
+    translated_release: bool = False
     queue: list[int] = msgspec.field(default_factory=list)
 
 
@@ -88,12 +99,18 @@ class I8042(MutDevicePio):
 
     def send_scancodes(self, codes: bytes) -> int:
         """The user presses keys: how many of `codes` (scan code set 2) were taken, 0 while the keyboard is
-        off.
+        off or was told not to scan.
         """
-        if self._state.ctr & CTR_DISABLED:
+        s = self._state
+        if s.ctr & CTR_DISABLED or not s.scanning:
             return 0
-        taken = codes[: _QUEUE - len(self._state.queue)]
-        self._answer(*taken)
+        taken = codes[: _QUEUE - len(s.queue)]
+        sent = bytes(taken)
+        if s.scan_set == 1:
+            keys = Translator(s.released)
+            sent = b"".join(map(keys.translate, taken))
+            s.released = keys.released
+        self._from_keyboard(*sent)
         return len(taken)
 
     # --- the guest
@@ -170,7 +187,10 @@ class I8042(MutDevicePio):
         s = self._state
         command, s.controller_command = s.controller_command, 0
         if command == _WRITE_CTR:
+            enabled = value & ~s.ctr & CTR_INTERRUPT
             s.ctr = value
+            if enabled and s.queue:
+                self._interrupt()  # the line is high while a byte waits and interrupts are on
         elif command == _WRITE_OUTPUT_PORT:
             self._set_output_port(value)
         elif command == _ECHO_AS_KEYBOARD:
@@ -183,27 +203,53 @@ class I8042(MutDevicePio):
     def _keyboard(self, value: int) -> None:
         s = self._state
         command, s.keyboard_command = s.keyboard_command, 0
-        if command:
-            asks_for_set = command == 0xF0 and value == 0
-            self._answer(_ACK, *((_SCAN_CODE_SET,) if asks_for_set else ()))
+        if command == _CHOOSE_SET:
+            self._choose_set(value)
+        elif command:
+            self._from_keyboard(_ACK)
         elif value in _KEYBOARD_WITH_ARGUMENT:
             s.keyboard_command = value
-            self._answer(_ACK)
+            self._from_keyboard(_ACK)
         elif value == 0xEE:
-            self._answer(0xEE)
+            self._from_keyboard(0xEE)
         elif value == 0xF2:
-            self._answer(_ACK, 0xAB, 0x83)
-        elif value == 0xFF:
-            self._answer(_ACK, _SELF_TEST_PASSED)
+            self._from_keyboard(_ACK, 0xAB, 0x83)
+        elif value == _RESET:
+            s.scanning, s.scan_set, s.released = True, 2, False
+            self._from_keyboard(_ACK, _SELF_TEST_PASSED)
         elif value in _KEYBOARD_ACKNOWLEDGED:
-            self._answer(_ACK)
+            if value in (_DEFAULT_DISABLE, _DEFAULT):
+                s.scan_set, s.released = 2, False
+            if value in (_ENABLE, _DEFAULT_DISABLE):
+                s.scanning = value == _ENABLE
+            self._from_keyboard(_ACK)
         else:
-            self._answer(_RESEND)
+            self._from_keyboard(_RESEND)
+
+    def _choose_set(self, wanted: int) -> None:
+        """The argument of command 0xF0: 0 asks which set is in use."""
+        s = self._state
+        if wanted == 0:
+            self._from_keyboard(_ACK, s.scan_set)
+        elif wanted in _SETS:
+            s.scan_set, s.released = wanted, False
+            self._from_keyboard(_ACK)
+        else:
+            self._from_keyboard(_RESEND)
 
     def _set_output_port(self, value: int) -> None:
         self._state.output_port = value
         if not value & OUTPUT_NO_RESET and self._host is not None:
             self._host.reset()
+
+    def _from_keyboard(self, *values: int) -> None:
+        """The keyboard sends: the controller translates, if its command byte says so, answers too."""
+        s = self._state
+        if s.ctr & CTR_TRANSLATE:
+            line = Translator(s.translated_release)
+            values = tuple(b"".join(map(line.translate, values)))
+            s.translated_release = line.released
+        self._answer(*values)
 
     def _answer(self, *values: int) -> None:
         queue = self._state.queue

@@ -31,7 +31,7 @@ class LogDevice(DevicePio, DeviceMmio):
 
     def attach(self, host: DeviceHost) -> None:
         """Open the output."""
-        self.output.attach(host.loop)
+        self.output.attach(host)
 
     def detach(self) -> None:
         """Flush and close the output."""

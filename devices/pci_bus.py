@@ -6,7 +6,7 @@ address map belongs to the VMM, and changing it takes messages that an access ca
 Consequences. As on a board, the bridge claims a window of addresses once, and forwards: which endpoint
 answers an address of the window is this device's own `MmioBus`, and a moved BAR is one atomic `move` in it,
 done before the guest's write completes. Doorbells, which the kernel answers, move with their BAR. A BAR
-outside the window, or on top of another, answers nothing until it is moved again.
+outside the window, or on top of another, answers nothing until nothing is in its way (`pci_window`).
 
 >>> bus = PciBus(functions=[{"type": "shardio.devices.virtio:VirtioPciRng", "slot": 3}])
 >>> bus.host.write(0, 4, 0x8000_1800)
@@ -17,18 +17,19 @@ outside the window, or on top of another, answers nothing until it is moved agai
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from shardio.address import MmioAddress, PioAddress
-from shardio.bus import MmioBus
 from shardio.device import DeviceHost, MutDeviceMmio, MutDevicePio
 from shardio.devices.options import in_range
+from shardio.devices.pci_config import BAR0
 from shardio.devices.pci_host import PciFunction, PciHost, PciHostState, bdf
-from shardio.errors import DeviceOptionError, DeviceOverlap, InvalidAddress, InvalidRange
+from shardio.devices.pci_window import BarWindow
+from shardio.errors import DeviceOptionError
 from shardio.range import MmioRange
 
 if TYPE_CHECKING:
@@ -42,8 +43,9 @@ SLOTS = 32
 
 
 class PciEndpoint(Protocol):
-    """A device behind the bridge, such as `VirtioPci`: one function, one memory BAR of `mmio_size`
-    bytes.
+    """A device behind the bridge, such as `VirtioPci`: one function, whose BAR 0 is a 32-bit memory one of
+    `mmio_size` bytes. `state_type`, optional: the Struct that `snapshot` gives. `intx(**options)`,
+    optional, of its class: its interrupt pin and the line (GSI) of that, None without.
     """
 
     mmio_size: int
@@ -77,7 +79,9 @@ class PciEndpoint(Protocol):
 
 
 class PciBusState(msgspec.Struct):
-    """The bridge's state, and that of each endpoint by its slot."""
+    """The bridge's state, and that of each endpoint by its slot, in the order in which they are to be
+    restored.
+    """
 
     host: PciHostState
     endpoints: dict[int, Any]
@@ -94,6 +98,19 @@ class PciBus(MutDevicePio, MutDeviceMmio):
     pio_size = 8
     mmio_size = 16 << 20
 
+    @staticmethod
+    def describe(
+        functions: list[dict[str, Any]] | None = None, **_: object
+    ) -> dict[str, list[tuple[int, int, int]]]:
+        """What the options say to tables: slot, pin and line (GSI) of each function that has a pin."""
+        pins = []
+        for slot, make, options in _functions(functions):
+            intx = getattr(make, "intx", None)
+            wired = intx(**options) if intx is not None else None
+            if wired is not None:
+                pins.append((slot, *wired))
+        return {"pins": pins}
+
     def __init__(self, functions: list[dict[str, Any]] | None = None) -> None:
         """`functions`: tables with `type` (dotted path of a `PciEndpoint`), `slot` (1 to 31, default the next
         free one) and the type's own options.
@@ -103,14 +120,11 @@ class PciBus(MutDevicePio, MutDeviceMmio):
         """
         self.host = PciHost()
         self.endpoints: dict[int, PciEndpoint] = {}
-        self._bars: MmioBus[PciEndpoint] = MmioBus()
-        self._at: dict[int, int] = {}
+        self.window: BarWindow[PciEndpoint] = BarWindow()
         self._doorbells: dict[int, DoorbellSet] = {}
         self._shard: DeviceHost | None = None
-        for table in functions or []:
-            options = dict(table)
-            make = _endpoint_class(options.pop("type", None))
-            self.add_endpoint(options.pop("slot", len(self.endpoints) + 1), make(**options))
+        for slot, make, options in _functions(functions):
+            self.add_endpoint(slot, make(**options))
 
     def add_endpoint(self, slot: int, endpoint: PciEndpoint) -> None:
         """Put `endpoint` into `slot` (1 to 31), before `attach`.
@@ -127,8 +141,12 @@ class PciBus(MutDevicePio, MutDeviceMmio):
     # -- what the shard calls ---------------------------------------------------------------------------
 
     def attach(self, host: DeviceHost) -> None:
-        """Attach every endpoint. Raises what they raise; then none is attached."""
+        """Attach every endpoint. Raises what they raise; then none is attached. The range of memory that
+        `host.ranges` names is the window.
+        """
         self._shard = host
+        spans = [each for each in getattr(host, "ranges", ()) if isinstance(each, MmioRange)]
+        self.window.span = spans[0] if spans else None
         self.host.attach(host)
         attached: list[PciEndpoint] = []
         try:
@@ -139,6 +157,7 @@ class PciBus(MutDevicePio, MutDeviceMmio):
             for endpoint in reversed(attached):
                 endpoint.detach()
             raise
+        self._assign()
 
     def detach(self) -> None:
         """Take the doorbells back, then detach every endpoint."""
@@ -151,15 +170,14 @@ class PciBus(MutDevicePio, MutDeviceMmio):
 
     def snapshot(self) -> PciBusState:
         """The state that `restore` takes."""
-        return PciBusState(
-            self.host.snapshot(), {slot: each.snapshot() for slot, each in self.endpoints.items()}
-        )
+        order = dict.fromkeys([*self.window.order(), *self.endpoints])
+        return PciBusState(self.host.snapshot(), {slot: self.endpoints[slot].snapshot() for slot in order})
 
     def restore(self, state: PciBusState) -> None:
         """Continue from `state`: BARs are where they were."""
         self.host.restore(state.host)
         for slot, saved in state.endpoints.items():
-            self.endpoints[slot].restore(saved)
+            self.endpoints[slot].restore(_typed(saved, self.endpoints[slot]))
 
     # -- the guest --------------------------------------------------------------------------------------
 
@@ -173,48 +191,32 @@ class PciBus(MutDevicePio, MutDeviceMmio):
 
     def mmio_read(self, base: MmioAddress, offset: int, data: memoryview) -> None:
         """The BAR that lies there; all ones where none does."""
-        found = self._bars.device(base + offset)
-        if found is None or base + offset + len(data) - 1 > found[0].last:
+        found = self.window.find(base + offset, len(data))
+        if found is None:
             data[:] = b"\xff" * len(data)
             return
-        bar, endpoint = found
-        value = endpoint.read(base + offset - bar.base, len(data))
+        distance, endpoint = found
+        value = endpoint.read(distance, len(data))
         data[:] = (value & ((1 << 8 * len(data)) - 1)).to_bytes(len(data), "little")
 
     def mmio_write(self, base: MmioAddress, offset: int, data: memoryview) -> None:
         """The BAR that lies there; dropped where none does."""
-        found = self._bars.device(base + offset)
-        if found is not None and base + offset + len(data) - 1 <= found[0].last:
-            bar, endpoint = found
-            endpoint.write(base + offset - bar.base, len(data), int.from_bytes(data, "little"))
+        found = self.window.find(base + offset, len(data))
+        if found is not None:
+            distance, endpoint = found
+            endpoint.write(distance, len(data), int.from_bytes(data, "little"))
 
     def bar(self, slot: int) -> int | None:
         """Where the endpoint's BAR answers now; None where it does not."""
-        return self._at.get(slot)
+        return self.window.at(slot)
 
     # -- moving -----------------------------------------------------------------------------------------
 
     def _place(self, slot: int, bar: int | None) -> None:
         """The guest moved the BAR, or switched its decoding (None: off)."""
-        endpoint, old = self.endpoints[slot], self._at.pop(slot, None)
-        try:
-            if bar is None:
-                self._forget(old)
-            elif old is None:
-                self._bars.register(MmioRange(bar, endpoint.mmio_size), endpoint)
-            else:
-                self._bars.move(old, bar)
-        except (DeviceOverlap, InvalidRange, InvalidAddress) as error:
-            log.warning("the BAR of slot %d answers nothing: %s", slot, str(error))
-            self._forget(old)
-            bar = None
-        if bar is not None:
-            self._at[slot] = bar
-        self._ring_at(slot, bar)
-
-    def _forget(self, old: int | None) -> None:
-        if old is not None:
-            self._bars.deregister(old)
+        endpoint = self.endpoints[slot]
+        for moved in self.window.place(slot, endpoint, bar, endpoint.mmio_size):
+            self._ring_at(moved, self.window.at(moved))
 
     def _ring_at(self, slot: int, bar: int | None) -> None:
         doorbells = self._doorbells.get(slot)
@@ -228,6 +230,45 @@ class PciBus(MutDevicePio, MutDeviceMmio):
             bound = bind(self.endpoints[slot], bar) if bind is not None else None
             if bound is not None:
                 self._doorbells[slot] = bound
+
+    def _assign(self) -> None:
+        """Give each BAR that nobody placed an address in the window, its decoding still off.
+
+        A kernel that neither firmware nor ACPI told of the window takes the addresses that it finds, and
+        would otherwise make up its own. Firmware overwrites them.
+        """
+        sizes = {slot: each.mmio_size for slot, each in self.endpoints.items()}
+        held = {slot: _bar0(each) for slot, each in self.endpoints.items()}
+        taken = [MmioRange(base, sizes[slot]) for slot, base in held.items() if base]
+        window = self.window.span
+        for slot in sorted((slot for slot, base in held.items() if not base), key=lambda slot: -sizes[slot]):
+            base = self.window.free(sizes[slot], taken)
+            if base is None:
+                if window is not None:
+                    log.warning("the window %s has no room for slot %d; make it larger", window, slot)
+                continue
+            taken.append(MmioRange(base, sizes[slot]))
+            self.endpoints[slot].function.config_write(BAR0, 4, base)
+
+
+def _bar0(endpoint: PciEndpoint) -> int:
+    return endpoint.function.config_read(BAR0, 4) & ~0xF
+
+
+def _typed(state: Any, endpoint: PciEndpoint) -> Any:
+    """`state` as the endpoint's own Struct: one that was decoded without its type is a dict."""
+    kind = getattr(endpoint, "state_type", None)
+    return state if kind is None or isinstance(state, kind) else msgspec.convert(state, kind)
+
+
+def _functions(
+    tables: list[dict[str, Any]] | None,
+) -> Iterator[tuple[int, Callable[..., PciEndpoint], dict[str, Any]]]:
+    """Slot, class and own options of each table of `functions`."""
+    for number, table in enumerate(tables or [], 1):
+        options = dict(table)
+        make = _endpoint_class(options.pop("type", None))
+        yield options.pop("slot", number), make, options
 
 
 def _endpoint_class(path: object) -> Callable[..., PciEndpoint]:

@@ -23,7 +23,11 @@ INTERRUPT_PIN = 0x3D
 
 COMMAND_IO = 0x0001
 COMMAND_MEMORY = 0x0002
+COMMAND_MASTER = 0x0004
+COMMAND_INTX_DISABLE = 0x0400
 COMMAND_WRITABLE = 0x0547  # I/O, memory, master, parity, SERR, INTx disable
+
+STATUS_INTERRUPT = 0x0008
 
 _SIZE = 256
 _BARS = 6
@@ -90,6 +94,13 @@ class PciConfig:
         if low & 0x1:
             return low & ~0x3
         return low & ~0xF | (self.load(at + 4, 4) << 32 if low & 0x4 else 0)
+
+    def set_interrupt_status(self, pending: bool) -> None:
+        """Whether the function has an INTx interrupt pending: bit 3 of the status register (section 6.2.3),
+        which the interrupt-disable bit of the command register does not change.
+        """
+        status = self.load(STATUS, 2)
+        self.store(STATUS, 2, status | STATUS_INTERRUPT if pending else status & ~STATUS_INTERRUPT)
 
     def config_read(self, register: int, size: int) -> int:
         """The guest reads `size` (1, 2 or 4) bytes at `register`, little-endian."""

@@ -17,7 +17,7 @@ from typing import Protocol
 import msgspec
 
 from shardio.device import DeviceHost, MutDevicePio
-from shardio.devices.pci_config import PciConfig
+from shardio.devices.pci_config import HEADER_TYPE, PciConfig
 from shardio.errors import DeviceOptionError
 
 ADDRESS = 0
@@ -26,6 +26,7 @@ DATA = 4
 
 _ENABLE = 0x8000_0000
 _ADDRESS_BITS = 0x80FF_FFFC
+_MULTI_FUNCTION = 0x80
 _RESET_CPU = 0x04
 _RESET_KEPT = 0x02
 
@@ -107,7 +108,8 @@ class PciHost(MutDevicePio):
             function = self._selected()
             if function is None or offset - DATA + size > 4:
                 return (1 << 8 * size) - 1
-            return function.config_read((self._address & 0xFC) + offset - DATA, size)
+            register = (self._address & 0xFC) + offset - DATA
+            return function.config_read(register, size) | self._multi_function(register, size)
         if offset == ADDRESS and size == 4:
             return self._address
         if offset == RESET_CONTROL and size == 1:
@@ -142,6 +144,16 @@ class PciHost(MutDevicePio):
             function = self._functions.get(bdf)
             if isinstance(function, PciConfig):
                 function.data[:] = data
+
+    def _multi_function(self, register: int, size: int) -> int:
+        """Bit 7 of the header type, where it lies in this access to a function 0 that has neighbours in its
+        slot: without it a guest looks at no other function (PCI 3.0 section 6.2.1).
+        """
+        first = self._address >> 8 & 0xFFFF
+        if not register <= HEADER_TYPE < register + size or first & 7:
+            return 0
+        several = any(first + number in self._functions for number in range(1, 8))
+        return _MULTI_FUNCTION << 8 * (HEADER_TYPE - register) if several else 0
 
     def _selected(self) -> PciFunction | None:
         if not self._address & _ENABLE:

@@ -1,8 +1,12 @@
 """`Uart16550`: a PC serial port in a shard, between the guest and a terminal, pipe or file of the host.
 
-The chip is `uart_core` and `uart_channel`, its state `uart_state`; this file joins it to the event loop, the
-interrupt and the host's byte streams. Unit test: register it with a bare `IoManager` and feed it with
-`receive()`.
+The chip is `uart_core` and `uart_channel`, its state `uart_state`; this file and `uart_input` join it to
+the event loop, the interrupt and the host's byte streams. Unit test: register it with a bare `IoManager`
+and feed it with `receive()`.
+
+A guest that prints reads LSR and writes THR for each byte, so these two have a short way: while neither has
+a side effect, `read` and `write` answer them from a few attributes, which `changed` keeps up to date. In a
+shard what is sent gathers, 4 KiB at most, and the loop writes it after the turn in which it was sent.
 
 >>> uart = Uart16550(output="null")
 >>> uart.receive(b"A")
@@ -21,11 +25,13 @@ from shardio.device import DeviceHost, MutDeviceMmio, MutDevicePio
 from shardio.devices.byte_input import ByteInput
 from shardio.devices.byte_output import ByteOutput
 from shardio.devices.uart_core import UartCore
+from shardio.devices.uart_input import UartInput
 from shardio.devices.uart_state import (
     CLOCK_HZ,
     FCR,
-    FIFO_SIZE,
+    LSR,
     LSR_BI,
+    THR,
     UartState,
     UartStatistics,
 )
@@ -33,25 +39,29 @@ from shardio.errors import DeviceOptionError
 
 _STRIDES = (1, 2, 4, 8)
 _BITS_PER_CHARACTER = 10
+_GATHERED_LIMIT = 4096
+_NOWHERE = -1  # no offset of an access
 
 
 class Uart16550(MutDevicePio, MutDeviceMmio):
     """A 16550A: 8 byte registers from its base (COM1 is port 0x3F8 with IRQ 4), wider accesses byte by byte.
 
-    What the guest sends goes to `output` at once; what comes from `input` is read only when the receiver has
-    room, so neither direction loses a byte that the guest gives time to. The line carries 8 bits whatever LCR
-    says.
+    What the guest sends goes to `output` within a turn of the loop, in order; what comes from `input` is
+    read only when the receiver has room, so neither direction loses a byte that the guest gives time to.
+    The line carries 8 bits whatever LCR says.
     """
 
     compatible = "ns16550a"
     pio_size = 8
     mmio_size = 8
 
+    @staticmethod
+    def describe(stride: int = 1, **_: object) -> dict[str, int]:
+        """What the options say to tables and device trees: how far apart the registers are."""
+        return {"reg_shift": stride.bit_length() - 1}
+
     def __init__(
-        self,
-        output: str = "stdout",
-        input: str = "none",  # noqa: A002 - the option's name in a configuration
-        stride: int = 1,
+        self, output: str = "stdout", input: str = "none", stride: int = 1  # noqa: A002 - an option's name
     ) -> None:
         """`output`: "stdout", "stderr", "null", "file:PATH" (appended), "pty" or "fd:N"; `input`: "none",
         "stdin", "pty" (the same one as the output's), "file:PATH" or "fd:N"; `stride`: bytes from one
@@ -65,14 +75,18 @@ class Uart16550(MutDevicePio, MutDeviceMmio):
         self.output.on_room = self._output_has_room
         self.input = ByteInput(input, device="Uart16550")
         self._core = UartCore(self)
+        self._feed = UartInput(self.input, self._core, self.changed)
         self._shift = stride.bit_length() - 1
         self._host: DeviceHost | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
-        self._paused = True
-        self._received = 0
         self._sent = 0
+        self._gathered: list[int] = []  # cheaper to append to than a bytearray
+        self._flushing = False
+        # Where one byte reads `_line_status`, or is only gathered: nowhere, or LSR, THR.
+        self._lsr_at = self._thr_at = _NOWHERE
+        self._line_status = 0
 
     # --- the owner shard ------------------------------------------------------------------------------------
 
@@ -81,23 +95,28 @@ class Uart16550(MutDevicePio, MutDeviceMmio):
 
         A condition that is pending in a restored state is raised again: its edge may have been lost.
         """
+        try:
+            self._feed.attach(host)
+            self.output.attach(host, self._feed.pty)
+        except BaseException:
+            self._feed.close()
+            raise
         self._host, self._loop = host, host.loop
-        self.input.attach(host.loop, self._pump)
-        self.output.open(self.input.pty)
-        self.output.attach(host.loop)
-        if path := self.output.pty_path or (self.input.pty.path if self.input.pty else ""):
+        if path := self.output.pty_path or (self._feed.pty.path if self._feed.pty else ""):
             print(f"shardio: {host.name}: the serial port is {path}", file=sys.stderr, flush=True)
         self._revive()
 
     def detach(self) -> None:
         """Flush the output, close both streams. Input that was not read stays with the host."""
         self._cancel_timer()
-        self.input.close()
+        self._feed.close()
+        self._flush()
         waiting, self._core.state.tx = self._core.state.tx, b""
         self.output.write(waiting)
         self._sent += len(waiting)
         self.output.close()
         self._host, self._loop = None, None
+        self.changed()
 
     def snapshot(self) -> UartState:
         """A copy of the state: registers, both FIFOs, and input that waits for room."""
@@ -112,10 +131,9 @@ class Uart16550(MutDevicePio, MutDeviceMmio):
 
     def statistics(self) -> UartStatistics:
         """Counts since the device was made."""
-        core = self._core
-        return UartStatistics(
-            self._received, self._sent, core.overruns, core.tx_lost, core.cleared, core.interrupts
-        )
+        sent, core = self._sent + len(self._gathered), self._core
+        lost = core.overruns, core.tx_lost, core.cleared
+        return UartStatistics(self._feed.received, sent, *lost, core.interrupts)
 
     # --- the guest ------------------------------------------------------------------------------------------
 
@@ -123,6 +141,8 @@ class Uart16550(MutDevicePio, MutDeviceMmio):
         """`size` bytes (1, 2, 4 or 8) from `offset`, little-endian; bytes between strides read 0, past the
         last register 0xFF.
         """
+        if size == 1 and offset == self._lsr_at:
+            return self._line_status
         if size == 1 and not self._shift:
             return self._read_register(offset)
         value = 0
@@ -135,6 +155,11 @@ class Uart16550(MutDevicePio, MutDeviceMmio):
         """`size` bytes (1, 2, 4 or 8) to `offset`, little-endian; bytes that are no register's are
         dropped.
         """
+        if size == 1 and offset == self._thr_at:
+            gathered = self._gathered
+            if len(gathered) < _GATHERED_LIMIT:
+                gathered.append(value & 0xFF)
+                return
         if size == 1 and not self._shift:
             self._write_register(offset, value & 0xFF)
         else:
@@ -142,17 +167,17 @@ class Uart16550(MutDevicePio, MutDeviceMmio):
                 register, between = divmod(offset + i, 1 << self._shift)
                 if not between:
                     self._write_register(register, value >> 8 * i & 0xFF)
-        if self._paused:
-            self._resume()
+        if self._feed.paused:
+            self._feed.resume()
 
     def _read_register(self, register: int) -> int:
         if register > 7:
             return 0xFF
         value = self._core.read(register)
         if self._core.state.held:
-            self._refill()
-        if self._paused:
-            self._resume()
+            self._feed.refill()
+        if self._feed.paused:
+            self._feed.resume()
         return value
 
     def _write_register(self, register: int, value: int) -> None:
@@ -161,14 +186,13 @@ class Uart16550(MutDevicePio, MutDeviceMmio):
         self._core.write(register, value)
         if register == FCR:
             # Not refilled here: the guest must find the FIFO empty that it has just cleared.
-            self._pause()
+            self._feed.pause()
 
     # --- the host -------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
         """The host sends `data`: what the receiver has no room for now follows as the guest reads."""
-        self._core.state.held += data
-        self._refill()
+        self._feed.receive(data)
 
     def send_break(self) -> None:
         """The host sends a break: a zero character with LSR_BI."""
@@ -185,9 +209,30 @@ class Uart16550(MutDevicePio, MutDeviceMmio):
         return not self.output.full
 
     def send(self, byte: int) -> None:
-        """A byte leaves for the output."""
-        self._sent += 1
-        self.output.write(bytes((byte,)))
+        """A byte leaves for the output, behind what was gathered."""
+        if self._loop is None:
+            self._sent += 1
+            self.output.write(bytes((byte,)))
+            return
+        self._gathered.append(byte)
+        if len(self._gathered) >= _GATHERED_LIMIT:
+            self._write_out()
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def changed(self) -> None:
+        """Whether LSR and THR have their short way, and what LSR reads there."""
+        self._lsr_at = self._thr_at = _NOWHERE
+        if self._loop is None or self._feed.paused:
+            return
+        core = self._core
+        if not core.state.held and not core.state.lsr_errors:
+            self._line_status = core.line_status
+            self._lsr_at = LSR << self._shift
+        # Only behind a byte that has asked for a flush: what follows it need not.
+        if self._flushing and core.passes_through and self.can_send():
+            self._thr_at = THR
 
     def interrupt(self) -> None:
         """One edge on the device's interrupt line, where it has one."""
@@ -200,9 +245,7 @@ class Uart16550(MutDevicePio, MutDeviceMmio):
         One loop timer serves a run of restarts: it looks at the deadline when it fires. Without a loop the
         time-out never strikes by itself (`UartCore.timeout()` does it).
         """
-        if self._loop is None:
-            return
-        if not character_times:
+        if self._loop is None or not character_times:
             self._deadline = 0.0
             return
         bits = character_times * _BITS_PER_CHARACTER
@@ -213,6 +256,19 @@ class Uart16550(MutDevicePio, MutDeviceMmio):
 
     # --- inside ---------------------------------------------------------------------------------------------
 
+    def _flush(self) -> None:
+        """The loop's turn is over: write what was gathered in it."""
+        self._flushing = False
+        self._write_out()
+
+    def _write_out(self) -> None:
+        data = bytes(self._gathered)
+        self._gathered.clear()  # first: the output may have room for more, which is gathered behind
+        self._sent += len(data)
+        if data:
+            self.output.write(data)
+        self.changed()
+
     def _revive(self) -> None:
         """Go on from whatever the state is: send, receive, interrupt."""
         core = self._core
@@ -221,9 +277,9 @@ class Uart16550(MutDevicePio, MutDeviceMmio):
         core.update()
         if core.fifos and core.state.rx:
             self.restart_timeout(4)
-        self._refill()
-        self._pause()
-        self._resume()
+        self._feed.refill()
+        self._feed.pause()
+        self._feed.resume()
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -240,48 +296,6 @@ class Uart16550(MutDevicePio, MutDeviceMmio):
             self._timer.cancel()
         self._timer, self._deadline = None, 0.0
 
-    def _refill(self) -> None:
-        """Move what the host sent before into the receiver, as far as there is room."""
-        state = self._core.state
-        if state.held and (room := self._core.room) > 0:
-            data, state.held = state.held[:room], state.held[room:]
-            self._received += len(data)
-            self._core.receive(data)
-
-    def _pump(self) -> None:
-        """The input has something to read, or a cleared receiver waits for what it had before."""
-        self._refill()
-        room = 0 if self._core.state.held else self._core.room
-        if room > 0:
-            data = self.input.read(room)
-            self._received += len(data)
-            self._core.receive(data)
-        if self._core.state.held or self._core.room <= 0:
-            self._pause()
-
-    def _pause(self) -> None:
-        if not self._paused:
-            self.input.pause()
-            self._paused = True
-
-    def _resume(self) -> None:
-        """Read input again once half of the receiver is free; a call a byte would cost a system call each."""
-        if not self._paused or self._loop is None:
-            return
-        room = self._core.room
-        if room <= 0 or (self._core.fifos and room < FIFO_SIZE // 2):
-            return
-        self._paused = False
-        if self._core.state.held:
-            self._loop.call_soon(self._on_held)
-        else:
-            self.input.resume()
-
-    def _on_held(self) -> None:
-        if self._loop is not None:
-            self._pump()
-            if not self._paused:
-                self.input.resume()
-
     def _output_has_room(self) -> None:
         self._core.line_has_room()
+        self.changed()

@@ -40,6 +40,9 @@ class UartLine(Protocol):
     def interrupt(self) -> None:
         """A rising edge on INTR."""
 
+    def changed(self) -> None:
+        """What a guest sees of the chip may be different now."""
+
     def restart_timeout(self, character_times: int) -> None:
         """Call `UartCore.timeout()` unless called again within so many character times; 0 means never."""
 
@@ -126,6 +129,7 @@ class UartChannel:
         if fresh:
             self.interrupts += 1
             self.line.interrupt()
+        self.line.changed()
 
     # --- for the registers
     # ---------------------------------------------------------------------------------------------

@@ -89,7 +89,9 @@ class UartCore(UartChannel):
             value = u.IIR_NONE
         return value | (u.IIR_FIFOS if self.fifos else 0)
 
-    def _read_lsr(self) -> int:
+    @property
+    def line_status(self) -> int:
+        """LSR as it is; reading the register clears the errors in it."""
         s = self.state
         value = s.lsr_errors
         if s.rx:
@@ -98,6 +100,19 @@ class UartCore(UartChannel):
             value |= u.LSR_THRE | u.LSR_TEMT
         if self.fifos and (value & u.LSR_CHARACTER_ERRORS or any(entry & ENTRY_ERRORS for entry in s.rx)):
             value |= u.LSR_FIFO_ERROR
+        return value
+
+    @property
+    def passes_through(self) -> bool:
+        """Whether a character that is written now goes out at once and changes nothing else that a guest can
+        see: no interrupt, no loopback, no divisor.
+        """
+        s = self.state
+        return not (s.tx or s.lcr & u.LCR_DLAB or s.mcr & u.MCR_LOOP or s.ier & u.IER_THRE) and s.thre_pending
+
+    def _read_lsr(self) -> int:
+        s = self.state
+        value = self.line_status
         if s.lsr_errors:
             s.lsr_errors = 0
             self._served(RLS)

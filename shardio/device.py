@@ -18,7 +18,7 @@ before the first access, `detach()` after the last, `dma = True` to be given gue
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -28,6 +28,8 @@ from shardio.errors import HandlerMissing, InvalidDevice
 
 if TYPE_CHECKING:
     import asyncio  # tens of milliseconds that a device's unit test need not pay
+
+    from shardio.range import MmioRange, PioRange
 
 
 def read_registers(device: object, handler: str, offset: int, data: memoryview) -> None:
@@ -287,6 +289,16 @@ class DeviceHost(Protocol):
     @property
     def interrupts(self) -> Any:
         """Where the device asks for more lines, messages and groups: `shardio.interrupt.InterruptManager`."""
+
+    @property
+    def ranges(self) -> Sequence[PioRange | MmioRange]:
+        """Where the device answers; empty where its owner does not say."""
+
+    @property
+    def passed_fds(self) -> Mapping[int, int]:
+        """The descriptors that the VMM handed over for this device: its number for each, and the number
+        here.
+        """
 
     @property
     def memory(self) -> HostMemory | None:

@@ -21,14 +21,14 @@ def console_devices() -> list[Table]:
 def firmware_devices(memory: int, vcpus: int) -> list[Table]:
     """What SeaBIOS asks of its machine; `memory` is in bytes.
 
-    CMOS tells the memory's size and the number of CPUs, fw_cfg puts the console on COM1, 0x402 takes the log.
-    The interrupt controllers and the PIT are in the kernel.
+    CMOS and fw_cfg tell the memory's size and the number of CPUs, fw_cfg puts the console on COM1, 0x402
+    takes the log. The interrupt controllers and the PIT are in the kernel.
     """
     return [
         *console_devices(),
         _device("DebugConsole", 0x402, "debugcon", output="stdout"),
         _device("CmosRtc", 0x70, "rtc", irq=8, memory=memory, vcpus=vcpus),
-        _device("FwCfg", 0x510, "fw_cfg"),
+        _device("FwCfg", 0x510, "fw_cfg", memory=memory, vcpus=vcpus),
         _device("PciHost", 0xCF8, "pci"),
         _device("I8042", 0x60, "i8042"),
         _device("Port92", 0x92, "port92"),

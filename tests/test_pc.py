@@ -30,6 +30,7 @@ def test_firmware_brings_the_platform() -> None:
     by_name = {device.name: device for device in config.devices}
     assert {"com1", "exit", "debugcon", "rtc", "fw_cfg", "pci", "i8042", "port92", "post"} == set(by_name)
     assert by_name["rtc"].options == {"memory": 128 << 20, "vcpus": 4}
+    assert by_name["fw_cfg"].options == {"memory": 128 << 20, "vcpus": 4}
     assert (by_name["com1"].irq, by_name["rtc"].irq) == (4, 8)
 
 

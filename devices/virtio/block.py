@@ -16,7 +16,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from shardio.devices.options import in_range
 from shardio.devices.virtio import buffers
@@ -24,6 +24,11 @@ from shardio.devices.virtio.device import VirtioDevice
 from shardio.devices.virtio.errors import QueueError
 from shardio.devices.virtio.image import SECTOR, RawImage
 from shardio.devices.virtio.queue import Chain
+from shardio.errors import DeviceOptionError
+from shardio.rate import guest_log
+
+if TYPE_CHECKING:
+    from shardio.device import DeviceHost
 
 log = logging.getLogger("shardio.devices.virtio")
 
@@ -93,7 +98,12 @@ class Block(VirtioDevice):
     ) -> None:
         """`queues`: 1 to 16 request queues. `threads`: requests that run at the same time, 1 to 64.
         `serial`: up to 20 ASCII characters that the guest sees. The image is closed by `detach`.
+
+        Raises DeviceOptionError for values out of these.
         """
+        if len(serial) > SERIAL_BYTES or not serial.isascii():
+            cure = f"give at most {SERIAL_BYTES} ASCII characters"
+            raise DeviceOptionError("virtio block", "serial", serial, cure)
         in_range(queues, 1, 16, device="virtio block", option="queues")
         in_range(threads, 1, 64, device="virtio block", option="threads")
         features = F_SEG_MAX | F_BLK_SIZE | F_FLUSH | (F_MQ if queues > 1 else 0)
@@ -102,7 +112,7 @@ class Block(VirtioDevice):
         self.queue_sizes = (QUEUE_SIZE,) * queues
         self._image = image
         self._threads = threads
-        self._serial = serial.encode("ascii", "replace")[:SERIAL_BYTES]
+        self._serial = serial.encode("ascii")
         self._pool: ThreadPoolExecutor | None = None
         self._running: set[Future[None]] = set()
         self._done: deque[tuple[_Request, int]] = deque()
@@ -116,11 +126,33 @@ class Block(VirtioDevice):
         """struct virtio_blk_config."""
         return self._config
 
+    def attach(self, host: DeviceHost) -> None:
+        """Take the image for this device alone. Raises ImageError when another one has it."""
+        super().attach(host)
+        self._image.lock(f"device {host.name}")
+
     def stopped(self) -> None:
         """Wait for what runs; forget what was done but not given back."""
         wait(self._running)
         self._running.clear()
         self._done.clear()
+
+    def stop_queue(self, index: int) -> None:
+        """Wait for what runs; what was done for this queue is not given back."""
+        super().stop_queue(index)
+        wait(self._running)
+        self._done = deque(each for each in self._done if each[0].index != index)
+
+    def pause(self) -> None:
+        """Wait for what runs; what is done is given back after `resume`."""
+        super().pause()
+        wait(self._running)
+
+    def resume(self) -> None:
+        """Give back what was done, and go on."""
+        self.paused = False
+        self._complete_done()
+        super().resume()
 
     def detach(self) -> None:
         """Stop the threads and close the image."""
@@ -161,6 +193,8 @@ class Block(VirtioDevice):
     def _complete_done(self) -> None:
         """Give back what the threads finished, with one interrupt a queue for all of it."""
         self._scheduled = False
+        if self.paused:
+            return
         indices = set()
         while self._done:
             request, written = self._done.popleft()
@@ -183,7 +217,8 @@ class Block(VirtioDevice):
             log.debug("virtio block %s: request type %d fails: %s", self._image.path, request.kind, error)
             status = RequestStatus.IOERR
         except Exception:  # a request that is never answered would hang the guest
-            log.exception("virtio block %s: request type %d", self._image.path, request.kind)
+            if guest_log.admits():
+                log.exception("virtio block %s: request type %d", self._image.path, request.kind)
             status = RequestStatus.IOERR
         request.status[0] = status
         # Used length counts from the first writable byte: the status counts only when the data before it is

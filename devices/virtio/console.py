@@ -60,9 +60,8 @@ class Console(VirtioDevice):
     def attach(self, host: DeviceHost) -> None:
         """Open the host's side. Raises DeviceOptionError when that fails."""
         super().attach(host)
-        self._source.attach(host.loop, self._receive)
-        self._output.open(self._source.pty)
-        self._output.attach(host.loop)
+        self._source.attach(host, self._receive)
+        self._output.attach(host, self._source.pty)
         self._output.on_room = self._send
 
     def started(self) -> None:
@@ -74,6 +73,21 @@ class Console(VirtioDevice):
         self._source.pause()
         self._spare = self._sending = None
         self._pieces = iter(())
+
+    def stop_queue(self, index: int) -> None:
+        """Forget the buffer of that queue that waits for input, or for room in the output."""
+        super().stop_queue(index)
+        if index == RECEIVE:
+            self._source.pause()
+            self._spare = None
+        else:
+            self._sending = None
+            self._pieces = iter(())
+
+    def pause(self) -> None:
+        """Input stays with the host, output with the driver."""
+        super().pause()
+        self._source.pause()
 
     def detach(self) -> None:
         """Close the host's side."""
@@ -90,6 +104,8 @@ class Console(VirtioDevice):
     # -- input ------------------------------------------------------------------------------------------
 
     def _receive(self) -> None:
+        if self.paused:
+            return
         filled = False
         for _ in range(PIECES_A_TURN):
             chain = self._spare or self.take_or_ask(RECEIVE)
@@ -114,6 +130,8 @@ class Console(VirtioDevice):
     def _send(self) -> None:
         """Take output until there is none, the host's side is full, or this turn's share is used up."""
         self._scheduled = False
+        if self.paused:
+            return
         sent = False
         for _ in range(PIECES_A_TURN):
             if self._output.full:

@@ -43,7 +43,9 @@ class VirtioDevice:
         """`features`: the device type's own feature bits (0-23); the transport adds those of queues."""
         self.features = features
         self.negotiated = 0
-        self.queues: Sequence[VirtQueue | None] = ()
+        self.queues: list[VirtQueue | None] = []
+        self.paused = False
+        """Whether the device may not touch guest RAM for now; see `pause`."""
         self.host: DeviceHost | None = None
         self._side: DeviceSide | None = None
 
@@ -72,6 +74,25 @@ class VirtioDevice:
     def stopped(self) -> None:
         """The device is being reset. On return no buffer of guest RAM is in use any more."""
 
+    def stop_queue(self, index: int) -> None:
+        """The driver took queue `index` back. On return none of its buffers is in use any more; the others go
+        on.
+        """
+        if index < len(self.queues):
+            self.queues[index] = None
+
+    def pause(self) -> None:
+        """The bus may carry no access of the device (PCI: bus mastering is off). On return guest RAM is left
+        alone until `resume`; nothing is forgotten.
+        """
+        self.paused = True
+
+    def resume(self) -> None:
+        """Guest RAM may be used again: go on with what waits."""
+        self.paused = False
+        for index in range(len(self.queues)):
+            self.notify(index)
+
     def notify(self, index: int) -> None:
         """The driver made chains available in queue `index`."""
         self.drain(index)
@@ -87,20 +108,28 @@ class VirtioDevice:
 
     def activate(self, side: DeviceSide, queues: Sequence[VirtQueue | None], negotiated: int) -> None:
         """Queues are live (None: not set up by the driver), features are final."""
-        self._side, self.queues, self.negotiated = side, queues, negotiated
-        self.started()
+        self._side, self.queues, self.negotiated = side, list(queues), negotiated
+        if not self.paused:
+            self.started()
+
+    def start_queue(self, index: int, queue: VirtQueue) -> None:
+        """The driver set queue `index` up while the device runs."""
+        if index < len(self.queues):
+            self.queues[index] = queue
 
     def reset(self) -> None:
         """Back to the state before `activate`; safe to call when never activated."""
         self.stopped()
-        self._side, self.queues, self.negotiated = None, (), 0
+        self._side, self.queues, self.negotiated = None, [], 0
 
     # -- what a subclass calls --------------------------------------------------------------------------
 
     def take(self, index: int) -> Chain | None:
-        """The next chain of queue `index`; None when there is none, or the device waits to be reset."""
+        """The next chain of queue `index`; None when there is none, the device is paused, or it waits to be
+        reset.
+        """
         queue = self.queues[index] if index < len(self.queues) else None
-        if queue is None:
+        if queue is None or self.paused:
             return None
         try:
             return queue.pop()
@@ -111,8 +140,10 @@ class VirtioDevice:
     def take_or_ask(self, index: int) -> Chain | None:
         """`take`, and when there is none, be sure to be notified of the next one."""
         chain = self.take(index)
-        if chain is None and self.queues and (queue := self.queues[index]) and queue.enable_notifications():
-            chain = self.take(index)
+        if chain is None and not self.paused and self.queues:
+            queue = self.queues[index]
+            if queue is not None and queue.enable_notifications():
+                chain = self.take(index)
         return chain
 
     def give_back(self, index: int, chain: Chain, written: int) -> None:
@@ -130,7 +161,7 @@ class VirtioDevice:
 
     def fail(self, error: QueueError) -> None:
         """Stop all queues until the driver resets the device."""
-        self.queues = ()
+        self.queues = []
         if self._side is not None:
             self._side.fail(error)
 
@@ -144,7 +175,7 @@ class VirtioDevice:
         turn.
         """
         queue = self.queues[index] if index < len(self.queues) else None
-        if queue is None or self._side is None:
+        if queue is None or self._side is None or self.paused:
             return
         pushed = False
         queue.disable_notifications()

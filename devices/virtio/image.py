@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from shardio.devices.virtio import buffers
+from shardio.devices.virtio.image_lock import ImageLock
 from shardio.errors import ImageError
 
 SECTOR: Final = 512
@@ -41,6 +42,7 @@ class RawImage:
             raise ImageError(path, str(error.strerror), cure or "name an existing file") from error
         self.path = path
         self.read_only = read_only
+        self._lock: ImageLock | None = None
         try:
             self.size = self._measure()
         except ImageError:
@@ -59,6 +61,15 @@ class RawImage:
                 f"make it so: truncate -s %{SECTOR} {self.path}",
             )
         return size
+
+    def lock(self, user: str) -> None:
+        """Keep others from writing it, and from reading it where it is writable here, until `close`.
+        `user`: whom an error names.
+
+        Raises ImageError when another device, of this or another machine, is in the way.
+        """
+        if self._lock is None:
+            self._lock = ImageLock(self._fd, self.path, user, writable=not self.read_only)
 
     @property
     def sectors(self) -> int:
@@ -112,7 +123,10 @@ class RawImage:
         raise OSError(number, os.strerror(number))
 
     def close(self) -> None:
-        """Close the file. Idempotent."""
+        """Close the file, its lock with it. Idempotent."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -1,6 +1,7 @@
 """The host's side of a network device: a packet socket between two guests, or a tap interface.
 
-A link moves whole Ethernet frames and never blocks. `SocketLink` is one end of a cable: a socket pair, or
+A link moves whole Ethernet frames and never blocks. What it cannot send it says by an OSError, and its device
+drops the frame, as a cable would. `SocketLink` is one end of a cable: a socket pair, or
 two Unix datagram addresses that each side binds one of; the far end may come, go and come back.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import socket
 import stat
 import struct
@@ -24,16 +26,10 @@ FRAME_LIMIT: Final = 65535 + 18
 _TUNSETIFF: Final = 0x400454CA
 _IFF_TAP: Final = 0x0002
 _IFF_NO_PI: Final = 0x1000
-_NOBODY_THERE: Final = (
-    errno.ECONNREFUSED,
-    errno.ECONNRESET,
-    errno.ENOENT,
-    errno.ENOTCONN,
-    errno.EPIPE,
-    errno.EPERM,
-    errno.EMSGSIZE,
-    errno.ENOBUFS,
-)
+# A name of a network interface as the kernel takes it (IFNAMSIZ - 1 bytes, no "/", ":", "%" or space).
+_INTERFACE: Final = re.compile(r"[!-$&-.0-9;-~]{1,15}")
+_LONGEST_ADDRESS: Final = 107
+"""Bytes of a Unix socket address (sun_path, less its closing zero)."""
 
 
 class Link(Protocol):
@@ -47,12 +43,10 @@ class Link(Protocol):
         """Readable when a frame came."""
 
     def send(self, frame: Sequence[memoryview]) -> bool:
-        """Send one frame. False: not now, watch for writability. A frame that cannot arrive is dropped
-        (True).
-        """
+        """Send one frame. False: not now, try again later. Raises OSError when the frame cannot arrive."""
 
     def receive(self) -> bytes | None:
-        """The next frame, None when there is none."""
+        """The next frame, None when there is none. Never raises OSError: an end that is gone is `closed`."""
 
     def close(self) -> None:
         """Let go of the host's side."""
@@ -68,19 +62,22 @@ class SocketLink:
         sock.setblocking(False)
         self._socket = sock
         # Never connected to a named peer: a socket accepts datagrams only from the one it is connected to,
-        # and
-        # a peer that restarts is another one.
+        # and a peer that restarts is another one.
         self._peer = _address(peer) if peer else None
         self._local = local
         self.closed = False
-        self.dropped = 0
 
     @classmethod
     def between(cls, local: str, peer: str) -> SocketLink:
         """Bind `local` and send to `peer`, both Unix socket paths, "@name" for the abstract namespace.
 
-        Raises BackendError when `local` cannot be bound; `peer` may appear later.
+        Raises BackendError when `local` cannot be bound, or for an address that is too long; `peer` may
+        appear later.
         """
+        for address in (local, peer):
+            if len(os.fsencode(address)) > _LONGEST_ADDRESS:
+                cure = f"use at most {_LONGEST_ADDRESS} bytes"
+                raise BackendError(address, "is too long for a socket address", cure)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         try:
             _unlink_stale(local)
@@ -95,15 +92,11 @@ class SocketLink:
         return self._socket.fileno()
 
     def send(self, frame: Sequence[memoryview]) -> bool:
-        """See `Link.send`. Without a far end the frame is dropped and counted, as on an unplugged cable."""
+        """See `Link.send`."""
         try:
             self._socket.sendmsg(frame, (), socket.MSG_NOSIGNAL, self._peer)
         except BlockingIOError:
             return False
-        except OSError as error:
-            if error.errno not in _NOBODY_THERE:
-                raise
-            self.dropped += 1
         return True
 
     def receive(self) -> bytes | None:
@@ -111,6 +104,9 @@ class SocketLink:
         try:
             frame = self._socket.recv(FRAME_LIMIT)
         except (BlockingIOError, ConnectionError):
+            return None
+        except OSError:
+            self.closed = True
             return None
         # An empty packet is no frame; on a connection-oriented socket it is the end.
         if not frame and self._socket.type == socket.SOCK_SEQPACKET:
@@ -129,17 +125,21 @@ class SocketLink:
 class TapLink:
     """A tap interface of the host (needs CAP_NET_ADMIN, or an interface that this user owns)."""
 
-    closed = False
-
     def __init__(self, name: str) -> None:
-        """Raises BackendError with the cure when the interface cannot be opened."""
+        """Raises BackendError with the cure for a name that is none, or when the interface cannot be
+        opened.
+        """
+        if not _INTERFACE.fullmatch(name) or name in (".", ".."):
+            cure = "use 1 to 15 printable ASCII characters without '/', ':', '%' and spaces"
+            raise BackendError(f"tap {name!r}", "is no name of an interface", cure)
+        self.closed = False
         try:
             self._fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise BackendError(
                 "/dev/net/tun", str(error.strerror), "load the tun module (modprobe tun)"
             ) from error
-        request = struct.pack("16sH22x", name.encode()[:15], _IFF_TAP | _IFF_NO_PI)
+        request = struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI)
         try:
             fcntl.ioctl(self._fd, _TUNSETIFF, request)
         except OSError as error:
@@ -157,10 +157,6 @@ class TapLink:
             os.writev(self._fd, frame)
         except BlockingIOError:
             return False
-        except OSError as error:
-            # EIO: the interface is down; EINVAL: no Ethernet frame. A cable would lose them too.
-            if error.errno not in (errno.EIO, errno.EINVAL, errno.ENOBUFS):
-                raise
         return True
 
     def receive(self) -> bytes | None:
@@ -168,8 +164,8 @@ class TapLink:
         try:
             return os.read(self._fd, FRAME_LIMIT) or None
         except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EIO):
-                raise
+            # EIO: the interface is down, and may come up. Anything else, EBADFD above all: it was deleted.
+            self.closed = error.errno not in (errno.EAGAIN, errno.EIO)
             return None
 
     def close(self) -> None:

@@ -98,7 +98,7 @@ class VirtioMmio(MutDeviceMmio):
             DRIVER_FEATURES: core.accept_features,
             QUEUE_SEL: lambda index: setattr(core, "queue_select", index),
             QUEUE_SIZE: lambda size: core.set_queue("size", size),
-            QUEUE_READY: core.write_enable,
+            QUEUE_READY: self._write_ready,
             QUEUE_NOTIFY: core.notify,
             INTERRUPT_ACK: self._acknowledge,
             STATUS: self._write_status,
@@ -152,6 +152,13 @@ class VirtioMmio(MutDeviceMmio):
         self.core.restore(state.core)
 
     # -- registers --------------------------------------------------------------------------------------
+
+    def _write_ready(self, value: int) -> None:
+        """1 starts the selected queue, 0 stops it (section 4.2.2)."""
+        if value == 0:
+            self.core.disable_queue()
+        else:
+            self.core.write_enable(value)
 
     def _write_status(self, value: int) -> None:
         self.core.write_status(value)

@@ -16,7 +16,7 @@ from shardio.devices.virtio.image import RawImage
 from shardio.devices.virtio.link import Link, SocketLink, TapLink
 from shardio.devices.virtio.mmio import VirtioMmio
 from shardio.devices.virtio.net import Net
-from shardio.devices.virtio.pci import VirtioPci
+from shardio.devices.virtio.pci import LINE, VirtioPci
 from shardio.devices.virtio.rng import Rng
 
 
@@ -35,7 +35,7 @@ def make_block(path: str, read_only: bool, queues: int, threads: int, serial: st
 def make_console(source: str, output: str, columns: int, rows: int) -> Console:
     """A terminal. Raises DeviceOptionError for a source or output of unknown form."""
     return Console(
-        ByteInput(source, device="virtio console"),
+        ByteInput(source, device="virtio console", option="source"),
         ByteOutput(output, device="virtio console"),
         columns=columns,
         rows=rows,
@@ -101,7 +101,7 @@ class VirtioMmioNet(VirtioMmio):
 class VirtioPciRng(VirtioPci):
     """Entropy from the host's generator, on PCI; INTx on `line`."""
 
-    def __init__(self, line: int = 11) -> None:
+    def __init__(self, line: int = LINE) -> None:
         super().__init__(Rng(), line=line)
 
 
@@ -114,7 +114,7 @@ class VirtioPciConsole(VirtioPci):
         output: str = "stdout",
         columns: int = 80,
         rows: int = 25,
-        line: int = 11,
+        line: int = LINE,
     ) -> None:
         """Raises DeviceOptionError for a source or output of unknown form."""
         super().__init__(make_console(source, output, columns, rows), line=line)
@@ -130,7 +130,7 @@ class VirtioPciBlock(VirtioPci):
         queues: int = 1,
         threads: int = 4,
         serial: str = "shardio",
-        line: int = 11,
+        line: int = LINE,
     ) -> None:
         """Raises ImageError when the image cannot be used."""
         super().__init__(make_block(path, read_only, queues, threads, serial), line=line)
@@ -146,7 +146,7 @@ class VirtioPciNet(VirtioPci):
         local: str = "",
         peer: str = "",
         mtu: int = 1500,
-        line: int = 11,
+        line: int = LINE,
     ) -> None:
         """Raises VirtioError or BackendError when the host's side cannot be used."""
         super().__init__(make_net(mac, tap, local, peer, mtu), line=line)

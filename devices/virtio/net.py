@@ -9,6 +9,7 @@ is dropped.
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import TYPE_CHECKING, Final
 
@@ -34,22 +35,22 @@ HEADER_SIZE: Final = 12
 _RECEIVE_HEADER: Final = struct.pack("<10xH", 1)
 _LINK_UP: Final = 1
 FRAMES_A_TURN: Final = 64
+_MAC: Final = re.compile(r"[0-9a-f]{2}(?:(:[0-9a-f]{2}){5}|(-[0-9a-f]{2}){5})", re.IGNORECASE | re.ASCII)
 RETRY_FIRST: Final = 0.0001
 RETRY_LIMIT: Final = 0.01
 """Seconds until a frame that the link could not take is tried again, doubling from the first to the limit."""
 
 
 def parse_mac(text: str) -> bytes:
-    """The six bytes of a unicast address. Raises VirtioError for any other text.
+    """The bytes of a unicast address: six groups of two hexadecimal digits, between them ":" or "-".
+
+    Raises VirtioError for any other text.
 
     >>> parse_mac("52:54:00:12:34:56").hex()
     '525400123456'
     """
-    try:
-        mac = bytes.fromhex(text.replace(":", "").replace("-", ""))
-    except ValueError:
-        mac = b""
-    if len(mac) != 6 or mac[0] & 1:
+    mac = bytes.fromhex(re.sub("[:-]", "", text)) if _MAC.fullmatch(text) else b"\1"
+    if mac[0] & 1:
         raise VirtioError(f"{text!r} is no unicast MAC address", 'write it as "52:54:00:12:34:56"')
     return mac
 
@@ -75,6 +76,7 @@ class Net(VirtioDevice):
         self._timer: asyncio.TimerHandle | None = None
         self._retry_after = RETRY_FIRST
         self.dropped = 0
+        """Frames that did not arrive: malformed, too long for their buffer, or refused by the link."""
 
     def config(self) -> bytes:
         """struct virtio_net_config: MAC, status, queue pairs, MTU."""
@@ -86,11 +88,32 @@ class Net(VirtioDevice):
 
     def stopped(self) -> None:
         """Frames on their way in stay in the link."""
+        self._stand_still()
+        self._spare = self._sending = None
+
+    def stop_queue(self, index: int) -> None:
+        """Forget the buffer of that queue that waits for a frame, or for the link."""
+        super().stop_queue(index)
+        if index == RECEIVE:
+            self._watch_reads(False)
+            self._spare = None
+        else:
+            self._cancel_timer()
+            self._sending = None
+
+    def pause(self) -> None:
+        """Frames wait: those on their way in stay in the link."""
+        super().pause()
+        self._stand_still()
+
+    def _stand_still(self) -> None:
         self._watch_reads(False)
+        self._cancel_timer()
+
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._spare = self._sending = None
 
     def detach(self) -> None:
         """Close the link."""
@@ -98,6 +121,8 @@ class Net(VirtioDevice):
 
     def notify(self, index: int) -> None:
         """The driver gave buffers for frames, or frames to send."""
+        if self.paused:
+            return
         if index == RECEIVE:
             self._watch_reads(True)
         elif self._timer is None:
@@ -136,7 +161,11 @@ class Net(VirtioDevice):
         if not 0 < length <= FRAME_LIMIT or len(chain.readable) > 1000:
             self.dropped += 1
             return True
-        return self._link.send(buffers.cut(chain.readable, HEADER_SIZE, length))
+        try:
+            return self._link.send(buffers.cut(chain.readable, HEADER_SIZE, length))
+        except OSError:  # nobody at the far end, the interface deleted: a cable would lose it too
+            self.dropped += 1
+            return True
 
     # -- in ---------------------------------------------------------------------------------------------
 

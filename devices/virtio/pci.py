@@ -9,7 +9,6 @@ switches its decoding, `on_bar` is told, so that the owner moves the range.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -17,6 +16,7 @@ import msgspec
 from shardio.device import MutDeviceMmio
 from shardio.devices.virtio.device import VirtioDevice
 from shardio.devices.virtio.errors import VirtioError
+from shardio.devices.virtio.pci_common import CommonConfig
 from shardio.devices.virtio.pci_function import (
     BAR_SIZE,
     COMMON_OFFSET,
@@ -40,27 +40,10 @@ if TYPE_CHECKING:
 
 ISR_USED: Final = 1
 ISR_CONFIG: Final = 2
-
-# struct virtio_pci_common_cfg: offsets of the fields.
-DEVICE_FEATURE_SELECT: Final = 0x00
-DEVICE_FEATURE: Final = 0x04
-DRIVER_FEATURE_SELECT: Final = 0x08
-DRIVER_FEATURE: Final = 0x0C
-CONFIG_VECTOR: Final = 0x10
-NUM_QUEUES: Final = 0x12
-STATUS: Final = 0x14
-CONFIG_GENERATION: Final = 0x15
-QUEUE_SELECT: Final = 0x16
-QUEUE_SIZE: Final = 0x18
-QUEUE_VECTOR: Final = 0x1A
-QUEUE_ENABLE: Final = 0x1C
-QUEUE_NOTIFY_OFF: Final = 0x1E
-QUEUE_DESC: Final = 0x20
-QUEUE_DRIVER: Final = 0x28
-QUEUE_DEVICE: Final = 0x30
-
-_ADDRESSES: Final = {QUEUE_DESC: "desc", QUEUE_DRIVER: "driver", QUEUE_DEVICE: "device"}
-
+PIN: Final = 1
+"""INTA."""
+LINE: Final = 11
+"""The GSI that it is wired to where nobody says otherwise."""
 
 class PciState(msgspec.Struct, frozen=True):
     """The device's state: what every transport keeps, the ISR, and configuration space with its MSI-X
@@ -79,14 +62,21 @@ class VirtioPci(MutDeviceMmio):
 
     dma = True
     mmio_size = BAR_SIZE
+    state_type = PciState
 
-    def __init__(self, device: VirtioDevice, *, line: int = 11, pin: int = 1) -> None:
+    @staticmethod
+    def intx(line: int = LINE, **_: object) -> tuple[int, int]:
+        """Pin and line (GSI) of a device that is made with these options."""
+        return PIN, line
+
+    def __init__(self, device: VirtioDevice, *, line: int = LINE, pin: int = PIN) -> None:
         """`line`: the GSI of its INTx pin; `pin`: 1 to 4 for INTA to INTD, 0 for no INTx."""
         self.virtio = device
         self.core = TransportCore(device, self._interrupt)
         queues = len(device.queue_sizes)
         self._vectors = queues + 1
-        self.function = VirtioFunction(device.device_id, queues, self._vectors, self, pin=pin)
+        self.function = VirtioFunction(device.device_id, queues, self._vectors, self, pin=pin, line=line)
+        device.paused = True  # until the guest lets it master the bus
         self.on_bar: Callable[[int | None], None] | None = None
         self._bar: int | None = None
         self._legacy = LegacyConfig(line, pin) if pin else None
@@ -94,63 +84,27 @@ class VirtioPci(MutDeviceMmio):
         self._msix: MsixTable | None = None
         self._pending: PciState | None = None
         self.isr = 0
-        self.config_vector = NO_VECTOR
         self.doorbells = [Doorbell(NOTIFY_OFFSET + NOTIFY_MULTIPLIER * index, 2) for index in range(queues)]
-        self._reads, self._writes = self._registers()
-
-    def _registers(
-        self,
-    ) -> tuple[dict[tuple[int, int], Callable[[], int]], dict[tuple[int, int], Callable[[int], None]]]:
-        """(offset, width) -> what reads and writes the field of the common configuration."""
-        core = self.core
-        reads: dict[tuple[int, int], Callable[[], int]] = {
-            (DEVICE_FEATURE_SELECT, 4): lambda: core.features_page,
-            (DEVICE_FEATURE, 4): core.features_word,
-            (DRIVER_FEATURE_SELECT, 4): lambda: core.driver_features_page,
-            (DRIVER_FEATURE, 4): core.accepted_word,
-            (CONFIG_VECTOR, 2): lambda: self.config_vector,
-            (NUM_QUEUES, 2): lambda: len(core.queues),
-            (STATUS, 1): lambda: core.status,
-            (CONFIG_GENERATION, 1): lambda: core.generation & 0xFF,
-            (QUEUE_SELECT, 2): lambda: core.queue_select,
-            (QUEUE_SIZE, 2): lambda: core.queue.size if core.queue else 0,
-            (QUEUE_VECTOR, 2): lambda: core.queue.vector if core.queue else NO_VECTOR,
-            (QUEUE_ENABLE, 2): lambda: int(core.queue is not None and core.queue.live is not None),
-            (QUEUE_NOTIFY_OFF, 2): lambda: core.queue_select if core.queue else 0,
-        }
-        writes: dict[tuple[int, int], Callable[[int], None]] = {
-            (DEVICE_FEATURE_SELECT, 4): lambda page: setattr(core, "features_page", page),
-            (DRIVER_FEATURE_SELECT, 4): lambda page: setattr(core, "driver_features_page", page),
-            (DRIVER_FEATURE, 4): core.accept_features,
-            (CONFIG_VECTOR, 2): self._set_config_vector,
-            (STATUS, 1): self._write_status,
-            (QUEUE_SELECT, 2): lambda index: setattr(core, "queue_select", index),
-            (QUEUE_SIZE, 2): lambda size: core.set_queue("size", size),
-            (QUEUE_VECTOR, 2): self._set_queue_vector,
-            (QUEUE_ENABLE, 2): core.write_enable,
-        }
-        for at, name in _ADDRESSES.items():
-            reads[at, 8] = self._address_reader(name, 0)
-            reads[at, 4] = self._address_reader(name, 0)
-            reads[at + 4, 4] = self._address_reader(name, 32)
-            writes[at, 8] = partial(core.set_queue, name)
-            writes[at, 4] = core.half_writer(name, high=False)
-            writes[at + 4, 4] = core.half_writer(name, high=True)
-        return reads, writes
+        self.common = CommonConfig(self.core, self._vectors, self._read_isr)
+        self._held_vectors: set[int] = set()
 
     # -- what the shard calls ---------------------------------------------------------------------------
 
     def attach(self, host: DeviceHost) -> None:
         """Take guest RAM and interrupts. Raises VirtioError when the host offers either not."""
-        interrupts: Any = getattr(host, "interrupts", None)
-        if interrupts is None:
-            raise VirtioError(
-                f"device {host.name}: no interrupts to ask for", "give its shard an InterruptManager"
-            )
         self.core.attach(host)
-        self._group = interrupts.group(self._vectors, self._legacy)
-        self._msix = MsixTable(self._group)
-        self._use_intx()
+        try:
+            interrupts: Any = getattr(host, "interrupts", None)
+            if interrupts is None:
+                raise VirtioError(
+                    f"device {host.name}: no interrupts to ask for", "give its shard an InterruptManager"
+                )
+            self._group = interrupts.group(self._vectors, self._legacy)
+            self._msix = MsixTable(self._group)
+            self._use_intx()
+        except BaseException:
+            self.detach()
+            raise
         if self._pending is not None:
             self.restore(self._pending)
 
@@ -177,7 +131,8 @@ class VirtioPci(MutDeviceMmio):
     def snapshot(self) -> PciState:
         """The state that `restore` takes; guest RAM and the host's side (image, link) are not part of it."""
         msix = None if self._msix is None else self._msix.snapshot()
-        return PciState(self.core.snapshot(), self.isr, self.config_vector, bytes(self.function.data), msix)
+        vector = self.common.config_vector
+        return PciState(self.core.snapshot(), self.isr, vector, bytes(self.function.data), msix)
 
     def restore(self, state: PciState) -> None:
         """Continue from `state`; before `attach`, that is when it happens."""
@@ -186,11 +141,13 @@ class VirtioPci(MutDeviceMmio):
             return
         self._pending = None
         self.function.data[:] = state.config
-        self.isr, self.config_vector = state.isr, state.config_vector
+        self._set_isr(state.isr)
+        self.common.config_vector = state.config_vector
         if state.msix is not None:
             self._msix.restore(state.msix)
         if not self._msix.enabled:
             self._use_intx()
+        self._master()
         self.core.restore(state.core)
         self.command_changed()
 
@@ -201,8 +158,7 @@ class VirtioPci(MutDeviceMmio):
         bits; else 0.
         """
         if COMMON_OFFSET <= offset < COMMON_OFFSET + COMMON_SIZE:
-            field = self._reads.get((offset - COMMON_OFFSET, size))
-            return field() & ((1 << 8 * size) - 1) if field is not None else 0
+            return self.common.read(offset - COMMON_OFFSET, size)
         if offset == ISR_OFFSET:
             return self._read_isr()
         if DEVICE_OFFSET <= offset < DEVICE_OFFSET + DEVICE_SIZE:
@@ -216,9 +172,7 @@ class VirtioPci(MutDeviceMmio):
     def write_bar(self, offset: int, size: int, value: int) -> None:
         """The same places; a write to a queue's notification address notifies the queue."""
         if COMMON_OFFSET <= offset < COMMON_OFFSET + COMMON_SIZE:
-            field = self._writes.get((offset - COMMON_OFFSET, size))
-            if field is not None:
-                field(value)
+            self.common.write(offset - COMMON_OFFSET, size, value)
         elif DEVICE_OFFSET <= offset < DEVICE_OFFSET + DEVICE_SIZE:
             self.core.write_config(offset - DEVICE_OFFSET, size, value)
         elif NOTIFY_OFFSET <= offset < MSIX_TABLE_OFFSET:
@@ -226,50 +180,59 @@ class VirtioPci(MutDeviceMmio):
         elif self._msix is not None and MSIX_TABLE_OFFSET <= offset < MSIX_PBA_OFFSET:
             self._msix.write(offset - MSIX_TABLE_OFFSET, size, value)
 
-    def _address_reader(self, name: str, shift: int) -> Callable[[], int]:
-        return lambda: getattr(self.core.queue, name) >> shift if self.core.queue else 0
-
-    def _write_status(self, value: int) -> None:
-        self.core.write_status(value)
-        if value & 0xFF == 0:
-            self.config_vector = NO_VECTOR
-            self._read_isr()
-
     # -- interrupts -------------------------------------------------------------------------------------
-
-    def _set_config_vector(self, vector: int) -> None:
-        self.config_vector = self._valid(vector)
-
-    def _set_queue_vector(self, vector: int) -> None:
-        queue = self.core.queue
-        if queue is not None:
-            queue.vector = self._valid(vector)
-
-    def _valid(self, vector: int) -> int:
-        """The driver reads NO_VECTOR back where a vector cannot be had (section 4.1.5.1.2.1)."""
-        return vector if vector < self._vectors else NO_VECTOR
 
     def _interrupt(self, index: int | None) -> None:
         if self._group is None or self._msix is None:
             return
         if self._msix.enabled:
-            vector = self.config_vector if index is None else self.core.queues[index].vector
-            if vector != NO_VECTOR:
+            vector = self.common.config_vector if index is None else self.core.queues[index].vector
+            if vector == NO_VECTOR:
+                return
+            if self.virtio.paused:
+                self._held_vectors.add(vector)  # a message is a write of the device's
+            else:
                 self._group[vector].trigger()
             return
-        self.isr |= ISR_CONFIG if index is None else ISR_USED
-        if not self.function.intx_disabled:
-            self._group[0].trigger()
+        self._set_isr(self.isr | (ISR_CONFIG if index is None else ISR_USED))
+        self._drive_intx()
+
+    def _set_isr(self, value: int) -> None:
+        self.isr = value
+        self.function.set_interrupt_status(value != 0)
 
     def _read_isr(self) -> int:
-        isr, self.isr = self.isr, 0
-        if self._group is not None:
-            self._group.deassert()
+        isr = self.isr
+        self._set_isr(0)
+        self._drive_intx()
         return isr
 
     def _use_intx(self) -> None:
         if self._group is not None and self._legacy is not None:
             self._group.switch(InterruptMode.INTX)
+
+    def _drive_intx(self) -> None:
+        """In INTx mode the line follows the ISR, as far as the command register allows it."""
+        if self._group is None or self._group.mode is not InterruptMode.INTX:
+            return
+        if self.isr and not self.function.intx_disabled:
+            self._group[0].trigger()
+        else:
+            self._group.deassert()
+
+    def _master(self) -> None:
+        """The device uses the bus as the command register allows it: DMA and messages (PCI 3.0 6.2.2)."""
+        masters = self.function.masters_bus
+        if masters != self.virtio.paused:
+            return
+        if not masters:
+            self.virtio.pause()
+            return
+        self.virtio.resume()
+        held, self._held_vectors = self._held_vectors, set()
+        for vector in held:
+            if self._group is not None and self._msix is not None and self._msix.enabled:
+                self._group[vector].trigger()
 
     # -- what the function asks -------------------------------------------------------------------------
 
@@ -283,14 +246,12 @@ class VirtioPci(MutDeviceMmio):
             self._msix.write_control(value)
             if not self._msix.enabled:
                 self._use_intx()
+                self._drive_intx()
 
     def command_changed(self) -> None:
-        """INTx may have been allowed again, and the BAR may have moved."""
-        if self._group is not None and self._group.mode is InterruptMode.INTX:
-            if self.function.intx_disabled:
-                self._group.deassert()
-            elif self.isr:
-                self._group[0].trigger()
+        """INTx or the bus may have been allowed again, and the BAR may have moved."""
+        self._drive_intx()
+        self._master()
         bar = self.function.bar(0) if self.function.decodes_memory else None
         if bar != self._bar:
             self._bar = bar

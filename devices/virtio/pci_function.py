@@ -13,6 +13,8 @@ from typing import Final, Protocol
 
 from shardio.devices.pci_config import (
     COMMAND,
+    COMMAND_INTX_DISABLE,
+    COMMAND_MASTER,
     COMMAND_MEMORY,
     INTERRUPT_LINE,
     STATUS,
@@ -21,10 +23,10 @@ from shardio.devices.pci_config import (
 
 VENDOR_ID: Final = 0x1AF4
 MODERN_DEVICE_ID: Final = 0x1040  # plus the virtio device type
-COMMAND_INTX_DISABLE: Final = 0x0400
 STATUS_CAPABILITIES: Final = 0x10
 CAPABILITIES_POINTER: Final = 0x34
 FIRST_CAPABILITY: Final = 0x40
+_NO_LINE: Final = 0xFF  # "unknown" in the interrupt line register
 _VENDOR_SPECIFIC: Final = 0x09
 _MSIX: Final = 0x11
 
@@ -67,9 +69,18 @@ class VirtioFunction(PciConfig):
     """Vendor 1af4, device 1040 plus type, one 16 KiB memory BAR."""
 
     def __init__(
-        self, device_type: int, queues: int, vectors: int, access: BarAccess, *, pin: int = 1
+        self,
+        device_type: int,
+        queues: int,
+        vectors: int,
+        access: BarAccess,
+        *,
+        pin: int = 1,
+        line: int = 0,
     ) -> None:
-        """`vectors`: entries of the MSI-X table, 1 to 2048. `pin`: INTA to INTD as 1 to 4, 0 for no INTx."""
+        """`vectors`: entries of the MSI-X table, 1 to 2048. `pin`: INTA to INTD as 1 to 4, 0 for no INTx;
+        `line`: its GSI, which the interrupt line register tells until somebody else writes it.
+        """
         super().__init__(
             VENDOR_ID,
             MODERN_DEVICE_ID + device_type,
@@ -90,7 +101,8 @@ class VirtioFunction(PciConfig):
         self._add_structure(DEVICE_CFG, DEVICE_OFFSET, DEVICE_SIZE)
         self._window = self._add_structure(PCI_CFG, 0, 0, extra=0)
         self.allow(self._window + 4, 1, 0xFF)  # bar
-        self.allow(self._window + 8, 8, -1)  # offset, length
+        self.allow(self._window + 8, 12, -1)  # offset, length, data
+        self.store(INTERRUPT_LINE, 1, min(line, _NO_LINE) if pin else 0)
         self.msix = self._add(_MSIX, struct.pack("<HII", vectors - 1, MSIX_TABLE_OFFSET, MSIX_PBA_OFFSET))
 
     def _add_structure(self, kind: int, offset: int, length: int, *, extra: int | None = None) -> int:
@@ -113,23 +125,31 @@ class VirtioFunction(PciConfig):
         return bool(self.load(COMMAND, 2) & COMMAND_MEMORY)
 
     @property
+    def masters_bus(self) -> bool:
+        """Whether the device may access guest RAM and send messages."""
+        return bool(self.load(COMMAND, 2) & COMMAND_MASTER)
+
+    @property
     def intx_disabled(self) -> bool:
         """Whether the guest forbids INTx."""
         return bool(self.load(COMMAND, 2) & COMMAND_INTX_DISABLE)
 
     def config_read(self, register: int, size: int) -> int:
         """See `PciConfig.config_read`; reading the window's data reads the BAR."""
-        if self._is_window_data(register) and (target := self._window_target(size)) is not None:
-            return self._access.read_bar(target, size)
+        if self._is_window_data(register, size) and (target := self._window_target()) is not None:
+            offset, length = target
+            self.store(self._window + 16, length, self._access.read_bar(offset, length))
         if register < self.msix + 4 and self.msix + 2 < register + size:
             self.store(self.msix + 2, 2, self._access.read_msix_control())
         return super().config_read(register, size)
 
     def config_write(self, register: int, size: int, value: int) -> None:
         """See `PciConfig.config_write`; writing the window's data writes the BAR."""
-        if self._is_window_data(register):
-            if (target := self._window_target(size)) is not None:
-                self._access.write_bar(target, size, value)
+        if self._is_window_data(register, size):
+            super().config_write(register, size, value)
+            if (target := self._window_target()) is not None:
+                offset, length = target
+                self._access.write_bar(offset, length, self.load(self._window + 16, length))
             return
         control = self.msix + 2 - register
         if control >= 0 and control + 2 <= size:
@@ -140,12 +160,18 @@ class VirtioFunction(PciConfig):
         if register < INTERRUPT_LINE:
             self._access.command_changed()
 
-    def _is_window_data(self, register: int) -> bool:
-        return register == self._window + 16
+    def _is_window_data(self, register: int, size: int) -> bool:
+        return register < self._window + 20 and register + size > self._window + 16
 
-    def _window_target(self, size: int) -> int | None:
-        """Where the window points; None where it is not a proper access (section 4.1.4.9)."""
+    def _window_target(self) -> tuple[int, int] | None:
+        """Where the window points in the BAR, and the width of the access that goes there; None where that
+        is no proper access.
+
+        Sections 4.1.4.9.1 and 4.1.4.9.2: an access to the window's data, of any width, is one of cap.length
+        bytes to the BAR, for which the first cap.length bytes of the data stand; a length of 1, 2 or 4, an
+        aligned offset.
+        """
         offset, length = self.load(self._window + 8, 4), self.load(self._window + 12, 4)
-        if self.load(self._window + 4, 1) or length != size or offset % size or offset + size > BAR_SIZE:
+        if length not in (1, 2, 4) or offset % length or offset + length > BAR_SIZE:
             return None
-        return offset
+        return None if self.load(self._window + 4, 1) else (offset, length)

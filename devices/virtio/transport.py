@@ -25,6 +25,7 @@ from shardio.devices.virtio.state import (
     Status,
     replace_half,
 )
+from shardio.rate import guest_log
 
 if TYPE_CHECKING:
     from shardio.device import DeviceHost, HostMemory
@@ -63,14 +64,20 @@ class TransportCore:
     def attach(self, host: DeviceHost) -> None:
         """Take guest RAM and the device's host services.
 
-        Raises VirtioError when the shard has no guest RAM mapped.
+        Raises VirtioError when the shard has no guest RAM mapped, and what the device raises; its host's
+        side is closed then.
         """
-        if host.memory is None:
-            raise VirtioError(
-                f"device {host.name}: its shard has not mapped guest RAM", "declare dma = True on the device"
-            )
+        try:
+            if host.memory is None:
+                raise VirtioError(
+                    f"device {host.name}: its shard has not mapped guest RAM",
+                    "declare dma = True on the device",
+                )
+            self.device.attach(host)
+        except BaseException:
+            self.device.detach()
+            raise
         self._memory = host.memory
-        self.device.attach(host)
         if self._pending is not None:
             self.restore(self._pending)
 
@@ -145,18 +152,28 @@ class TransportCore:
         return write
 
     def write_enable(self, value: int) -> None:
-        """The driver says that the selected queue is set up, by a 1.
+        """The driver says that the selected queue is set up, by a 1; other values do nothing.
 
-        Writing 0 to a live queue would need VIRTIO_F_RING_RESET, which is not offered: only a reset stops it.
+        A transport whose driver may stop one queue calls `disable_queue` for a 0.
         """
-        if value == 1 and self.queue is not None:
-            self.enable_queue(self.queue)
+        if value == 1:
+            self.enable_queue()
 
-    def enable_queue(self, queue: QueueSetup) -> None:
+    def disable_queue(self) -> None:
+        """The driver takes the selected queue back: nothing of it is in use afterwards."""
+        queue = self.queue
+        if queue is not None and queue.live is not None:
+            self.device.stop_queue(self.queue_select)
+            queue.live = None
+
+    def enable_queue(self) -> None:
         """The driver says that the selected queue is set up. Needs FEATURES_OK; a bad set-up fails the
         device.
         """
-        if queue.live is not None or not self.status & Status.FEATURES_OK or self._memory is None:
+        queue = self.queue
+        if queue is None or queue.live is not None or self._memory is None:
+            return
+        if not self.status & Status.FEATURES_OK:
             return
         try:
             if queue.size > queue.max_size:
@@ -164,6 +181,8 @@ class TransportCore:
             queue.live = self._make(queue, self._memory)
         except QueueError as error:
             self.fail(error)
+            return
+        self.device.start_queue(self.queue_select, queue.live)
 
     def _make(self, queue: QueueSetup, memory: HostMemory) -> VirtQueue:
         return VirtQueue(
@@ -216,7 +235,7 @@ class TransportCore:
         if self.status & Status.NEEDS_RESET:
             return
         # As text: a log record that kept the error would keep its frames, and with them views of guest RAM.
-        log.warning("virtio device type %d: %s", self.device.device_id, str(error))
+        guest_log.warning(log, "virtio device type %d: %s", self.device.device_id, str(error))
         self.status |= Status.NEEDS_RESET
         if self.status & Status.DRIVER_OK:
             self._interrupt(None)

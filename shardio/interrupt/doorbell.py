@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from shardio.errors import ShardioError
+from shardio.rate import guest_log
 
 if TYPE_CHECKING:
     import asyncio
@@ -129,7 +130,8 @@ class DoorbellSet:
                 bound = self._backend.bind_doorbell(base + doorbell.offset, doorbell, pio=self._pio)
             except ShardioError as error:
                 # All after it stay ordinary too: positions in `_bound` are indices.
-                log.warning("doorbells from %d on stay ordinary writes: %s", index, str(error))
+                # A guest causes it as often as it moves a base address register there.
+                guest_log.warning(log, "doorbells from %d on stay ordinary writes: %s", index, str(error))
                 return
             self._bound.append(bound)
             self._loop.add_reader(bound.fd, self._ringer(bound.fd, index))

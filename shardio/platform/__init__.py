@@ -5,7 +5,7 @@ Read `hardware` first: what a machine holds, in the terms that all four are made
 
 from shardio.platform.acpi import acpi_tables
 from shardio.platform.device_tree import device_tree
-from shardio.platform.hardware import Hardware, PlatformDevice
+from shardio.platform.hardware import Hardware, PciPin, PlatformDevice, described
 from shardio.platform.kernel import kernel_arguments
 from shardio.platform.mp import mp_table
 from shardio.platform.place import TABLE_KINDS, TableKind, place_tables
@@ -13,9 +13,11 @@ from shardio.platform.place import TABLE_KINDS, TableKind, place_tables
 __all__ = [
     "TABLE_KINDS",
     "Hardware",
+    "PciPin",
     "PlatformDevice",
     "TableKind",
     "acpi_tables",
+    "described",
     "device_tree",
     "kernel_arguments",
     "mp_table",

@@ -19,6 +19,7 @@ from shardio.platform.hardware import (
     UART,
     VIRTIO_MMIO,
     Hardware,
+    PciPin,
     PlatformDevice,
 )
 from shardio.reserved import IO_APIC, LOCAL_APIC
@@ -100,9 +101,10 @@ def _fadt(hardware: Hardware, dsdt: int) -> bytes:
 def _madt(hardware: Hardware) -> bytes:
     processors = [struct.pack("<BBBBI", 0, 8, number, number, 1) for number in range(hardware.vcpus)]
     io_apic = struct.pack("<BBBxII", 1, 12, hardware.io_apic_id, IO_APIC, 0)
-    lines = sorted({device.irq for device in hardware.devices if device.irq is not None and device.level})
     overrides = [
-        struct.pack("<BBBBIH", 2, 10, 0, line, line, _LEVEL_HIGH) for line in lines if line < ISA_LINES
+        struct.pack("<BBBBIH", 2, 10, 0, line, line, _LEVEL_HIGH)
+        for line in sorted(hardware.level_lines)
+        if line < ISA_LINES
     ]
     nmi = struct.pack("<BBBHB", 4, 6, 0xFF, 0, 1)
     return struct.pack("<II", LOCAL_APIC, _PCAT_COMPATIBLE) + b"".join(
@@ -120,27 +122,66 @@ def _dsdt(hardware: Hardware) -> bytes:
     ]
     terms += [
         aml.device(f"COM{number}", _plug_and_play("PNP0501"), _number(number), _resources(each))
-        for number, each in enumerate(hardware.of(UART), 1)
+        for number, each in enumerate(_uarts(hardware), 1)
     ]
     terms += [
         aml.device(label, _plug_and_play(kind), _resources(each))
         for compatible, label, kind in ((RTC, "RTC", "PNP0B00"), (KEYBOARD, "KBD", "PNP0303"))
         for each in hardware.of(compatible)[:1]
     ]
+    terms += [_link(gsi) for gsi in sorted({pin.gsi for pin in hardware.pins})]
     if bridge := hardware.of(PCI_HOST):
-        terms.append(_pci(bridge))
+        terms.append(_pci(bridge, hardware.pins))
     return aml.scope("_SB", *terms)
 
 
-def _pci(ranges: tuple[PlatformDevice, ...]) -> bytes:
-    """The host bridge: its configuration ports, and the window in which BARs may lie."""
+def _uarts(hardware: Hardware) -> list[PlatformDevice]:
+    """Those that a PNP0501 can be: it has no way to tell that registers are more than a byte apart."""
+    return [each for each in hardware.of(UART) if not each.reg_shift]
+
+
+def _link(gsi: int) -> bytes:
+    """An interrupt link device (section 6.2.13): a line that PCI pins are wired to, which cannot be
+    changed. It says that the line is active high; of one that `_PRT` named by number a kernel would believe
+    the contrary.
+    """
+    line = aml.resources(aml.interrupt(gsi, level=True))
+    return aml.device(
+        _link_name(gsi),
+        _plug_and_play("PNP0C0F"),
+        _number(gsi),
+        aml.name("_PRS", line),
+        aml.name("_CRS", line),
+        aml.method("_SRS", 1),
+    )
+
+
+def _link_name(gsi: int) -> str:
+    return f"L{gsi:03X}"
+
+
+def _pci(ranges: tuple[PlatformDevice, ...], pins: tuple[PciPin, ...]) -> bytes:
+    """The host bridge: its configuration ports, the window in which BARs may lie, and where interrupt pins go
+    (section 6.2.13).
+    """
     descriptors = [aml.bus_numbers(0, 0xFF)]
     descriptors += [
         aml.ports(each.base, each.size) if each.pio else aml.memory_window(each.base, each.size)
         for each in ranges
     ]
     crs = aml.name("_CRS", aml.resources(*descriptors))
-    return aml.device("PCI0", _plug_and_play("PNP0A03"), _number(0), crs)
+    routes = [
+        aml.package(
+            aml.integer(pin.slot << 16 | 0xFFFF),
+            aml.integer(pin.pin - 1),
+            aml.reference(_link_name(pin.gsi)),
+            aml.integer(0),
+        )
+        for pin in pins
+    ]
+    return aml.device(
+        "PCI0", _plug_and_play("PNP0A03"), _number(0), crs, aml.name("_PRT", aml.package(*routes))
+    )
 
 
 def _id(text: str) -> bytes:

@@ -16,6 +16,7 @@ _NAME: Final = b"\x08"
 _SCOPE: Final = b"\x10"
 _BUFFER: Final = b"\x11"
 _PACKAGE: Final = b"\x12"
+_METHOD: Final = b"\x14"
 _DEVICE: Final = b"\x5b\x82"
 _INTEGERS: Final = ((1, b"\x0a"), (2, b"\x0b"), (4, b"\x0c"), (8, b"\x0e"))
 
@@ -71,6 +72,16 @@ def buffer(data: bytes) -> bytes:
 def package(*elements: bytes) -> bytes:
     """A package of up to 255 elements."""
     return _PACKAGE + _sized(bytes([len(elements)]) + b"".join(elements))
+
+
+def reference(path: str) -> bytes:
+    """The name of another object, as an element of a package."""
+    return segment(path)
+
+
+def method(path: str, arguments: int, *terms: bytes) -> bytes:
+    """`Method(path, arguments, NotSerialized)`."""
+    return _METHOD + _sized(segment(path) + bytes([arguments]) + b"".join(terms))
 
 
 def scope(path: str, *terms: bytes) -> bytes:

@@ -44,6 +44,8 @@ def _device(device: PlatformDevice, parent: str, spi: bool) -> str:
         properties += [f"interrupt-parent = <&{parent}>;", f"interrupts = <{cells}>;"]
     if device.compatible == UART:
         properties.append("clock-frequency = <1843200>;")
+        if device.reg_shift:
+            properties.append(f"reg-shift = <{device.reg_shift}>;")
     return _node(f"{name}@{device.base:x}", properties)
 
 

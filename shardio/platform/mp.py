@@ -18,7 +18,7 @@ FLOATING_POINTER_SIZE: Final = 16
 _SPECIFICATION: Final = 4  # 1.4
 _APIC_VERSION: Final = 0x14  # an integrated APIC, as KVM's
 _CPU_ENABLED, _CPU_BOOTSTRAP = 1, 2
-_ISA_BUS, _PCI_BUS = 0, 1
+_PCI_BUS: Final = 0  # kernels take the number of a PCI bus for its id here
 _ALL_APICS: Final = 0xFF
 _EDGE_HIGH, _LEVEL_HIGH = 0x0005, 0x000D  # polarity in bits 0-1, trigger mode in bits 2-3
 _INT, _NMI, _EXTINT = 0, 1, 3
@@ -47,7 +47,8 @@ def _configuration(hardware: Hardware) -> bytes:
         *_buses(hardware),
         _io_apic(hardware),
         *_lines(hardware),
-        *_local_lines(),
+        *_pins(hardware),
+        *_local_lines(hardware),
     ]
     body = b"".join(entries)
     header = struct.pack(
@@ -84,10 +85,14 @@ def _processors(hardware: Hardware) -> list[bytes]:
 
 
 def _buses(hardware: Hardware) -> list[bytes]:
-    buses = [struct.pack("<BB6s", 1, _ISA_BUS, b"ISA   ")]
+    buses = [struct.pack("<BB6s", 1, _isa_bus(hardware), b"ISA   ")]
     if hardware.of(PCI_HOST):
-        buses.append(struct.pack("<BB6s", 1, _PCI_BUS, b"PCI   "))
+        buses.insert(0, struct.pack("<BB6s", 1, _PCI_BUS, b"PCI   "))
     return buses
+
+
+def _isa_bus(hardware: Hardware) -> int:
+    return _PCI_BUS + 1 if hardware.of(PCI_HOST) else 0
 
 
 def _io_apic(hardware: Hardware) -> bytes:
@@ -95,16 +100,20 @@ def _io_apic(hardware: Hardware) -> bytes:
 
 
 def _lines(hardware: Hardware) -> list[bytes]:
-    """ISA line n is pin n, as KVM routes it; lines above the ISA bus's where a device has one."""
+    """ISA line n is pin n, as KVM routes it; lines above the ISA bus's where a device has one.
+
+    A line that PCI pins alone are wired to is no ISA line: a kernel would take it for edge-triggered.
+    """
     modes = {device.irq: device.level for device in hardware.devices if device.irq is not None}
-    lines = sorted({*range(ISA_LINES), *(line for line in modes if line < IO_APIC_PINS)})
+    of_pci = {pin.gsi for pin in hardware.pins} - set(modes)
+    lines = sorted({*range(ISA_LINES), *(line for line in modes if line < IO_APIC_PINS)} - of_pci)
     return [
         struct.pack(
             "<BBHBBBB",
             3,
             _INT,
-            _LEVEL_HIGH if modes.get(line) else _EDGE_HIGH,
-            _ISA_BUS,
+            _LEVEL_HIGH if line in hardware.level_lines else _EDGE_HIGH,
+            _isa_bus(hardware),
             line,
             hardware.io_apic_id,
             line,
@@ -114,9 +123,27 @@ def _lines(hardware: Hardware) -> list[bytes]:
     ]
 
 
-def _local_lines() -> list[bytes]:
+def _pins(hardware: Hardware) -> list[bytes]:
+    """INTA to INTD of each slot: the source is the slot in bits 2-6 and the pin in bits 0-1 (appendix D.3).
+    """
+    return [
+        struct.pack(
+            "<BBHBBBB",
+            3,
+            _INT,
+            _LEVEL_HIGH,
+            _PCI_BUS,
+            pin.slot << 2 | pin.pin - 1,
+            hardware.io_apic_id,
+            pin.gsi,
+        )
+        for pin in hardware.pins
+    ]
+
+
+def _local_lines(hardware: Hardware) -> list[bytes]:
     """LINT0 of every local APIC is the 8259's, LINT1 is NMI."""
     return [
-        struct.pack("<BBHBBBB", 4, kind, 0, _ISA_BUS, 0, _ALL_APICS, line)
+        struct.pack("<BBHBBBB", 4, kind, 0, _isa_bus(hardware), 0, _ALL_APICS, line)
         for line, kind in enumerate((_EXTINT, _NMI))
     ]

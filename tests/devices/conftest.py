@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from shardio.rate import LogLimit, guest_log
 from tests.devices.rtc import Clock, utc
 from tests.devices.support import Ports, RecordingHost
 
@@ -33,3 +34,11 @@ def ports() -> Callable[..., Ports]:
 def clock() -> Clock:
     """Two seconds before midnight, the day before a leap day."""
     return Clock(utc(2024, 2, 28, 23, 59, 58))
+
+
+@pytest.fixture
+def quiet_log(monkeypatch: pytest.MonkeyPatch) -> LogLimit:
+    """The limit on what a guest can make the host log, as at the start of a process."""
+    monkeypatch.setattr(guest_log, "_tokens", guest_log._burst)
+    monkeypatch.setattr(guest_log, "_untold", 0)
+    return guest_log

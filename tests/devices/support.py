@@ -58,14 +58,26 @@ class ManualLoop:
         self.now = end
 
 
-class RecordingHost:
-    """A `DeviceHost` that keeps what the device asked for."""
+class EveryDescriptor(dict[int, int]):
+    """Hands every descriptor of this process over, under its own number."""
 
-    def __init__(self, loop: Any = None) -> None:
+    def __contains__(self, number: object) -> bool:
+        return True
+
+    def __missing__(self, number: int) -> int:
+        return number
+
+
+class RecordingHost:
+    """A `DeviceHost` that keeps what the device asked for. `pass_fds`: it hands over every descriptor."""
+
+    def __init__(self, loop: Any = None, *, pass_fds: bool = False) -> None:
         self.name = "device-under-test"
         self.loop = loop if loop is not None else ManualLoop()
         self.trigger = RecordingTrigger()
         self.memory = None
+        self.ranges: tuple[PioRange | MmioRange, ...] = ()
+        self.passed_fds: dict[int, int] = EveryDescriptor() if pass_fds else {}
         self.exits: list[int] = []
         self.resets = 0
 

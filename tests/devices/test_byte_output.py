@@ -13,6 +13,7 @@ import pytest
 from shardio.devices import DeviceOptionError
 from shardio.devices.byte_fd import ByteFd
 from shardio.devices.byte_output import ByteOutput
+from tests.devices.support import RecordingHost
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_a_full_pipe_does_not_block_and_the_loop_flushes_it_in_order(pipe):
 
     async def write_then_read():
         loop = asyncio.get_running_loop()
-        output.attach(loop)
+        output.attach(RecordingHost(loop, pass_fds=True))
         for at in range(0, len(data), 4096):
             output.write(data[at : at + 4096])
         assert output.backlog > 0
@@ -109,7 +110,7 @@ def test_full_holds_back_at_the_limit_and_on_room_ends_it(pipe):
     async def fill_then_drain():
         loop = asyncio.get_running_loop()
         room = asyncio.Event()
-        output.attach(loop)
+        output.attach(RecordingHost(loop, pass_fds=True))
         output.on_room = room.set
         output.write(bytes(1 << 17))
         assert output.full
@@ -163,7 +164,7 @@ def test_a_socket_keeps_its_flags_and_takes_a_backlog():
 
         async def write_then_read():
             loop = asyncio.get_running_loop()
-            output.attach(loop)
+            output.attach(RecordingHost(loop, pass_fds=True))
             output.write(bytes(1 << 20))
             assert ours.getblocking()
             received = await loop.run_in_executor(None, drain, theirs.fileno(), 1 << 20)
@@ -204,6 +205,18 @@ def test_a_terminal_that_cannot_be_opened_anew_is_still_not_blocked():
     guarded.close()
     os.close(master)
     os.close(slave)
+
+
+def test_a_writer_without_flow_control_is_bounded(pipe, caplog):
+    """A guest's log to a reader that does not read: the backlog must not grow with what the guest prints."""
+    output = make(f"fd:{pipe[1]}", limit=1000, stall_ms=0)
+    for _ in range(200):
+        output.write(bytes(1000))
+
+    assert output.backlog <= 3000
+    assert output.written + output.backlog + output.dropped == 200_000
+    assert len(caplog.records) == 1
+    output.close()
 
 
 @pytest.mark.parametrize(("limit", "full"), [(99, True), (100, True), (101, False)])

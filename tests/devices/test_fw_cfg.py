@@ -39,6 +39,19 @@ def test_memory_cpus_and_boot_menu(ports):
     assert [item(port, number, 2) for number in (0x05, 0x0F, 0x0E)] == [b"\x02\0", b"\x02\0", b"\x01\0"]
 
 
+def test_a_machine_always_has_memory_and_a_cpu(ports):
+    """QEMU's docs/specs/fw_cfg, items 3, 5 and 0x0f: firmware takes them for what the machine has."""
+    port = ports(FwCfg(), 0x510)
+    assert item(port, 0x03, 8) == struct.pack("<Q", 64 << 20)
+    assert [item(port, number, 2) for number in (0x05, 0x0F)] == [b"\x01\0", b"\x01\0"]
+
+
+@pytest.mark.parametrize(("options", "expected"), [({}, b"\x01\0"), ({"sercon_port": 0}, b"\0\0")])
+def test_a_serial_console_is_asked_for_where_there_is_one(ports, options, expected):
+    """QEMU's docs/specs/fw_cfg, item 4 (nographic)."""
+    assert item(ports(FwCfg(**options), 0x510), 0x04, 2) == expected
+
+
 def test_past_the_end_and_in_an_unknown_item_are_zeros(ports):
     port = ports(FwCfg(), 0x510)
     assert item(port, 0x00, 6) == b"QEMU\0\0"
@@ -73,7 +86,9 @@ def test_files_from_options_and_from_python(ports, tmp_path):
         {"files": ["name=/does/not/exist"]},
         {"files": ["=/dev/null"]},
         {"files": [f"{'x' * 56}=/dev/null"]},
-        {"vcpus": -1},
+        {"vcpus": 0},
+        {"vcpus": 0x10000},
+        {"memory": 0},
         {"sercon_port": 0x10000},
         {"memory": "much"},
     ],

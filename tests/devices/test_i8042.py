@@ -51,7 +51,8 @@ def test_controller_commands(port, command, answer):
     [
         ([0xFF], [0xFA, 0xAA]), ([0xF2], [0xFA, 0xAB, 0x83]), ([0xEE], [0xEE]), ([0xF4], [0xFA]),
         ([0xF5], [0xFA]), ([0xF6], [0xFA]), ([0xED, 0x07], [0xFA, 0xFA]), ([0xF3, 0x20], [0xFA, 0xFA]),
-        ([0xF0, 0x02], [0xFA, 0xFA]), ([0xF0, 0x00], [0xFA, 0xFA, 0x02]), ([0x12], [0xFE]),
+        ([0xF0, 0x02], [0xFA, 0xFA]), ([0xF0, 0x00], [0xFA, 0xFA, 0x02]),
+        ([0xF0, 0x03], [0xFA, 0xFE]), ([0x12], [0xFE]),
     ],
 )
 def test_keyboard_commands(port, bytes_in, answer):
@@ -122,6 +123,108 @@ def test_each_byte_interrupts_when_enabled(port, kbc, host):
     assert host.trigger.count == 1
     assert answers(port) == [0xF0, 0x1C]
     assert host.trigger.count == 2
+
+
+def test_a_byte_that_waits_interrupts_when_interrupts_are_enabled(port, kbc, host):
+    """PS/2 technical reference: IRQ 1 is "output buffer full" and bit 0 of the command byte."""
+    kbc.send_scancodes(b"\x1c")
+    port.write(COMMAND, 0x60)
+    port.write(DATA, 0x01)
+    first = host.trigger.count
+    port.write(COMMAND, 0x60)
+    port.write(DATA, 0x01)
+
+    assert (first, host.trigger.count) == (1, 1)
+    assert answers(port) == [0x1C]
+
+
+def test_enabling_interrupts_with_nothing_to_read_raises_none(port, host):
+    port.write(COMMAND, 0x60)
+    port.write(DATA, 0x01)
+    assert host.trigger.count == 0
+
+
+def command_byte(port, value):
+    port.write(COMMAND, 0x60)
+    port.write(DATA, value)
+
+
+@pytest.mark.parametrize(
+    ("sent", "received"),
+    [
+        ("1c f0 1c", "1e 9e"), ("76", "01"), ("83 f0 83", "41 c1"), ("84", "54"),
+        ("e0 75 e0 f0 75", "e0 48 e0 c8"),
+        ("e1 14 77 e1 f0 14 f0 77", "e1 1d 45 e1 9d c5"), ("5a", "1c"), ("29", "39"),
+    ],
+)
+def test_bit_6_of_the_command_byte_translates_to_set_1(port, kbc, sent, received):
+    """PS/2 technical reference, command byte: bit 6 converts scan codes to those of the PC's first
+    keyboards.
+    """
+    command_byte(port, 0x40)
+    assert kbc.send_scancodes(bytes.fromhex(sent)) == len(bytes.fromhex(sent))
+    assert answers(port) == list(bytes.fromhex(received))
+
+
+def test_without_bit_6_codes_are_those_of_set_2(port, kbc):
+    command_byte(port, 0x00)
+    kbc.send_scancodes(b"\x1c\xf0\x1c")
+    assert answers(port) == [0x1C, 0xF0, 0x1C]
+
+
+def test_a_release_that_comes_in_two_pieces_is_one_code(port, kbc):
+    command_byte(port, 0x40)
+    kbc.send_scancodes(b"\xf0")
+    successor = I8042()
+    successor.restore(kbc.snapshot())
+    successor.send_scancodes(b"\x1c")
+    assert successor.read(DATA, 1) == 0x9E
+
+
+@pytest.mark.parametrize(
+    ("bytes_in", "answer"), [([0xF2], [0xFA, 0xAB, 0x41]), ([0xF0, 0x00], [0xFA, 0xFA, 0x41])]
+)
+def test_the_keyboards_answers_are_translated_too(port, bytes_in, answer):
+    command_byte(port, 0x40)
+    for byte in bytes_in:
+        port.write(DATA, byte)
+    assert answers(port) == answer
+
+
+def test_the_controllers_own_answers_are_not_translated(port):
+    command_byte(port, 0x40)
+    port.write(COMMAND, 0x20)
+    assert answers(port) == [0x40]
+
+
+def test_the_keyboard_itself_may_send_set_1(port, kbc):
+    port.write(DATA, 0xF0)
+    port.write(DATA, 0x01)
+    kbc.send_scancodes(b"\x1c\xf0\x1c")
+    assert answers(port) == [0xFA, 0xFA, 0x1E, 0x9E]
+
+
+def test_after_f5_no_key_comes_until_f4(port, kbc):
+    """MF II keyboard: 0xF5 stops scanning, 0xF4 starts it, and so does a reset."""
+    port.write(DATA, 0xF5)
+    stopped = kbc.send_scancodes(b"\x1c")
+    port.write(DATA, 0xED)
+    port.write(DATA, 0x00)
+    still = kbc.send_scancodes(b"\x1c")
+    port.write(DATA, 0xF4)
+    started = kbc.send_scancodes(b"\x1c")
+    port.write(DATA, 0xF5)
+    port.write(DATA, 0xFF)
+
+    assert (stopped, still, started, kbc.send_scancodes(b"\x32")) == (0, 0, 1, 1)
+    assert answers(port) == [0xFA, 0xFA, 0xFA, 0xFA, 0x1C, 0xFA, 0xFA, 0xAA, 0x32]
+
+
+def test_a_keyboard_that_does_not_scan_stays_so_in_another_owner(port, kbc):
+    port.write(DATA, 0xF5)
+    successor = I8042()
+    successor.restore(kbc.snapshot())
+    assert successor.send_scancodes(b"\x1c") == 0
 
 
 def test_port_61_toggles_refresh_and_keeps_the_speaker_bits(port):

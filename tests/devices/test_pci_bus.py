@@ -13,6 +13,7 @@ from shardio import IoManager, MmioAddress, MmioRange, PioAddress, PioRange
 from shardio.devices import DeviceOptionError, PciBus
 from shardio.devices.pci_config import BAR0, COMMAND, COMMAND_MEMORY, PciConfig
 from shardio.interrupt import Doorbell
+from shardio.rate import LogLimit
 from tests.devices.support import RecordingHost
 
 WINDOW = 0xE000_0000
@@ -110,7 +111,10 @@ class Guest:
         self.io.pio_write(PioAddress(0xCFC), value.to_bytes(4, "little"))
 
     def identify(self, slot: int) -> int:
-        self.io.pio_write(PioAddress(0xCF8), (0x8000_0000 | slot << 11).to_bytes(4, "little"))
+        return self.config_read(slot, 0)
+
+    def config_read(self, slot: int, register: int) -> int:
+        self.io.pio_write(PioAddress(0xCF8), (0x8000_0000 | slot << 11 | register).to_bytes(4, "little"))
         data = bytearray(4)
         self.io.pio_read(PioAddress(0xCFC), data)
         return int.from_bytes(data, "little")
@@ -140,6 +144,15 @@ def made_bus() -> PciBus:
     bus.add_endpoint(1, Endpoint(1))
     bus.add_endpoint(5, Endpoint(2))
     return bus
+
+
+@pytest.fixture
+def window_host() -> RecordingHost:
+    """A host that tells of the window and binds doorbells."""
+    host = RecordingHost()
+    host.ranges = (PioRange(0xCF8, 8), MmioRange(WINDOW, WINDOW_SIZE))
+    host.interrupts = Interrupts()  # type: ignore[attr-defined]
+    return host
 
 
 @pytest.fixture
@@ -198,6 +211,97 @@ def test_a_bar_on_top_of_another_answers_nothing_and_takes_nothing_away(guest: G
     assert bus.bar(5) is None
     guest.config(5, BAR0, WINDOW + 0x2000)
     assert guest.read(WINDOW + 0x2000) == 0x2_0000
+
+
+def test_a_bar_that_was_in_the_way_leaves_and_the_one_that_waited_answers(guest: Guest, bus: PciBus) -> None:
+    """PCI 3.0, section 6.2.5.1: a BAR decodes where its register says, as soon as nothing else does."""
+    guest.place(1, WINDOW)
+    guest.place(5, WINDOW + SIZE)
+    guest.config(1, BAR0, WINDOW + SIZE)
+    in_the_way = guest.read(WINDOW + SIZE)
+    guest.config(5, BAR0, WINDOW + 0x8000)
+
+    assert in_the_way == 0x2_0000
+    assert guest.read(WINDOW + SIZE) == 0x1_0000
+    guest.write(WINDOW + SIZE + 4, 7)
+    assert bus.endpoints[1].written == [(4, 4, 7)]  # type: ignore[attr-defined]
+
+
+def test_a_bar_that_waited_gets_its_doorbells(window_host: RecordingHost) -> None:
+    bus = made_bus()
+    bus.attach(window_host)
+    guest = Guest(bus)
+    guest.place(1, WINDOW)
+    guest.place(5, WINDOW)
+    guest.config(1, COMMAND, 0)
+    bus.detach()
+
+    assert window_host.interrupts.log == [  # type: ignore[attr-defined]
+        ("bind", WINDOW),
+        ("close", 0),
+        ("bind", WINDOW),
+        ("close", 0),
+    ]
+
+
+@pytest.mark.parametrize("base", [WINDOW - SIZE, WINDOW + WINDOW_SIZE, 0xD000_0000, 0])
+def test_a_bar_outside_the_window_claims_nothing_and_is_named(
+    window_host: RecordingHost, quiet_log: LogLimit, caplog: pytest.LogCaptureFixture, base: int
+) -> None:
+    """Neither accesses nor doorbells: another device of the machine may be there."""
+    bus = made_bus()
+    bus.attach(window_host)
+    guest = Guest(bus)
+    guest.place(1, base)
+    outside = bus.bar(1)
+    guest.config(1, BAR0, WINDOW)
+    bus.detach()
+
+    assert outside is None
+    assert f"outside the window MMIO [{WINDOW:#x}, {WINDOW + WINDOW_SIZE - 1:#x}]" in caplog.text
+    assert "slot 1" in caplog.text
+    assert window_host.interrupts.log == [("bind", WINDOW), ("close", 0)]  # type: ignore[attr-defined]
+    assert guest.read(WINDOW) == 0x1_0000
+
+
+def test_bars_have_addresses_in_the_window_before_anybody_places_them(window_host: RecordingHost) -> None:
+    bus = made_bus()
+    bus.attach(window_host)
+    guest = Guest(bus)
+
+    bars = [guest.config_read(slot, BAR0) for slot in (1, 5)]
+    undecoded = guest.read(bars[0])
+    guest.config(5, COMMAND, COMMAND_MEMORY)
+
+    assert bars == [WINDOW, WINDOW + SIZE]
+    assert (undecoded, guest.read(WINDOW + SIZE)) == (0xFFFF_FFFF, 0x2_0000)
+    bus.detach()
+
+
+def test_a_window_without_room_is_said(window_host: RecordingHost, caplog: pytest.LogCaptureFixture) -> None:
+    window_host.ranges = (MmioRange(WINDOW, SIZE),)
+    bus = made_bus()
+    bus.attach(window_host)
+
+    assert [Guest(bus).config_read(slot, BAR0) for slot in (1, 5)] == [WINDOW, 0]
+    assert "no room for slot 5" in caplog.text
+    bus.detach()
+
+
+def test_another_owner_leaves_the_bars_where_the_guest_put_them(window_host: RecordingHost) -> None:
+    bus = made_bus()
+    bus.attach(window_host)
+    guest = Guest(bus)
+    guest.place(5, WINDOW)
+    guest.place(1, WINDOW)
+    state = bus.snapshot()
+    bus.detach()
+    successor = made_bus()
+    successor.attach(window_host)
+    successor.restore(state)
+
+    assert (successor.bar(5), successor.bar(1)) == (WINDOW, None)
+    successor.detach()
 
 
 @pytest.mark.parametrize(("offset", "size"), [(SIZE - 2, 4), (SIZE - 1, 8)])
@@ -282,19 +386,24 @@ def test_functions_that_cannot_be_are_refused(functions: list[dict[str, Any]], o
     st.lists(st.tuples(st.sampled_from([1, 5]), st.integers(0, 15), st.booleans()), min_size=1, max_size=20)
 )
 def test_bars_answer_as_a_model_says(moves: list[tuple[int, int, bool]]) -> None:
-    """The model: a BAR that decodes answers where it is, unless another was there first."""
+    """The model: a BAR that decodes answers where it is, unless another is there; then it waits."""
     bus = made_bus()
     bus.attach(RecordingHost())
     guest = Guest(bus)
     model: dict[int, int] = {}
+    waiting: dict[int, int] = {}
 
     for slot, page, decodes in moves:
         guest.config(slot, COMMAND, 0)
         guest.config(slot, BAR0, WINDOW + page * SIZE)
         guest.config(slot, COMMAND, COMMAND_MEMORY * decodes)
         model.pop(slot, None)
-        if decodes and page not in model.values():
-            model[slot] = page
+        waiting.pop(slot, None)
+        waiting |= {slot: page} if decodes else {}
+        # The other one may have waited for the page that this one has left.
+        for each, wanted in sorted(waiting.items(), key=lambda item: item[0] == slot):
+            if wanted not in model.values():
+                model[each] = waiting.pop(each)
         numbers = {page: {1: 1, 5: 2}[slot] for slot, page in model.items()}
         seen = {page: guest.read(WINDOW + page * SIZE) for page in range(16)}
         assert seen == {page: numbers[page] << 16 if page in numbers else 0xFFFF_FFFF for page in range(16)}

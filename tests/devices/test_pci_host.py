@@ -99,6 +99,27 @@ def test_the_reset_register_resets_on_the_rising_bit(config, host):
     assert (config.ports.read(1), host.resets) == (0x06, 1)
 
 
+@pytest.mark.parametrize(("register", "size", "shift"), [(0x0E, 1, 0), (0x0E, 2, 0), (0x0C, 4, 16)])
+def test_function_0_of_several_says_so(pci, config, register, size, shift):
+    """PCI 3.0, section 6.2.1: header type bit 7; without it a guest looks at no other function."""
+    pci.add_function(bdf(0, 3, 0), PciConfig(1, 2, class_code=0))
+    alone = config.read(bdf(0, 3, 0), register, size) >> shift & 0xFF
+    pci.add_function(bdf(0, 3, 1), PciConfig(1, 3, class_code=0))
+
+    headers = [config.read(bdf(0, 3, number), register, size) >> shift & 0xFF for number in (0, 1)]
+
+    assert (alone, headers) == (0x00, [0x80, 0x00])
+    pci.remove_function(bdf(0, 3, 1))
+    assert config.read(bdf(0, 3, 0), register, size) >> shift & 0xFF == 0x00
+
+
+def test_the_header_type_is_read_only(pci, config):
+    pci.add_function(bdf(0, 3, 1), PciConfig(1, 3, class_code=0))
+    config.write(bdf(0, 0, 0), 0x0E, 0xFF, 1)
+
+    assert config.read(bdf(0, 0, 0), 0x0E, 1) == 0x00
+
+
 def test_an_access_across_the_data_ports_is_refused(config, pci):
     config.select(0, 0)
     pci.write(6, 4, 0)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from shardio.devices import DeviceOptionError, Uart16550
+from shardio.devices import DebugConsole, DeviceOptionError, LogDevice, Uart16550
 from tests.devices.support import Ports, RecordingHost
 
 RBR, FCR, MCR, LSR = 0, 2, 4, 5
@@ -32,7 +32,7 @@ def run(options, count, fcr=0x01, before=lambda com1: None):
     async def main():
         uart = Uart16550(**{"output": "null", **options})
         com1 = Ports(uart, 0x3F8)
-        uart.attach(RecordingHost(asyncio.get_running_loop()))
+        uart.attach(RecordingHost(asyncio.get_running_loop(), pass_fds=True))
         await asyncio.sleep(0)
         com1.write(FCR, fcr)
         before(com1)
@@ -68,7 +68,7 @@ def test_input_without_a_byte_ends_at_once():
     async def main():
         uart = Uart16550(output="file:/dev/null", input="file:/dev/null")
         com1 = Ports(uart, 0x3F8)
-        uart.attach(RecordingHost(asyncio.get_running_loop()))
+        uart.attach(RecordingHost(asyncio.get_running_loop(), pass_fds=True))
         com1.write(RBR, 0x41)
         for _ in range(3):
             await asyncio.sleep(0)
@@ -104,12 +104,13 @@ def test_input_and_output_share_one_pty(capfd):
     async def main():
         uart = Uart16550(output="pty", input="pty")
         com1 = Ports(uart, 0x3F8)
-        uart.attach(RecordingHost(asyncio.get_running_loop()))
+        uart.attach(RecordingHost(asyncio.get_running_loop(), pass_fds=True))
         terminal = os.open(uart.output.pty_path, os.O_RDWR | os.O_NOCTTY)
         os.write(terminal, b"typed")
         received = await asyncio.wait_for(guest_reads(com1, 5), 20)
         for byte in b"shown":
             com1.write(RBR, byte)
+        await asyncio.sleep(0)
         shown = b"".join(os.read(terminal, 1) for _ in range(5))
         os.close(terminal)
         uart.detach()
@@ -127,7 +128,7 @@ def test_no_more_is_read_than_the_receiver_holds():
         uart = Uart16550(output="null", input=f"fd:{reader}")
         com1 = Ports(uart, 0x3F8)
         com1.write(FCR, 0x01)
-        uart.attach(RecordingHost(asyncio.get_running_loop()))
+        uart.attach(RecordingHost(asyncio.get_running_loop(), pass_fds=True))
         for _ in range(10):
             await asyncio.sleep(0)
         uart.detach()
@@ -155,7 +156,7 @@ def test_received_data_interrupts_without_any_access():
         uart = Uart16550(output="null", input=f"fd:{reader}")
         com1 = Ports(uart, 0x3F8)
         interrupted = asyncio.Event()
-        host = RecordingHost(asyncio.get_running_loop())
+        host = RecordingHost(asyncio.get_running_loop(), pass_fds=True)
         host.trigger = SimpleNamespace(trigger=interrupted.set)
         uart.attach(host)
         com1.write(MCR, 0x08)
@@ -178,7 +179,7 @@ def test_output_holds_the_guest_back_when_its_reader_does_not_read():
         uart.output._limit = 100
         com1 = Ports(uart, 0x3F8)
         com1.write(FCR, 0x01)
-        uart.attach(RecordingHost(asyncio.get_running_loop()))
+        uart.attach(RecordingHost(asyncio.get_running_loop(), pass_fds=True))
         sent = 0
         while com1.read(LSR) & 0x20:
             com1.write(RBR, sent & 0xFF)
@@ -203,6 +204,102 @@ def test_detach_flushes_the_transmit_fifo_too(tmp_path):
         uart.write(RBR, 1, byte)
     uart.detach()
     assert (tmp_path / "out").read_bytes() == b"last words"
+
+
+def test_what_is_sent_gathers_and_goes_out_in_order_at_the_loops_turn(tmp_path):
+    async def main():
+        uart = Uart16550(output=f"file:{tmp_path}/out")
+        uart.attach(RecordingHost(asyncio.get_running_loop()))
+        for byte in b"one ":
+            uart.write(RBR, 1, byte)
+        early = (tmp_path / "out").read_bytes()
+        await asyncio.sleep(0)
+        turn = (tmp_path / "out").read_bytes()
+        for byte in b"two":
+            uart.write(RBR, 1, byte)
+        sent = uart.statistics().sent
+        uart.detach()
+        return early, turn, sent
+
+    assert asyncio.run(main()) == (b"", b"one ", 7)
+    assert (tmp_path / "out").read_bytes() == b"one two"
+
+
+def test_no_more_than_4_kib_gather(tmp_path, host):
+    """A host whose loop never turns: what is sent must not pile up in memory."""
+    uart = Uart16550(output=f"file:{tmp_path}/out")
+    uart.attach(host)
+    data = bytes(number & 0xFF for number in range(10000))
+    for byte in data:
+        uart.write(RBR, 1, byte)
+        assert len(uart._gathered) <= 4096
+    written = (tmp_path / "out").read_bytes()
+    uart.detach()
+
+    assert len(written) >= 8192
+    assert written == data[: len(written)]
+    assert (tmp_path / "out").read_bytes() == data
+
+
+def test_output_to_a_fifo_needs_no_reader_and_reaches_the_one_that_comes(tmp_path):
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+
+    async def main():
+        uart = Uart16550(output=f"file:{path}")
+        uart.attach(RecordingHost(asyncio.get_running_loop()))
+        for byte in b"early":
+            uart.write(RBR, 1, byte)
+        await asyncio.sleep(0)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        early = os.read(reader, 100)
+        os.close(reader)
+        for byte in b"late":
+            uart.write(RBR, 1, byte)
+        await asyncio.sleep(0)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        late = os.read(reader, 100)
+        uart.detach()
+        os.close(reader)
+        return early, late
+
+    assert asyncio.run(main()) == (b"early", b"late")
+
+
+@pytest.mark.parametrize(
+    ("make", "option"),
+    [
+        (lambda fd: Uart16550(output=f"fd:{fd}"), "output"),
+        (lambda fd: Uart16550(output="null", input=f"fd:{fd}"), "input"),
+        (lambda fd: DebugConsole(output=f"fd:{fd}"), "output"),
+        (lambda fd: LogDevice(output=f"fd:{fd}"), "output"),
+    ],
+)
+def test_a_descriptor_that_was_not_handed_over_is_refused(host, make, option):
+    """It is open, but it is the shard's own: its fabric's, say, whose header bytes would overwrite."""
+    reader, writer = os.pipe()
+    host.passed_fds = {reader: reader}
+    with pytest.raises(DeviceOptionError, match=rf"{option} = 'fd:{writer}'; hand the descriptor over"):
+        make(writer).attach(host)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_descriptor_is_found_by_the_vmms_number():
+    reader, writer = os.pipe()
+
+    async def main():
+        host = RecordingHost(asyncio.get_running_loop())
+        host.passed_fds = {1000007: writer}
+        uart = Uart16550(output="fd:1000007")
+        uart.attach(host)
+        uart.write(RBR, 1, 0x41)
+        uart.detach()
+
+    asyncio.run(main())
+    os.close(writer)
+    assert os.read(reader, 10) == b"A"
+    os.close(reader)
 
 
 def test_an_input_that_cannot_be_opened_is_named_with_the_cure(tmp_path):

@@ -151,6 +151,11 @@ def read_dsdt(table: bytes) -> dict[str, AmlDevice]:
         device = AmlDevice(body[first : first + 4].decode())
         here = first + 4
         while here < last:
+            if body[here] == 0x14:
+                first, end_of_method = _length(body, here + 1)
+                device.values[body[first : first + 4].decode()] = body[first + 4 : end_of_method]
+                here = end_of_method
+                continue
             assert body[here] == 0x08, "no Name"
             label = body[here + 1 : here + 5].decode()
             device.values[label], here = _value(body, here + 5)
@@ -180,6 +185,17 @@ def _value(body: bytes, at: int) -> tuple[object, int]:
         size, start = _value(body, start)
         assert size == end - start
         return body[start:end], end
+    if opcode == 0x12:
+        start, end = _length(body, at + 1)
+        count, at = body[start], start + 1
+        elements = []
+        for _ in range(count):
+            element, at = _value(body, at)
+            elements.append(element)
+        assert at == end
+        return elements, end
+    if chr(opcode).isupper():
+        return body[at : at + 4].decode(), at + 4
     width = {0x0A: 1, 0x0B: 2, 0x0C: 4, 0x0E: 8}[opcode]
     return int.from_bytes(body[at + 1 : at + 1 + width], "little"), at + 1 + width
 

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from shardio.errors import MachineError
 from shardio.memory import GuestMemory
 from shardio.platform import (
     Hardware,
+    PciPin,
     PlatformDevice,
     acpi_tables,
     aml,
@@ -34,9 +36,11 @@ FAR = PlatformDevice("far", "virtio,mmio", 0x2_0000_0000, 0x200000, irq=7, level
 COM1 = PlatformDevice("com1", "ns16550a", 0x3F8, 8, pio=True, irq=4)
 CLOCK = PlatformDevice("rtc", "motorola,mc146818", 0x70, 2, pio=True, irq=8)
 KEYBOARD = PlatformDevice("kbd", "intel,8042", 0x60, 5, pio=True, irq=1)
-PCI = PlatformDevice("pci", "pci-host-cam-generic", 0xCF8, 8, pio=True)
-WINDOW = PlatformDevice("pci", "pci-host-cam-generic", 0xE000_0000, 0x100_0000)
-ALL = (RNG, DISK, FAR, COM1, CLOCK, KEYBOARD, PCI, WINDOW)
+PINS = (PciPin(1, 1, 11), PciPin(2, 1, 11), PciPin(3, 2, 20))
+PCI = PlatformDevice("pci", "pci-host-cam-generic", 0xCF8, 8, pio=True, pins=PINS)
+WINDOW = PlatformDevice("pci", "pci-host-cam-generic", 0xE000_0000, 0x100_0000, pins=PINS)
+WIDE_UART = PlatformDevice("com2", "ns16550a", 0xD000_4000, 32, irq=3, reg_shift=2)
+ALL = (RNG, DISK, FAR, COM1, CLOCK, KEYBOARD, PCI, WINDOW, WIDE_UART)
 
 ENABLED, BOOTSTRAP = 1, 2
 EDGE_HIGH, LEVEL_HIGH = 0x0005, 0x000D
@@ -93,7 +97,11 @@ def test_mp_table_connects_every_local_apic_to_the_8259_and_to_nmi(memory: Guest
 def test_mp_table_names_the_pci_bus_where_there_is_one(memory: GuestMemory) -> None:
     place_tables("mp", hardware(memory, PCI), memory)
 
-    assert read_mp(memory).buses == {0: "ISA", 1: "PCI"}
+    table = read_mp(memory)
+
+    # Linux looks a PCI device's line up by its bus number, which is 0 (arch/x86, IO_APIC_get_PCI_irq_vector).
+    assert table.buses == {0: "PCI", 1: "ISA"}
+    assert {bus for _, _, bus, _, _, _ in table.local_interrupts} == {1}
 
 
 # ---- ACPI -------------------------------------------------------------------------------------------------
@@ -112,7 +120,9 @@ def test_madt_names_vcpus_io_apic_nmi_and_the_level_lines(memory: GuestMemory) -
 
     assert entries[0] == [struct.pack("<BBI", number, number, 1) for number in range(2)]
     assert entries[1] == [struct.pack("<BxII", 2, 0xFEC0_0000, 0)]
-    assert entries[2] == [struct.pack("<BBIH", 0, 7, 7, LEVEL_HIGH)]
+    # Lines 7 and 11: what is wired to PCI pins is level-triggered too. Above the ISA lines there is no
+    # override.
+    assert entries[2] == [struct.pack("<BBIH", 0, line, line, LEVEL_HIGH) for line in (7, 11)]
     assert entries[4] == [struct.pack("<BHB", 0xFF, 0, 1)]
 
 
@@ -170,6 +180,15 @@ def test_dsdt_describes_the_pc_s_devices(memory: GuestMemory) -> None:
     assert struct.unpack_from("<II", window[1], 7) == (0xE000_0000, 0xE0FF_FFFF)
 
 
+def test_dsdt_leaves_out_a_uart_whose_registers_are_apart(memory: GuestMemory) -> None:
+    """A driver of PNP0501 would take them for bytes in a row."""
+    place_tables("acpi", hardware(memory, COM1, WIDE_UART), memory)
+
+    devices = read_dsdt(read_acpi(memory)["DSDT"])
+
+    assert [path for path in devices if path.startswith("COM")] == ["COM1"]
+
+
 @pytest.mark.skipif(shutil.which("iasl") is None, reason="no iasl: apt install acpica-tools")
 @pytest.mark.parametrize("vcpus", [1, 254])
 def test_iasl_reads_the_tables_without_a_word(vcpus: int, tmp_path: Path, memory: GuestMemory) -> None:
@@ -201,6 +220,10 @@ DEVICES = st.lists(
         pio=st.booleans(),
         irq=st.none() | st.integers(0, 23),
         level=st.booleans(),
+        reg_shift=st.integers(0, 3),
+        pins=st.lists(
+            st.builds(PciPin, st.integers(0, 31), st.integers(1, 4), st.integers(0, 30)), max_size=6
+        ).map(tuple),
     ),
     max_size=40,
 )
@@ -268,6 +291,16 @@ def test_device_tree_has_memory_and_the_memory_mapped_devices(memory: GuestMemor
     assert re.findall(r"interrupts = <(.*)>", text) == ["5 1", "7 4"]
 
 
+@pytest.mark.parametrize(("shift", "expected"), [(0, []), (2, ["2"])])
+def test_device_tree_tells_how_far_apart_a_uarts_registers_are(
+    memory: GuestMemory, shift: int, expected: list[str]
+) -> None:
+    """Devicetree Specification 0.4, section 4.2.2 (ns16550): reg-shift is the distance as a power of two."""
+    text = device_tree(hardware(memory, structs.replace(WIDE_UART, reg_shift=shift)))
+
+    assert re.findall(r"reg-shift = <(.*)>;", text) == expected
+
+
 def test_device_tree_for_a_gic_has_three_cells(memory: GuestMemory) -> None:
     text = device_tree(hardware(memory, RNG), parent="gic", spi=True)
 
@@ -279,7 +312,7 @@ def test_device_tree_for_a_gic_has_three_cells(memory: GuestMemory) -> None:
 def test_dtc_compiles_the_fragment(memory: GuestMemory, tmp_path: Path) -> None:
     controller = "interrupt-controller; #address-cells = <0>; #interrupt-cells = <2>;"
     board = f"/dts-v1/;\n/ {{ intc: intc {{ {controller} }}; }};\n"
-    (tmp_path / "machine.dts").write_text(board + device_tree(hardware(memory, RNG, DISK, FAR)))
+    (tmp_path / "machine.dts").write_text(board + device_tree(hardware(memory, RNG, DISK, FAR, WIDE_UART)))
 
     done = subprocess.run(
         ["dtc", "-O", "dts", "machine.dts"], capture_output=True, text=True, check=True, cwd=tmp_path

@@ -16,6 +16,7 @@ from shardio.devices.virtio.mmio import VirtioMmio
 from shardio.devices.virtio.state import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1
 from shardio.interrupt import RecordingTrigger
 from shardio.memory import GuestMemory
+from tests.devices.support import EveryDescriptor
 from tests.devices.virtio.driver import ModelDriver
 
 G = TypeVar("G", bound="MmioGuest")
@@ -34,6 +35,7 @@ class Host:
     loop: asyncio.AbstractEventLoop
     trigger: HostTrigger | None = field(default_factory=RecordingTrigger)
     name: str = "virtio-under-test"
+    passed_fds: dict[int, int] = field(default_factory=EveryDescriptor)
 
     def exit(self, status: int) -> None:
         raise AssertionError(f"the device asked for exit {status}")

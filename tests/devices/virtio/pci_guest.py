@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from shardio.device import HostMemory
-from shardio.devices.pci_config import BAR0, COMMAND, COMMAND_MEMORY
+from shardio.devices.pci_config import BAR0, COMMAND, COMMAND_MASTER, COMMAND_MEMORY
 from shardio.devices.virtio import VirtioPciRng
-from shardio.devices.virtio.pci import (
+from shardio.devices.virtio.pci_common import (
     CONFIG_VECTOR,
     DRIVER_FEATURE,
     DRIVER_FEATURE_SELECT,
@@ -73,7 +73,7 @@ class PciGuest:
 
     def enable_memory(self) -> None:
         self.config.config_write(BAR0, 4, BASE)
-        self.config.config_write(COMMAND, 2, COMMAND_MEMORY)
+        self.config.config_write(COMMAND, 2, COMMAND_MEMORY | COMMAND_MASTER)
 
     def get(self, field: int, size: int) -> int:
         return self.device.read(self.virtio[COMMON].offset + field, size)

@@ -71,6 +71,12 @@ def test_a_flush_succeeds(image: Path) -> None:
     run(test)
 
 
+@pytest.mark.parametrize("serial", ["x" * 21, "n\u00ba 1"])
+def test_a_serial_number_that_would_be_changed_is_refused(image: Path, serial: str) -> None:
+    with pytest.raises(DeviceOptionError, match="20 ASCII characters"):
+        VirtioMmioBlock(str(image), serial=serial)
+
+
 def test_the_serial_number(image: Path) -> None:
     async def test() -> None:
         async with disk(image, serial="abc") as guest:

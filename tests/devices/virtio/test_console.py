@@ -6,8 +6,12 @@ import asyncio
 import os
 from pathlib import Path
 
+import pytest
+
 from shardio.devices.virtio import VirtioMmioConsole, mmio
-from tests.devices.virtio.guest import MmioGuest, run, started, until
+from shardio.errors import DeviceOptionError
+from shardio.memory import GuestMemory
+from tests.devices.virtio.guest import Host, MmioGuest, run, started, until
 
 RECEIVE, TRANSMIT = 0, 1
 
@@ -40,6 +44,17 @@ def test_input_waits_for_a_buffer_and_fills_it() -> None:
         os.close(writer)
 
     run(test)
+
+
+def test_a_descriptor_that_was_not_handed_over_is_refused(
+    memory: GuestMemory, loop: asyncio.AbstractEventLoop
+) -> None:
+    host = Host(memory, loop, passed_fds={})
+
+    with pytest.raises(DeviceOptionError, match="source = 'fd:1'"):
+        VirtioMmioConsole(source="fd:1", output="null").attach(host)
+    with pytest.raises(DeviceOptionError, match="output = 'fd:1'"):
+        VirtioMmioConsole(output="fd:1").attach(host)
 
 
 def test_input_that_comes_later_finds_the_buffer() -> None:

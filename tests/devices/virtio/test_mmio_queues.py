@@ -12,6 +12,7 @@ import pytest
 from shardio.devices.virtio import VirtioError, VirtioMmio, VirtioMmioRng, mmio
 from shardio.interrupt import Doorbell, InterruptManager, LegacyConfig, RecordingBackend, RecordingTrigger
 from shardio.memory import GuestMemory
+from shardio.rate import LogLimit
 from tests.devices.virtio.driver import NEXT, ModelDriver
 from tests.devices.virtio.guest import (
     ACKNOWLEDGE,
@@ -108,11 +109,45 @@ def test_a_live_queue_cannot_be_moved(guest: MmioGuest) -> None:
     guest.start()
     guest.set(mmio.QUEUE_DESC, 0)
     guest.set(mmio.QUEUE_SIZE, 1)
-    guest.set(mmio.QUEUE_READY, 0)
     guest.queues[0].add(writable=[1])
     guest.notify(0)
 
     assert (len(guest.queues[0].collect()), guest.get(mmio.QUEUE_READY)) == (1, 1)
+
+
+def test_queue_ready_0_stops_the_queue_and_reads_back_0(guest: MmioGuest) -> None:
+    """virtio 1.2, section 4.2.2: QueueReady reads the last value written, and 0 stops the queue."""
+    guest.start()
+    guest.queues[0].add(writable=[1])
+    guest.set(mmio.QUEUE_READY, 0)
+    guest.notify(0)
+
+    assert (guest.get(mmio.QUEUE_READY), guest.queues[0].collect()) == (0, [])
+    assert not guest.status & NEEDS_RESET
+
+
+def test_a_stopped_queue_can_be_set_up_anew_while_the_device_runs(guest: MmioGuest) -> None:
+    guest.start()
+    guest.set(mmio.QUEUE_READY, 0)
+    driver = ModelDriver(guest.memory, 4, 0x40000, event_idx=True)
+    guest.set_up_queue(0, driver)
+    driver.add(writable=[3])
+    guest.notify(0)
+
+    assert (guest.get(mmio.QUEUE_READY), len(driver.collect())) == (1, 1)
+
+
+def test_a_guest_that_fails_its_device_in_a_loop_does_not_flood_the_log(
+    guest: MmioGuest, quiet_log: LogLimit, caplog: pytest.LogCaptureFixture
+) -> None:
+    held_back = quiet_log.suppressed
+    for _ in range(200):
+        guest.accept(VERSION_1)
+        guest.set(mmio.QUEUE_DESC, 1)
+        guest.set(mmio.QUEUE_READY, 1)
+
+    assert 1 <= len(caplog.records) <= 20
+    assert quiet_log.suppressed - held_back >= 180
 
 
 def test_a_level_interrupt_goes_down_with_the_last_cause(
@@ -205,7 +240,7 @@ def test_driver_ok_after_a_failure_starts_nothing(guest: MmioGuest) -> None:
     guest.set(mmio.STATUS, ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK)
     guest.notify(0)
 
-    assert guest.device.virtio.queues == ()
+    assert guest.device.virtio.queues == []
 
 
 def test_a_driver_that_never_stops_yields_to_the_loop(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import shutil
 import socket
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from shardio.devices.virtio import BackendError, Net, VirtioError, VirtioMmio, VirtioMmioNet
-from shardio.devices.virtio.link import SocketLink
+from shardio.devices.virtio.link import SocketLink, TapLink
 from shardio.devices.virtio.net import HEADER_SIZE, parse_mac
 from tests.devices.virtio.guest import MmioGuest, run, started, until
 
@@ -132,9 +135,112 @@ def test_a_closed_far_end_is_an_unplugged_cable() -> None:
             guest.queues[TRANSMIT].add([HEADER, b"frame"])
             guest.notify(TRANSMIT)
             await guest.collected(TRANSMIT, 1)
-            assert link.dropped == 1
+            assert guest.device.virtio.dropped == 1  # type: ignore[attr-defined]
 
     run(test)
+
+
+class FailingLink(SocketLink):
+    """A link whose every call into the kernel fails with `number`, once `fails`."""
+
+    def __init__(self, sock: socket.socket, number: int) -> None:
+        super().__init__(sock)
+        self.number = number
+
+    def send(self, frame: Sequence[memoryview]) -> bool:
+        raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EBADFD, errno.EIO, errno.ENODEV, errno.ENOTCONN, errno.EACCES, errno.ENOMEM,
+    errno.EINVAL]
+)
+def test_a_frame_that_the_backend_refuses_is_dropped_whatever_its_errno(number: int) -> None:
+    """As on an unplugged cable: the chain comes back, the frame is counted, the access does not fail."""
+
+    async def test() -> None:
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with far:
+            async with started(VirtioMmio(Net(FailingLink(near, number))), MmioGuest) as guest:
+                guest.queues[TRANSMIT].add([HEADER, b"frame"])
+                guest.notify(TRANSMIT)
+                assert len(guest.queues[TRANSMIT].collect()) == 1
+                assert guest.device.virtio.dropped == 1  # type: ignore[attr-defined]
+
+    run(test)
+
+
+def test_a_deleted_tap_is_closed_and_no_longer_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tap that was deleted reads EBADFD and stays readable for ever."""
+
+    async def test() -> None:
+        reader, writer = os.pipe()
+        os.write(writer, b"x")
+        tap = TapLink.__new__(TapLink)
+        tap._fd, tap.closed = os.dup(reader), False
+        asked = []
+
+        def read(fd: int, count: int) -> bytes:
+            asked.append(fd)
+            raise OSError(errno.EBADFD, os.strerror(errno.EBADFD))
+
+        async with started(VirtioMmio(Net(tap)), MmioGuest) as guest:
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "read", read)
+                guest.queues[RECEIVE].add(writable=[256])
+                guest.notify(RECEIVE)
+                for _ in range(20):
+                    await asyncio.sleep(0)
+            assert tap.closed
+            assert len(asked) == 1
+        os.close(reader)
+        os.close(writer)
+
+    run(test)
+
+
+@pytest.mark.skipif(
+    not os.access("/dev/net/tun", os.W_OK) or os.geteuid() != 0 or shutil.which("ip") is None,
+    reason="needs root, /dev/net/tun and the command ip (iproute2)",
+)
+def test_a_tap_that_is_deleted_loses_frames_and_nothing_else() -> None:
+    async def test() -> None:
+        async with started(VirtioMmioNet(tap="shardio-test"), MmioGuest) as guest:
+            subprocess.run(["ip", "link", "delete", "shardio-test"], check=True)
+            guest.queues[RECEIVE].add(writable=[2048])
+            guest.queues[TRANSMIT].add([HEADER, bytes(60)])
+            guest.notify(RECEIVE)
+            guest.notify(TRANSMIT)
+            await guest.collected(TRANSMIT, 1)
+            await until(lambda: guest.device.virtio._link.closed)  # type: ignore[attr-defined]
+            assert guest.device.virtio.dropped == 1  # type: ignore[attr-defined]
+
+    run(test)
+
+
+def test_a_socket_that_cannot_be_read_is_closed() -> None:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    far.close()
+    link = SocketLink(near)
+    link.close()
+
+    assert link.receive() is None
+    assert link.closed
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a-name-that-is-16", "tap/0", "tap%d", "tap 0", "t\0ap", "t\u00e4p", "tap0\n", "."]
+)
+def test_a_tap_name_that_the_kernel_would_change_or_refuse_is_refused(name: str) -> None:
+    """IFNAMSIZ is 16 with the closing zero: a longer name must not be cut to another interface's."""
+    with pytest.raises(BackendError, match="no name of an interface"):
+        TapLink(name)
+
+
+@pytest.mark.parametrize(("local", "peer"), [("/" + "x" * 107, "@b"), ("@b", "/" + "x" * 107)])
+def test_a_socket_address_that_is_too_long_is_refused(local: str, peer: str) -> None:
+    with pytest.raises(BackendError, match="too long"):
+        SocketLink.between(local, peer)
 
 
 def test_a_cable_of_two_addresses_survives_a_restart_of_one_end(tmp_path: Path) -> None:
@@ -176,7 +282,22 @@ def test_the_configuration_tells_address_status_and_mtu() -> None:
     assert config == bytes.fromhex("525400000007") + b"\x01\x00\x01\x00" + (9000).to_bytes(2, "little")
 
 
-@pytest.mark.parametrize("text", ["", "52:54:00:00:00", "01:00:00:00:00:00", "zz:54:00:00:00:01"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "52:54:00:00:00",
+        "01:00:00:00:00:00",
+        "ff:ff:ff:ff:ff:ff",
+        "zz:54:00:00:00:01",
+        "52:54:00:1:23:456",
+        "525400123456",
+        "52:54:00:12:34:56:78",
+        "52:54:00-12-34-56",
+        " 52:54:00:12:34:56",
+        "52:54:00:12:34:56\n",
+    ],
+)
 def test_no_unicast_address_is_refused(text: str) -> None:
     with pytest.raises(VirtioError, match="MAC"):
         parse_mac(text)

@@ -9,16 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardio.devices.pci_config import COMMAND, COMMAND_MEMORY
+from shardio.devices.pci_config import (
+    COMMAND,
+    COMMAND_INTX_DISABLE,
+    COMMAND_MASTER,
+    COMMAND_MEMORY,
+    STATUS_INTERRUPT,
+)
+from shardio.devices.pci_config import STATUS as PCI_STATUS
 from shardio.devices.virtio import VirtioError, VirtioPciRng
-from shardio.devices.virtio.pci import (
+from shardio.devices.virtio.pci import ISR_CONFIG, ISR_USED, PciState
+from shardio.devices.virtio.pci_common import (
     CONFIG_GENERATION,
     CONFIG_VECTOR,
     DEVICE_FEATURE,
     DEVICE_FEATURE_SELECT,
     DRIVER_FEATURE,
-    ISR_CONFIG,
-    ISR_USED,
     NUM_QUEUES,
     QUEUE_DESC,
     QUEUE_DRIVER,
@@ -28,7 +34,6 @@ from shardio.devices.virtio.pci import (
     QUEUE_SIZE,
     QUEUE_VECTOR,
     STATUS,
-    PciState,
 )
 from shardio.interrupt import Doorbell, InterruptMode, MsiConfig, RecordingBackend
 from shardio.interrupt.msix import CONTROL_ENABLE
@@ -37,6 +42,7 @@ from tests.devices.virtio.driver import RAM
 from tests.devices.virtio.guest import ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, NEEDS_RESET, Host
 from tests.devices.virtio.pci_guest import BASE, LINE, NO_VECTOR, NOTIFY, PciGuest, plugged_in
 
+ENABLED = COMMAND_MEMORY | COMMAND_MASTER
 MESSAGES = [MsiConfig(0xFEE0_0000, 0x40), MsiConfig(0xFEE0_0000, 0x41)]
 
 # -- the common configuration ---------------------------------------------------------------------------
@@ -107,14 +113,97 @@ def test_intx_is_raised_and_the_isr_lowers_it(pci: PciGuest, backend: RecordingB
 def test_intx_can_be_forbidden_and_comes_when_it_is_allowed_again(
     pci: PciGuest, backend: RecordingBackend
 ) -> None:
-    pci.config.config_write(COMMAND, 2, COMMAND_MEMORY | 0x400)
+    pci.config.config_write(COMMAND, 2, ENABLED | COMMAND_INTX_DISABLE)
     driver = pci.start()
     driver.add(writable=[8])
     pci.notify()
     forbidden = backend.delivered(gsi=LINE)
-    pci.config.config_write(COMMAND, 2, COMMAND_MEMORY)
+    pci.config.config_write(COMMAND, 2, ENABLED)
 
     assert (forbidden, backend.delivered(gsi=LINE)) == (0, 1)
+
+
+@pytest.mark.parametrize("allowed", [ENABLED, ENABLED | COMMAND_INTX_DISABLE])
+def test_the_status_register_tells_of_a_pending_intx(pci: PciGuest, allowed: int) -> None:
+    """PCI 3.0, section 6.2.3: bit 3 is the function's interrupt state, whatever interrupt disable says."""
+    pci.config.config_write(COMMAND, 2, allowed)
+    before = pci.config.config_read(PCI_STATUS, 2)
+    driver = pci.start()
+    driver.add(writable=[8])
+    pci.notify()
+    pending = pci.config.config_read(COMMAND, 4) >> 16
+    pci.isr()
+    after = pci.config.config_read(PCI_STATUS, 2)
+
+    assert [value & STATUS_INTERRUPT for value in (before, pending, after)] == [0, STATUS_INTERRUPT, 0]
+
+
+def test_the_pending_interrupt_bit_cannot_be_written(pci: PciGuest) -> None:
+    pci.config.config_write(PCI_STATUS, 2, 0xFFFF)
+
+    assert not pci.config.config_read(PCI_STATUS, 2) & STATUS_INTERRUPT
+
+
+def test_intx_that_was_pending_is_raised_when_msix_is_switched_off(
+    pci: PciGuest, backend: RecordingBackend
+) -> None:
+    driver = pci.start()
+    driver.add(writable=[8])
+    pci.notify()
+    pci.enable_msix(MESSAGES)
+    pci.config.config_write(pci.msix + 2, 2, 0)
+
+    assert pci.device._group is not None
+    assert pci.device._group.line is not None
+    assert pci.device._group.line.active
+
+
+# -- bus mastering --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ring", ["write", "doorbell"])
+def test_without_bus_mastering_a_notified_queue_is_left_alone_until_it_is_on_again(
+    pci: PciGuest, ring: str
+) -> None:
+    """PCI 3.0, section 6.2.2: bit 2 of the command register at 0 forbids the device all accesses of its
+    own.
+    """
+    driver = pci.start()
+    pci.config.config_write(COMMAND, 2, COMMAND_MEMORY)
+    driver.add(writable=[8])
+    {"write": pci.notify, "doorbell": lambda: pci.device.doorbell(0)}[ring]()
+    before = pci.memory.read(0, RAM)
+    forbidden = driver.collect()
+    pci.notify()
+
+    assert forbidden == []
+    assert pci.memory.read(0, RAM) == before
+    pci.config.config_write(COMMAND, 2, ENABLED)
+    assert len(driver.collect()) == 1
+
+
+def test_a_device_that_is_started_without_bus_mastering_waits_for_it(pci: PciGuest) -> None:
+    pci.config.config_write(COMMAND, 2, COMMAND_MEMORY)
+    driver = pci.start()
+    driver.add(writable=[8])
+    pci.notify()
+    early = driver.collect()
+    pci.config.config_write(COMMAND, 2, ENABLED)
+
+    assert (early, len(driver.collect())) == ([], 1)
+
+
+def test_without_bus_mastering_a_message_waits(pci: PciGuest, backend: RecordingBackend) -> None:
+    """A message is a write of the device's (PCI 3.0, section 6.8.3.5)."""
+    pci.enable_msix(MESSAGES)
+    pci.start(vector=1, config_vector=0)
+    pci.config.config_write(COMMAND, 2, COMMAND_MEMORY)
+    pci.device.virtio.config_changed()
+    forbidden = [backend.delivered(each.gsi) for each in backend.irqfds.values()]
+    pci.config.config_write(COMMAND, 2, ENABLED)
+
+    assert forbidden == [0, 0]
+    assert sum(backend.delivered(each.gsi) for each in backend.irqfds.values()) == 1
 
 
 def test_msix_delivers_the_queues_vector(pci: PciGuest, backend: RecordingBackend) -> None:

@@ -8,9 +8,16 @@ import pytest
 
 from shardio.devices.pci_config import BAR0, COMMAND, COMMAND_MEMORY
 from shardio.devices.pci_host import PciHost, bdf
-from shardio.devices.virtio.pci import NUM_QUEUES, STATUS
+from shardio.devices.virtio.pci_common import (
+    DRIVER_FEATURE,
+    DRIVER_FEATURE_SELECT,
+    NUM_QUEUES,
+    QUEUE_DESC,
+    QUEUE_SIZE,
+    STATUS,
+)
 from tests.devices.virtio.guest import ACKNOWLEDGE
-from tests.devices.virtio.pci_guest import BASE, COMMON, DEVICE_CONFIG, ISR, NOTIFY, WINDOW, PciGuest
+from tests.devices.virtio.pci_guest import BASE, COMMON, DEVICE_CONFIG, ISR, LINE, NOTIFY, WINDOW, PciGuest
 
 
 def test_the_function_says_what_it_is(pci: PciGuest) -> None:
@@ -97,6 +104,48 @@ def test_an_improper_window_reaches_nothing(pci: PciGuest, bar: int, offset: int
     pci.config.config_write(window + 4, 1, bar)
     pci.config.config_write(window + 8, 4, offset)
     pci.config.config_write(window + 12, 4, length)
-    pci.config.config_write(window + 16, 2, 1)
+    pci.config.config_write(window + 16, 2, 0x5A5A)
 
-    assert pci.config.config_read(window + 16, 2) == 0
+    assert pci.config.config_read(window + 16, 2) == 0x5A5A  # the driver's own bytes, nothing of the BAR's
+
+
+@pytest.mark.parametrize(
+    ("field", "length", "expected"), [(STATUS, 1, 0x0B), (NUM_QUEUES, 2, 0x0001), (QUEUE_DESC, 4, 0x1000)]
+)
+def test_a_wide_read_of_the_window_gives_the_first_cap_length_bytes(
+    pci: PciGuest, field: int, length: int, expected: int
+) -> None:
+    """virtio 1.2, section 4.1.4.9.1: the device reads cap.length bytes of the BAR into pci_cfg_data."""
+    pci.set(STATUS, 1, 0)
+    pci.set(STATUS, 1, 3)
+    pci.set(DRIVER_FEATURE_SELECT, 4, 1)
+    pci.set(DRIVER_FEATURE, 4, 1)
+    pci.set(STATUS, 1, 0x0B)
+    pci.set(QUEUE_DESC, 4, 0x1000)
+    window = pci.virtio[WINDOW].at
+    pci.config.config_write(window + 8, 4, pci.virtio[COMMON].offset + field)
+    pci.config.config_write(window + 12, 4, length)
+
+    seen = pci.config.config_read(window + 16, 4)
+
+    assert seen & ((1 << 8 * length) - 1) == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "length", "written", "expected"),
+    [(STATUS, 1, 0xFFFF_FF03, 3), (QUEUE_SIZE, 2, 0xFFFF_0010, 16), (QUEUE_DESC, 4, 0x2000, 0x2000)],
+)
+def test_a_wide_write_of_the_window_writes_the_first_cap_length_bytes(
+    pci: PciGuest, field: int, length: int, written: int, expected: int
+) -> None:
+    """virtio 1.2, section 4.1.4.9.1: the device writes the first cap.length bytes of pci_cfg_data."""
+    window = pci.virtio[WINDOW].at
+    pci.config.config_write(window + 8, 4, pci.virtio[COMMON].offset + field)
+    pci.config.config_write(window + 12, 4, length)
+    pci.config.config_write(window + 16, 4, written)
+
+    assert pci.get(field, length) == expected
+
+
+def test_the_interrupt_line_register_tells_the_line(pci: PciGuest) -> None:
+    assert pci.config.config_read(0x3C, 2) == 1 << 8 | LINE
