@@ -7,12 +7,6 @@ static void copy_bytes(uint8_t *to, const uint8_t *from, uint32_t n)
         to[i] = from[i];
 }
 
-static void fill_ones(uint8_t *to, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        to[i] = 0xff;
-}
-
 /* What a client knows by address: of the segment as it is mapped in this process. */
 static void bind_segment(struct sio_client *c, const struct sio_fabric *f)
 {
@@ -367,7 +361,7 @@ answered:
     if (!write && outcome == SIO_ANSWERED)
         copy_bytes(string, side, size * count);
     else if (!write && outcome == SIO_NOT_ANSWERED)
-        fill_ones(string, size * count);
+        sio_fill(string, 0xff, size * count);
     return outcome;
 }
 

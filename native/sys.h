@@ -37,6 +37,15 @@ static inline long sio_syscall6(long n, long a, long b, long c, long d, long e, 
 #define sio_syscall3(n, a, b, c) sio_syscall6((n), (long)(a), (long)(b), (long)(c), 0, 0, 0)
 #define sio_syscall4(n, a, b, c, d) sio_syscall6((n), (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
 
+/* Fills `n` bytes. A plain loop would be made a call of memset, which is libc's. */
+static inline void sio_fill(uint8_t *to, uint8_t byte, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        to[i] = byte;
+        __asm__("" : "+r"(to));
+    }
+}
+
 static inline void sio_yield(void) { sio_syscall3(SYS_sched_yield, 0, 0, 0); }
 
 /* Waits at most `timeout_ns` while *word == value. Between processes: not FUTEX_PRIVATE. */
