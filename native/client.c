@@ -212,8 +212,8 @@ static ALWAYS_INLINE int begin(struct sio_client *c, uint64_t *data, enum sio_ou
         c->resting = pending;
     }
     sio_fence_compiler();
-    sio_store_release(&c->pending, SIO_PENDING(SIO_PENDING_NONE, 0, 0)); /* SP-QUIESCE, with the VMM's membarrier */
-    sio_fence_compiler();
+    sio_store_release(&c->pending, SIO_PENDING(SIO_PENDING_NONE, 0, 0)); /* SP-QUIESCE */
+    fence_between(c); /* SP-QUIESCE: marked, now look at the map */
     return 0;
 }
 

@@ -14,6 +14,16 @@
 
 static inline struct sio_vcpu_control *self(struct sio_client *c) { return &c->fabric.vcpu[c->vcpu]; }
 
+/* Between a store that another side looks for and a look at what that side stores. With membarrier the other side, which has the
+ * time, executes this side's fence between its own two; without, each side has its own. */
+static ALWAYS_INLINE void fence_between(const struct sio_client *c)
+{
+    if (likely(c->waiter.membarrier))
+        sio_fence_compiler();
+    else
+        sio_fence_full();
+}
+
 static inline uint32_t log2_of(uint32_t size) { return (uint32_t)__builtin_ctz(size); }
 
 /* ---- routes (routes.c) ----------------------------------------------------------------------------------------------- */

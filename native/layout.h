@@ -59,7 +59,8 @@ struct sio_header {                /* writer: the creator, before any peer attac
     uint32_t ranges;               /* capacity: range indices are below it */
     uint32_t posted_slots;         /* per ring, a power of two */
     uint64_t ticks_to_ns_32;       /* nanoseconds = ticks * this >> 32 */
-    uint32_t membarrier;           /* who sleeps fences the others (membarrier), so that who posts need not: all ends, or none */
+    uint32_t membarrier;           /* who sleeps or changes the map fences the others (membarrier), so that accesses need not: all
+                                    * ends, or none */
 } SIO_ALIGNED;
 
 struct sio_shard_control {

@@ -65,11 +65,7 @@ enum sio_outcome sio_post(struct sio_client *c, struct sio_route *to, uint64_t a
     sio_store_release(&c->pending, SIO_PENDING(SIO_PENDING_POSTED, to->shard, n) | SIO_PENDING_OPEN);
     sio_fence_compiler();
     put(c, to, n, address - to->base, size, data);
-    /* SP-DOZE: the owner's membarrier, between its announcement and its last look, is this side's fence. */
-    if (likely(c->waiter.membarrier))
-        sio_fence_compiler();
-    else
-        sio_fence_full();
+    fence_between(c); /* SP-DOZE: published, now look whether the owner sleeps */
     ring_if_dozing(c, to->shard);
     return SIO_ANSWERED; /* the owner counts it: a store less here */
 }

@@ -123,8 +123,6 @@ int sio_quiesce_register(void)
     return (int)sio_syscall3(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
 }
 
-int sio_quiesce_fence(void) { return (int)sio_syscall3(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0); }
-
 int sio_die_with_parent(int parent)
 {
     sio_syscall6(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0, 0);

@@ -73,8 +73,6 @@ void sio_vcpu_command(struct sio_vcpu *vcpu, uint32_t command, int pid);
 /* Waits until the state is not `state`, at most timeout_ns; returns the state. */
 uint32_t sio_vcpu_wait(struct sio_vcpu *vcpu, uint32_t state, uint64_t timeout_ns);
 uint32_t sio_vcpu_state(const struct sio_vcpu *vcpu);
-/* SP-QUIESCE: fences every client of this process, then looks at `pending`: its kind is not 0 inside an access. */
-int sio_quiesce_fence(void);
 int sio_quiesce_register(void);
 
 #endif

@@ -10,13 +10,14 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import msgspec
 
 from shardio._core import ffi, lib
 from shardio.bus import MmioBus, PioBus
 from shardio.errors import FabricError, MachineError
-from shardio.fabric import Fabric
+from shardio.fabric import Fabric, barrier
 from shardio.range import MmioRange, PioRange
 
 Span = PioRange | MmioRange
@@ -124,15 +125,15 @@ class AddressMap:
             self._mmio.register(span, route)
 
 
-def quiesce(clients: Iterable[object], timeout: float) -> None:
+def quiesce(clients: Iterable[Any], timeout: float) -> None:
     """Wait until no client is inside an access that it began before this call (SP-QUIESCE).
 
-    `clients`: `struct sio_client *` of this process. Raises `MachineError` after `timeout` seconds.
+    `clients`: `struct sio_client *`, of this process or mapped from another's. Raises `MachineError` after
+    `timeout` seconds, `FabricError` where clients count on a membarrier and the kernel refuses it.
     """
     clients = list(clients)
-    if lib.sio_quiesce_fence() < 0:
-        lib.sio_quiesce_register()
-        lib.sio_quiesce_fence()
+    if any(client.waiter.membarrier for client in clients):  # the others fence for themselves
+        barrier.fence()
     began = {client: lib.sio_client_pending(client) for client in clients}
     end = time.monotonic() + timeout
     pause = 20e-6

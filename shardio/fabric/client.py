@@ -11,6 +11,7 @@ from typing import Any
 
 from shardio._core import ffi, lib
 from shardio.errors import FabricError
+from shardio.fabric import barrier
 from shardio.fabric.alone import Alone
 from shardio.fabric.segment import Fabric
 
@@ -27,12 +28,12 @@ class Outcome(IntEnum):
 
 def set_up(client: Any, fabric: Fabric, vcpu: int, doorbells: Mapping[int, int], sample_every: int) -> None:
     """Initialise a `struct sio_client`: doorbell eventfds by shard, one access in `sample_every` (a power of
-    two) timed.
+    two) timed. Raises `FabricError` where the fabric's ends count on membarrier and this process may not.
     """
     segment = fabric.view
     lib.sio_client_init(client, segment, fabric.checked("vCPU", vcpu))
     client.sample_mask = sample_every - 1
-    lib.sio_membarrier_register()
+    barrier.register(segment)
     client.waiter.membarrier = segment.membarrier
     for shard, fd in doorbells.items():
         client.doorbell[shard] = fd

@@ -12,6 +12,7 @@ from shardio._core import ffi, lib
 from shardio.address import Space
 from shardio.device import HandlerForm, handler_form, view_handlers
 from shardio.errors import FabricError
+from shardio.fabric import barrier
 from shardio.fabric.alone import Alone
 from shardio.fabric.segment import Fabric
 from shardio.range import MmioRange, PioRange
@@ -21,7 +22,7 @@ ErrorHook = Callable[[int, BaseException, int], None]
 
 _CURES = {
     errno.ENOMEM: "free memory on the host, or raise the limit on it (ulimit -v)",
-    errno.EOPNOTSUPP: "allow the system call membarrier, as whoever made the fabric is allowed it",
+    errno.EOPNOTSUPP: barrier.CURE,
 }
 
 
