@@ -26,6 +26,8 @@ static int await_room(struct sio_client *c, uint32_t shard, uint64_t position)
         }
         if (position - credit > f->posted_slots)
             sio_count(self(c)->hostile);
+        if (sio_waiter_aborted(&c->waiter)) /* the wait below does not look where the credit keeps changing */
+            return 0;
         sio_fence_full(); /* SP-DOZE: the slots are published, now look whether their reader sleeps */
         ring_if_dozing(c, shard);
         uint64_t now = sio_wait_change(&c->waiter, self(c), word, credit, &c->unknown);

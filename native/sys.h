@@ -48,6 +48,13 @@ static inline void sio_fill(uint8_t *to, uint8_t byte, uint64_t n)
 
 static inline void sio_yield(void) { sio_syscall3(SYS_sched_yield, 0, 0, 0); }
 
+/* Sleeps, or less where a signal comes. */
+static inline void sio_nap(uint64_t ns)
+{
+    struct timespec time = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+    sio_syscall3(SYS_nanosleep, &time, 0, 0);
+}
+
 /* Waits at most `timeout_ns` while *word == value. Between processes: not FUTEX_PRIVATE. */
 static inline long sio_futex_wait(uint32_t *word, uint32_t value, uint64_t timeout_ns)
 {
