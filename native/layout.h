@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #define SIO_MAGIC 0x314f494452414853ull /* "SHARDIO1" */
-#define SIO_LAYOUT_VERSION 3u
+#define SIO_LAYOUT_VERSION 4u
 #define SIO_LINE 64u
 #define SIO_PAGE 4096u
 #define SIO_MAX_SHARDS 64u
@@ -112,7 +112,8 @@ struct sio_mailbox {               /* writer: the client while IDLE, DONE or REF
         };
     };
     uint64_t lines;                /* interrupt lines (bit n: GSI n, below 32) to pulse before the guest goes on */
-    uint8_t pad[16];
+    uint64_t rung;                 /* writer: the client, at any time; the owner's doze for which it rang the doorbell last */
+    uint8_t pad[8];
 } SIO_ALIGNED;
 
 struct sio_credit {                /* writer: the owner */

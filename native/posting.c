@@ -6,6 +6,7 @@ void __attribute__((cold)) sio_doorbell(struct sio_client *c, uint32_t shard, ui
     if (c->shard[shard].rung == doze) /* one ring per doze is enough: the eventfd keeps it */
         return;
     if (c->doorbell[shard] >= 0) {
+        sio_store_relaxed(&c->shard[shard].box->rung, doze); /* before it can be heard: see wake_up in owner.c */
         sio_eventfd_ring(c->doorbell[shard]);
         sio_count(self(c)->doorbells);
     }

@@ -46,6 +46,7 @@ class Owner:
     ) -> None:
         self.fabric = fabric
         self.shard = fabric.checked("shard", shard)
+        self.doorbell = doorbell
         self.view = ffi.new("struct sio_owner *")
         self._segment = fabric.view  # mapped for as long as this has pointers into it
         self._alone = Alone(f"the owner of shard {shard}")
@@ -138,8 +139,12 @@ class Owner:
             owner.posted_ranges = len(self._posted)
 
     def turn(self, turn_ns: int, epoll_fd: int = -1) -> Turn:
-        """Serve for at most `turn_ns` nanoseconds: see `Turn`. `epoll_fd`: return early when host I/O is
-        ready on it.
+        """Serve for at most `turn_ns` nanoseconds, or a little longer where a handler does.
+
+        `Turn` says what to do next: after `HOT` call again, after `EVENTS` once the event loop has run (host
+        I/O is ready on `epoll_fd`, an epoll descriptor; -1: do not look), after `ASLEEP` when the doorbell
+        is readable, and every 0.1 s or so besides. A turn begins by emptying the doorbell; an event loop may
+        have read it before.
         """
         with self._alone:
             return Turn(lib.sio_py_turn(self._opened(), turn_ns, epoll_fd))
