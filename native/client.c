@@ -12,6 +12,7 @@ static void bind_segment(struct sio_client *c, const struct sio_fabric *f)
 {
     c->fabric = *f;
     c->open.limit = 0;
+    c->coalesced = 0;
     sio_routes_init(c);
     for (uint32_t s = 0; s < SIO_MAX_SHARDS; s++)
         c->doorbell[s] = -1;
@@ -223,13 +224,23 @@ static NEVER_INLINE enum sio_outcome quarantined(struct sio_route *to)
     return SIO_NOT_ANSWERED;
 }
 
+/* Whether a write by this route may be posted now. Not while the shard has not taken yet what this vCPU may have written before,
+ * in KVM's coalesced ring: then it waits its turn. */
+static ALWAYS_INLINE int posts_now(const struct sio_client *c, const struct sio_route *to, uint64_t address)
+{
+    if (!(to->flags & SIO_RANGE_POSTED) || address - to->base >= SIO_POSTED_OFFSET)
+        return 0;
+    return likely(!(to->flags & SIO_ROUTE_COALESCED)) ||
+           sio_load_relaxed(&c->coalesced[0]) == sio_load_acquire(&c->coalesced[1]); /* SP-COALESCED */
+}
+
 /* The access by the route that was found for it. */
 static ALWAYS_INLINE enum sio_outcome access_by(struct sio_client *c, struct sio_route *to, uint64_t address, uint32_t size,
                                                 int write, uint64_t *data)
 {
     if (unlikely(to->flags & SIO_RANGE_QUARANTINED))
         return quarantined(to);
-    if (write && (to->flags & SIO_RANGE_POSTED) && address - to->base < SIO_POSTED_OFFSET)
+    if (write && posts_now(c, to, address))
         return sio_post(c, to, address, size, *data);
     return request(c, to, write ? SIO_WRITE : 0, address, size, 0, data);
 }

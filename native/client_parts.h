@@ -33,6 +33,8 @@ void sio_routes_init(struct sio_client *client);
 enum sio_route_result sio_routes_find(struct sio_client *client, uint32_t space, uint64_t address, uint64_t last,
                                       struct sio_route *slot);
 
+#define SIO_ROUTE_COALESCED 0x8000u /* beside the map's flags: the shard has writes in the coalesced ring too */
+
 static inline uint32_t slot_of(uint32_t space, uint64_t address)
 {
     uint32_t half = SIO_ROUTE_SLOTS / 2;

@@ -74,7 +74,7 @@ struct sio_shard_control {
     uint64_t lost_wakeups;         /* work found by the time-out that no doorbell had announced */
     uint64_t hostile;              /* requests refused because the line made no sense */
     uint64_t epoch;                /* of the owner that serves now, copied from `owner_epoch` when it starts */
-    uint8_t pad1[SIO_LINE - 7 * 8];
+    uint64_t coalesced;            /* 1: it has writes in KVM's coalesced ring too, and posted ones keep their order with them */
     /* writer: the VMM */
     uint64_t owner_epoch;
     uint8_t pad2[SIO_LINE - 8];

@@ -16,7 +16,7 @@
  *               (client.c, route.h)
  *   SP-DOZE     sleeper announces, fences, re-checks -> waker publishes, fences, looks for sleepers (wait.h)
  *   SP-COMMAND  VMM stores a command             -> worker reads it             (vcpu_loop.h)
- *   SP-COALESCED kernel moves `last` / owner `first` -> owner / kernel reads it (coalesced.c)
+ *   SP-COALESCED kernel moves `last` / owner `first` -> owner / kernel and client read it (coalesced.c, client.c)
  */
 #ifndef SHARDIO_ORDER_H
 #define SHARDIO_ORDER_H

@@ -127,8 +127,8 @@ static NEVER_INLINE void refuse(struct sio_owner *o, uint32_t vcpu, uint64_t sta
 /* Program order: what the vCPU posted before this request comes first. Zero when the count cannot be true. */
 static int flush_before(struct sio_owner *o, uint32_t vcpu, uint64_t posted_upto)
 {
+    serve_coalesced(o); /* which drains what was posted before it */
     uint64_t behind = posted_upto - o->posted[vcpu];
-    serve_coalesced(o);
     if (likely(behind == 0))
         return 1;
     return behind <= o->fabric.posted_slots && sio_drain(o, vcpu, behind, 0) == behind;
@@ -227,8 +227,10 @@ static uint32_t scan_mailboxes(struct sio_owner *o)
 static inline uint32_t look(struct sio_owner *o)
 {
     uint32_t n = scan_mailboxes(o);
-    if (o->posted_ranges && unlikely((++o->looks & (SIO_SWEEP_EVERY - 1)) == 0))
-        n += sweep(o) + serve_coalesced(o);
+    if (o->posted_ranges && unlikely((++o->looks & (SIO_SWEEP_EVERY - 1)) == 0)) {
+        n += serve_coalesced(o);
+        n += sweep(o);
+    }
     return n;
 }
 
@@ -236,16 +238,13 @@ uint32_t sio_owner_scan(struct sio_owner *o)
 {
     uint32_t n = scan_mailboxes(o);
     n += serve_coalesced(o);
-    for (uint32_t v = 0; o->posted_ranges && v < o->fabric.vcpus; v++)
-        n += sio_drain(o, v, o->fabric.posted_slots, 0);
-    return n;
+    return n + (o->posted_ranges ? sio_drain_all(o) : 0);
 }
 
 void sio_owner_flush(struct sio_owner *o)
 {
     serve_coalesced(o);
-    for (uint32_t v = 0; v < o->fabric.vcpus; v++)
-        sio_drain(o, v, o->fabric.posted_slots, 0);
+    sio_drain_all(o);
 }
 
 static int host_io_ready(int epoll_fd)

@@ -115,6 +115,7 @@ class VcpuWorker:
         self._stack = ffi.NULL
         self.view = ffi.new("struct sio_vcpu *")
         set_up(ffi.addressof(self.view, "client"), fabric, vcpu.index, doorbells, 1)
+        self.view.client.coalesced = ffi.cast("uint32_t *", vcpu.coalesced_ring)
         self.view.run = ffi.cast("struct kvm_run *", vcpu.run_page)
         self.view.run_size = vcpu.run_size
         self.view.fd = vcpu.fd
