@@ -41,7 +41,7 @@ def set_up(client: Any, fabric: Fabric, vcpu: int, doorbells: Mapping[int, int],
 
 class Client:
     """One vCPU's accesses, one at a time: another thread's meanwhile is a `FabricError`, as is one after the
-    fabric was closed.
+    fabric was closed, and one in a fork of the process that made this.
 
     `doorbells`: the eventfd of each shard, rung when that shard sleeps; without one a sleeping shard finds
     the request at its next periodic look.

@@ -36,7 +36,8 @@ class Turn(IntEnum):
 
 class Owner:
     """Serves one shard's requests. One owner at a time per shard, one call of it at a time: a second one, in
-    another thread or in a handler, is a `FabricError`, as is one after `close` or after the fabric's.
+    another thread or in a handler, is a `FabricError`, as is one after `close` or after the fabric's, and
+    whatever a fork of this process asks, one that comes back from a handler included.
 
     `doorbell`: a non-blocking eventfd that clients ring while `turn` has announced sleep; -1 for none.
     """
@@ -47,8 +48,9 @@ class Owner:
         self.fabric = fabric
         self.shard = fabric.checked("shard", shard)
         self.doorbell = doorbell
-        self.view = ffi.new("struct sio_owner *")
-        self._segment = fabric.view  # mapped for as long as this has pointers into it
+        # Told to let go of its forks' rings before its memory goes, closed or not.
+        self.view = ffi.gc(ffi.new("struct sio_owner *"), lib.sio_owner_let_go)
+        self._segment = fabric.mapped_again()  # which no fork inherits
         self._alone = Alone(f"the owner of shard {shard}")
         self._coalesced: object = None
         self._kept: dict[int, tuple[Any, ...]] = {}
@@ -57,7 +59,9 @@ class Owner:
         self._check(lib.sio_owner_init(self.view, self._segment, shard, doorbell))
         try:
             self._check(lib.sio_py_attach(self.view, id(self._on_error)))
+            self._check(lib.sio_owner_keep(self.view))
         except FabricError:
+            lib.sio_py_detach(self.view)
             lib.sio_owner_free(self.view)
             raise
 
@@ -67,14 +71,25 @@ class Owner:
             raise FabricError(f"cannot own shard {self.shard}: {why}", _CURES.get(-status, ""))
 
     def close(self) -> None:
-        """Stop serving. Idempotent. Raises `FabricError` while another thread, or a handler, is inside."""
+        """Stop serving. Idempotent; nothing in a fork of the process that it belongs to.
+
+        Raises `FabricError` while another thread, or a handler, is inside.
+        """
+        if self.elsewhere:
+            return
         with self._alone:
             if self.view is None:
                 return
+            lib.sio_owner_let_go(self.view)
             lib.sio_py_detach(self.view)
             lib.sio_owner_free(self.view)
             self.view = self._segment = self._coalesced = None
             self._kept.clear()
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether this is a fork of the process that serves: here, there is nothing to serve."""
+        return self._alone.elsewhere
 
     def _opened(self) -> Any:
         """The core's struct. Raises `FabricError` once this or the fabric is closed."""
@@ -127,6 +142,7 @@ class Owner:
         """Serve everything that has been posted so far."""
         with self._alone:
             lib.sio_py_flush(self._opened())
+        self._alone.check_process()
 
     def clear_handler(self, index: int) -> None:
         """Forget range `index`, once everything that was posted to it has been served."""
@@ -147,7 +163,9 @@ class Owner:
         have read it before.
         """
         with self._alone:
-            return Turn(lib.sio_py_turn(self._opened(), turn_ns, epoll_fd))
+            turn = Turn(lib.sio_py_turn(self._opened(), turn_ns, epoll_fd))
+        self._alone.check_process()  # a handler may have forked, and this may be the child
+        return turn
 
     def drain_also(self, coalesced: Any) -> None:
         """Drain KVM's coalesced ring too (`struct sio_coalesced *`), before every request; None: no more."""
@@ -166,7 +184,9 @@ class Owner:
     def scan(self) -> int:
         """Serve what is there now, once; returns how many requests and posted writes that was."""
         with self._alone:
-            return int(lib.sio_py_scan(self._opened()))
+            served = int(lib.sio_py_scan(self._opened()))
+        self._alone.check_process()
+        return served
 
 
 def _callable(device: object, view: Any, space: Space, *, write: bool) -> tuple[Callable[..., Any], bool]:

@@ -84,14 +84,7 @@ class Fabric(Closing):
                 "pass one that is open, or raise the limit on descriptors (ulimit -n)",
             ) from None
         try:
-            mapping = _map(fd, os.fstat(fd).st_size)
-            view = ffi.new("struct sio_fabric *")
-            base = _address(mapping)
-            status = lib.sio_fabric_attach(view, base, len(mapping))
-            if status == -errno.EPROTONOSUPPORT:
-                raise LayoutMismatch("layout version", lib.sio_fabric_version(base), lib.SIO_LAYOUT_VERSION)
-            if status:
-                raise _no_fabric(*([] if status == -errno.EPROTO else ["the fabric's header is damaged"]))
+            mapping, view = _view(fd)
         except BaseException:
             os.close(fd)
             raise
@@ -107,6 +100,16 @@ class Fabric(Closing):
         if view is None:
             raise FabricError("the fabric is closed", "close it after whatever uses it")
         return view
+
+    def mapped_again(self) -> Any:
+        """Another `struct sio_fabric *` over a mapping of its own, which lasts as long as it is held.
+
+        Raises `FabricError` once the segment is closed, and where it cannot be mapped.
+        """
+        with self._closing:
+            _ = self.view
+            mapping, view = _view(self.fd)
+        return ffi.gc(view, lambda _: mapping.close())
 
     def close(self) -> None:
         """Close the descriptor; unmapped as soon as nobody holds `view`. Idempotent, in any thread."""
@@ -169,6 +172,19 @@ class Fabric(Closing):
 
 def _no_fabric(what: str = "the descriptor is no fabric segment") -> FabricError:
     return FabricError(what, "pass the descriptor of a Fabric made by the VMM")
+
+
+def _view(fd: int) -> tuple[mmap.mmap, Any]:
+    """A new mapping of a segment that somebody has laid out, and the core's view of it."""
+    mapping = _map(fd, os.fstat(fd).st_size)
+    view = ffi.new("struct sio_fabric *")
+    base = _address(mapping)
+    status = lib.sio_fabric_attach(view, base, len(mapping))
+    if status == -errno.EPROTONOSUPPORT:
+        raise LayoutMismatch("layout version", lib.sio_fabric_version(base), lib.SIO_LAYOUT_VERSION)
+    if status:
+        raise _no_fabric(*([] if status == -errno.EPROTO else ["the fabric's header is damaged"]))
+    return mapping, view
 
 
 def _map(fd: int, size: int) -> mmap.mmap:
