@@ -90,6 +90,16 @@ class Fabric(Closing):
             raise
         return cls(fd, mapping, view)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For a `multiprocessing.Process` of any start method, and its pipes and queues: the other process
+        gets the descriptor and attaches. Raises `FabricError` once this is closed.
+        """
+        from multiprocessing.reduction import DupFd  # milliseconds, which no shard's start should pay
+
+        with self._closing:
+            _ = self.view
+            return _handed_over, (type(self), DupFd(self.fd))
+
     @property
     def view(self) -> Any:
         """`struct sio_fabric *`: what the core's functions take. The segment stays mapped while it is held.
@@ -168,6 +178,14 @@ class Fabric(Closing):
         self.checked("shard", shard)
         posted = sum(int(lib.sio_credit(fabric, shard, vcpu).taken) for vcpu in range(self.vcpus))
         return int(fabric.shard[shard].progress) + posted
+
+
+def _handed_over(kind: type[Fabric], handle: Any) -> Fabric:
+    fd = handle.detach()
+    try:
+        return kind.attach(fd)
+    finally:
+        os.close(fd)
 
 
 def _no_fabric(what: str = "the descriptor is no fabric segment") -> FabricError:
