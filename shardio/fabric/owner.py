@@ -11,7 +11,7 @@ from typing import Any
 from shardio._core import ffi, lib
 from shardio.address import Space
 from shardio.device import HandlerForm, handler_form, view_handlers
-from shardio.errors import FabricError
+from shardio.errors import FabricError, InvalidDevice
 from shardio.fabric import barrier
 from shardio.fabric.alone import Alone
 from shardio.fabric.segment import Fabric
@@ -138,6 +138,16 @@ class Owner:
                 self._posted.add(index)
             owner.posted_ranges = len(self._posted)
 
+    def set_manager(
+        self, index: int, span: PioRange | MmioRange, manager: object, *, posted: bool = False
+    ) -> None:
+        """Let `manager` dispatch the accesses to range `index`: a `PioManager` or a `MmioManager`
+        (`shardio.io_manager`), an `IoManager` or one of another make. It gets them by address.
+
+        Raises `InvalidDevice` where it does not dispatch that space, and what `set_handler` raises.
+        """
+        self.set_handler(index, span, _Through(manager, span), posted=posted)
+
     def flush(self) -> None:
         """Serve everything that has been posted so far."""
         with self._alone:
@@ -187,6 +197,26 @@ class Owner:
             served = int(lib.sio_py_scan(self._opened()))
         self._alone.check_process()
         return served
+
+
+class _Through:
+    """A device that hands each access on to a manager, by its address."""
+
+    def __init__(self, manager: Any, span: PioRange | MmioRange) -> None:
+        space = Space.PIO if isinstance(span, PioRange) else Space.MMIO
+        read, write = (getattr(manager, f"{space}_{direction}", None) for direction in ("read", "write"))
+        if not (callable(read) and callable(write)):
+            cure = f"give it {space}_read(address, data) and {space}_write(address, data)"
+            raise InvalidDevice(type(manager).__name__, space, cure)
+
+        def read_through(base: int, offset: int, data: memoryview) -> None:
+            read(base + offset, data)
+
+        def write_through(base: int, offset: int, data: memoryview) -> None:
+            write(base + offset, data)
+
+        setattr(self, f"{space}_read", read_through)
+        setattr(self, f"{space}_write", write_through)
 
 
 def _callable(device: object, view: Any, space: Space, *, write: bool) -> tuple[Callable[..., Any], bool]:
