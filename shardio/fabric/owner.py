@@ -18,7 +18,8 @@ from shardio.fabric.segment import Fabric
 from shardio.range import MmioRange, PioRange
 
 ErrorHook = Callable[[int, BaseException, int], None]
-"""Called with (range index, exception, 1 for a write) when a handler raises."""
+"""Called with (range index, exception, 1 for a write) when a handler raises, the first time that it raises at
+that place in its code: a guest may run into it a million times a second."""
 
 _CURES = {
     errno.ENOMEM: "free memory on the host, or raise the limit on it (ulimit -v)",
