@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #define SIO_MAGIC 0x314f494452414853ull /* "SHARDIO1" */
-#define SIO_LAYOUT_VERSION 3u
+#define SIO_LAYOUT_VERSION 4u
 #define SIO_LINE 64u
 #define SIO_PAGE 4096u
 #define SIO_MAX_SHARDS 64u
@@ -59,7 +59,8 @@ struct sio_header {                /* writer: the creator, before any peer attac
     uint32_t ranges;               /* capacity: range indices are below it */
     uint32_t posted_slots;         /* per ring, a power of two */
     uint64_t ticks_to_ns_32;       /* nanoseconds = ticks * this >> 32 */
-    uint32_t membarrier;           /* who sleeps fences the others (membarrier), so that who posts need not: all ends, or none */
+    uint32_t membarrier;           /* who sleeps or changes the map fences the others (membarrier), so that accesses need not: all
+                                    * ends, or none */
 } SIO_ALIGNED;
 
 struct sio_shard_control {
@@ -73,7 +74,7 @@ struct sio_shard_control {
     uint64_t lost_wakeups;         /* work found by the time-out that no doorbell had announced */
     uint64_t hostile;              /* requests refused because the line made no sense */
     uint64_t epoch;                /* of the owner that serves now, copied from `owner_epoch` when it starts */
-    uint8_t pad1[SIO_LINE - 7 * 8];
+    uint64_t coalesced;            /* 1: it has writes in KVM's coalesced ring too, and posted ones keep their order with them */
     /* writer: the VMM */
     uint64_t owner_epoch;
     uint8_t pad2[SIO_LINE - 8];
@@ -111,7 +112,8 @@ struct sio_mailbox {               /* writer: the client while IDLE, DONE or REF
         };
     };
     uint64_t lines;                /* interrupt lines (bit n: GSI n, below 32) to pulse before the guest goes on */
-    uint8_t pad[16];
+    uint64_t rung;                 /* writer: the client, at any time; the owner's doze for which it rang the doorbell last */
+    uint8_t pad[8];
 } SIO_ALIGNED;
 
 struct sio_credit {                /* writer: the owner */

@@ -12,6 +12,7 @@
 
 #define SIO_EXIT_REASONS 48u
 #define SIO_SENTINEL 0x53494f21u   /* in kvm_run->exit_reason: the last exit is complete */
+#define SIO_RETRIES 100000u        /* entries in a row that may bring nothing to do */
 #define SIO_KICK_SIGNAL 10         /* SIGUSR1: interrupts KVM_RUN and futex waits */
 
 enum sio_command { SIO_RUN, SIO_PAUSE, SIO_STOP };
@@ -23,8 +24,8 @@ enum sio_vcpu_state {
     SIO_HALTED,     /* HLT without an in-kernel irqchip: nothing can wake it */
     SIO_SHUTDOWN,   /* triple fault */
     SIO_SYSTEM,     /* KVM_EXIT_SYSTEM_EVENT: detail is the type */
-    SIO_FAILED,     /* FAIL_ENTRY, INTERNAL_ERROR, an exit that nobody handles: reason is the exit's */
-    SIO_BROKEN,     /* KVM_RUN itself failed: detail is the errno */
+    SIO_FAILED,     /* FAIL_ENTRY, INTERNAL_ERROR, an exit that nobody handles or that keeps coming: reason is the exit's */
+    SIO_BROKEN,     /* KVM_RUN itself failed, or says EAGAIN for ever: detail is the errno */
 };
 
 struct sio_vcpu {
@@ -51,6 +52,9 @@ struct sio_vcpu {
     uint64_t interrupted;       /* KVM_RUN returned EINTR */
     uint64_t retried;           /* ... or EAGAIN: an AP that waits for its SIPI */
     uint64_t wait_ticks;        /* inside accesses */
+    uint64_t retry_progress;    /* `wait_ticks` at the last entry that brought nothing, when that was, and how many in a row */
+    uint64_t retry_ticks;
+    uint32_t retries;
     uint64_t fragment;          /* journal of an MMIO access that goes byte by byte: serve_bytes */
 };
 
@@ -69,8 +73,6 @@ void sio_vcpu_command(struct sio_vcpu *vcpu, uint32_t command, int pid);
 /* Waits until the state is not `state`, at most timeout_ns; returns the state. */
 uint32_t sio_vcpu_wait(struct sio_vcpu *vcpu, uint32_t state, uint64_t timeout_ns);
 uint32_t sio_vcpu_state(const struct sio_vcpu *vcpu);
-/* SP-QUIESCE: fences every client of this process, then looks at `pending`: its kind is not 0 inside an access. */
-int sio_quiesce_fence(void);
 int sio_quiesce_register(void);
 
 #endif
