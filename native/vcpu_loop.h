@@ -18,7 +18,7 @@
 #include <sys/prctl.h>
 
 #define PARK_NS 1000000000u
-#define RETRY_NS 1000000u /* entries that bring nothing follow each other closely when they are less than this apart */
+#define RETRY_NS 100000000u /* entries that bring nothing follow each other closely when they are less than this apart */
 
 /* One entry: 0 after an exit, whose record is in v->run; -EINTR after a kick or with immediate_exit set, -EAGAIN to be entered
  * again (nothing has been executed: see enter_again), another -errno where the vCPU cannot go on. */
@@ -168,13 +168,13 @@ static void serve_in_loop(struct kvm_run *run)
 
 /* Whether to enter again after an entry that brought nothing to do. Some of these are in order (a processor that waits for its
  * SIPI is woken by every INIT), but one that KVM returns for ever would keep the vCPU busy, and nobody would be told. So only
- * SIO_RETRIES of them may follow each other closely without an access in between: each access adds to `wait_ticks`. */
+ * SIO_RETRIES of them may follow each other closely without an access in between. */
 static __attribute__((noinline, cold)) int enter_again(struct sio_vcpu *v)
 {
-    uint64_t now = sio_ticks();
-    if (v->wait_ticks != v->retry_progress || sio_ticks_to_ns(&v->client.fabric, now - v->retry_ticks) > RETRY_NS)
+    uint64_t now = sio_ticks(), accesses = v->wait_ticks + v->client.accesses; /* each access adds to one of the two at least */
+    if (accesses != v->retry_accesses || sio_ticks_to_ns(&v->client.fabric, now - v->retry_ticks) > RETRY_NS)
         v->retries = 0;
-    v->retry_progress = v->wait_ticks;
+    v->retry_accesses = accesses;
     v->retry_ticks = now;
     return ++v->retries < SIO_RETRIES;
 }

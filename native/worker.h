@@ -52,9 +52,9 @@ struct sio_vcpu {
     uint64_t interrupted;       /* KVM_RUN returned EINTR */
     uint64_t retried;           /* ... or EAGAIN: an AP that waits for its SIPI */
     uint64_t wait_ticks;        /* inside accesses */
-    uint64_t retry_progress;    /* `wait_ticks` at the last entry that brought nothing, when that was, and how many in a row */
-    uint64_t retry_ticks;
-    uint32_t retries;
+    uint64_t retry_accesses;    /* a measure of the accesses made when an entry brought nothing the last time; */
+    uint64_t retry_ticks;       /* when that was; */
+    uint32_t retries;           /* and how many there were in a row */
     uint64_t fragment;          /* journal of an MMIO access that goes byte by byte: serve_bytes */
 };
 

@@ -100,7 +100,8 @@ with bench() as b:
 def test_a_fork_may_read_the_fabric_but_neither_serve_nor_ask() -> None:
     lines = in_a_process(OUTSIDE).splitlines()
 
-    assert lines[:-2] == [f"the owner of shard 0 {ELSEWHERE}"] * 6 + ["vCPU 0's port is in use by process PARENT"] * 2
+    owner, port = f"the owner of shard 0 {ELSEWHERE}", "vCPU 0's port is in use by process PARENT"
+    assert lines[:-2] == [owner] * 6 + [port] * 2
     assert lines[-2:] == ["9", "0 1 0"]
 
 
