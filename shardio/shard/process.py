@@ -24,6 +24,7 @@ from shardio.errors import InterruptError, MachineError, ShardioError
 from shardio.interrupt.config import LegacyConfig
 from shardio.interrupt.manager import InterruptManager
 from shardio.interrupt.proxy import ProxyBackend, call_over
+from shardio.io_manager import MmioManager, PioManager
 from shardio.range import MmioRange, PioRange
 from shardio.shard import protocol
 from shardio.shard.host import Host
@@ -187,7 +188,9 @@ class Shard:
     def _register(self, spec: protocol.RangeSpec, held: Held, name: str) -> None:
         span = (PioRange if spec.space == Space.PIO else MmioRange)(spec.base, spec.size)
         posted = spec.posted or spec.coalesced
-        self.runtime.owner.set_handler(spec.index, span, held.device, posted=posted)
+        owner = self.runtime.owner
+        is_manager = isinstance(held.device, PioManager if spec.space == Space.PIO else MmioManager)
+        (owner.set_manager if is_manager else owner.set_handler)(spec.index, span, held.device, posted=posted)
         held.ranges.append(spec.index)
         self.runtime.names[spec.index] = name
         if spec.coalesced and self.ring is not None:
