@@ -128,6 +128,8 @@ class _Lib:
     SIO_HALTED: int
     SIO_HIST_BUCKETS: int
     SIO_IDLE: int
+    SIO_IOAPIC_EOI: int
+    SIO_IOAPIC_WIRES: int
     SIO_KICK_SIGNAL: int
     SIO_LAYOUT_VERSION: int
     SIO_LINE: int
@@ -151,6 +153,7 @@ class _Lib:
     SIO_PENDING_NONE: int
     SIO_PENDING_POSTED: int
     SIO_PENDING_SYNC: int
+    SIO_PIC_WIRES: int
     SIO_PIO: int
     SIO_PORT_FREE: int
     SIO_PORT_SETTLING: int
@@ -174,6 +177,11 @@ class _Lib:
     SIO_TURN_ASLEEP: int
     SIO_TURN_EVENTS: int
     SIO_TURN_HOT: int
+    SIO_WIRED_LINES: int
+    SIO_WIRED_MASK: int
+    SIO_WIRES_INTA: int
+    SIO_WIRES_LINES: int
+    SIO_WIRES_SIZE: int
     SIO_WRITE: int
     SIO_WRITE_VIEW: int
     def shardio_kvm_ioctl(self, a0: int, a1: int, a2: int, /) -> int: ...
