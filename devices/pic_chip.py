@@ -59,8 +59,8 @@ class Chip(msgspec.Struct):
 
 
 def requested(chip: Chip, ignored: int = 0) -> int:
-    """The input whose interrupt the chip asks for, -1 for none. `ignored`: inputs in service that hold nothing
-    back (special fully nested mode: the one that a slave is at).
+    """The input whose interrupt the chip asks for, -1 for none. `ignored`: inputs in service that hold
+    nothing back (special fully nested mode: the one that a slave is at).
     """
     requests = chip.irr & ~chip.imr
     if not requests:
@@ -133,7 +133,7 @@ def write_data(chip: Chip, value: int) -> None:
 
 
 def read_register(chip: Chip, odd: int) -> int:
-    """A read of the odd port (the mask) or of the even one (requests, or what is in service); not of a poll."""
+    """A read of the odd port (the mask) or of the even one (requests, or what is in service)."""
     if odd:
         return chip.imr
     return chip.isr if chip.read_isr else chip.irr

@@ -2,7 +2,8 @@
 
 Channel 0 interrupts, channel 2 is the speaker's, and of channel 1 port 0x61 shows the refresh. The loop has
 a timer only while channel 0's output will rise by itself. Each is set for a tick that is counted from the
-channel's beginning, so that it does not drift; a host that is late sends one interrupt for all that it missed.
+channel's beginning, so that it does not drift; a host that is late sends one interrupt for
+all that it missed.
 
 Source: Intel 8254 data sheet (order number 231164-005); port 0x61 is that of Intel's 82371AB (PIIX4), "NMI
 status and control register".

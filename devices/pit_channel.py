@@ -20,8 +20,8 @@ _BY_GATE = (1, 5)
 
 
 class Channel(msgspec.Struct):
-    """A channel. `count`: what it counts from (1 to 65536); `began`: the tick at which it began to, -1 where it
-    has not; `stood`: the ticks it had counted when its gate stopped it, -1 while it goes on.
+    """A channel. `count`: what it counts from (1 to 65536); `began`: the tick at which it began to, -1 where
+    it has not; `stood`: the ticks it had counted when its gate stopped it, -1 while it goes on.
 
     `next_count`: a count that is loaded at the tick `loads`, or when the gate rises, 0 for none. `half`: the
     low byte of a count of which the high byte is due, -1 for none; `reads_high`: the high byte is read next.

@@ -20,8 +20,8 @@ LINES: Final = lib.SIO_WIRED_LINES
 
 
 def wired(pulses: int, levels: int) -> int:
-    """What is written to the wires: `pulses`, the lines (bit n: GSI n) that rose and fell, and `levels`, those
-    that are high now.
+    """What is written to the wires: `pulses`, the lines (bit n: GSI n) that rose and fell, and `levels`,
+    those that are high now.
 
     >>> hex(wired(pulses=1 << 4, levels=1 << 10))
     '0x40000000010'
