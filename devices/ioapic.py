@@ -12,7 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from shardio.address import MmioAddress
-from shardio.device import DeviceHost, MutDeviceMmio
+from shardio.device import DeviceHost, HostPersistent, MutDeviceMmio
 from shardio.interrupt import EdgeInterrupt, InterruptManager, MsiConfig
 from shardio.interrupt.wires import IOAPIC_WIRES, LINES, unwired
 from shardio.range import MmioRange
@@ -46,7 +46,7 @@ _MESSAGE_LOGICAL = 1 << 2
 _MESSAGE_LEVEL = 1 << 15 | 1 << 14  # trigger mode, and asserted
 
 
-class IoApicState(msgspec.Struct):
+class IoApicState(msgspec.Struct, array_like=True):
     """The registers. `lines`: bit n is line n as it is now; `redirection`: 64 bits a pin."""
 
     select: int = 0
@@ -72,6 +72,10 @@ def _is_level(entry: int) -> bool:
     return bool(entry & LEVEL) and entry & _DELIVERY_MODE <= _LOWEST_PRIORITY
 
 
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(IoApicState).decode
+
+
 class IoApic(MutDeviceMmio):
     """An 82093AA at 0xFEC0_0000.
 
@@ -84,21 +88,27 @@ class IoApic(MutDeviceMmio):
     """
 
     ranges = (MmioRange(BASE, 0x1000), IOAPIC_WIRES)
+    policy = "replay"
+    persistent = 512
     compatible = "intel,ioapic"
 
     def __init__(self) -> None:
         self._state = IoApicState()
         self._interrupts: InterruptManager | None = None
+        self._store: HostPersistent | None = None
         self._messages: list[EdgeInterrupt | None] = [None] * LINES
 
     def attach(self, host: DeviceHost) -> None:
         """Send messages from now on."""
+        self._store = host.persistent
+        if self._store is not None and self._store.state is not None:
+            self._state = _decode(self._store.state)
         self._interrupts = host.interrupts
         self._resume()
 
     def detach(self) -> None:
         """Send none any more; the host takes the interrupts back."""
-        self._interrupts = None
+        self._interrupts = self._store = None
         self._messages = [None] * LINES
 
     def snapshot(self) -> IoApicState:
@@ -143,6 +153,8 @@ class IoApic(MutDeviceMmio):
             self._state.select = value & 0xFF
         elif offset == EOI:
             self._end(value & 0xFF)
+        if self._store is not None:
+            self._store.save(_encode(self._state))
 
     def _read_selected(self) -> int:
         state = self._state
@@ -183,9 +195,9 @@ class IoApic(MutDeviceMmio):
     # -------------------------------------------------------------------------------------------
 
     def set_lines(self, pulses: int, levels: int) -> None:
-        """Lines in `levels` are high from now on; those in `pulses` rose and fell before."""
+        """Lines in `levels` are high from now on; those in `pulses` saw an edge besides."""
         state = self._state
-        rising = (pulses | levels) & ~state.lines
+        rising = pulses | levels & ~state.lines
         state.lines = levels
         while rising:
             pin = (rising & -rising).bit_length() - 1

@@ -12,7 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from shardio.address import MmioAddress, PioAddress
-from shardio.device import DeviceHost, MutDeviceMmio, MutDevicePio
+from shardio.device import DeviceHost, HostPersistent, MutDeviceMmio, MutDevicePio
 from shardio.devices.pic_chip import (
     POLLED,
     SPURIOUS,
@@ -40,11 +40,15 @@ _CASCADE_BIT = 1 << _CASCADE
 _MASTER_ELCR, _SLAVE_ELCR = 0xF8, 0xDE
 
 
-class PicState(msgspec.Struct):
+class PicState(msgspec.Struct, array_like=True):
     """Both chips."""
 
     master: Chip = msgspec.field(default_factory=Chip)
     slave: Chip = msgspec.field(default_factory=Chip)
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(PicState).decode
 
 
 class Pic(MutDevicePio, MutDeviceMmio):
@@ -59,14 +63,20 @@ class Pic(MutDevicePio, MutDeviceMmio):
     """
 
     ranges = (PioRange(MASTER, 2), PioRange(SLAVE, 2), PioRange(ELCR, 2), PIC_WIRES)
+    policy = "replay"
+    persistent = 512
 
     def __init__(self) -> None:
         self._state = PicState()
         self._output = False
         self._line: LevelInterrupt | None = None
+        self._store: HostPersistent | None = None
 
     def attach(self, host: DeviceHost) -> None:
         """Drive the boot processor's EXTINT line from now on."""
+        self._store = host.persistent
+        if self._store is not None and self._store.state is not None:
+            self._state = _decode(self._store.state)
         self._line = host.interrupts.level(LegacyConfig(EXTINT))
         self._line.enable()
         self._output = False
@@ -74,7 +84,7 @@ class Pic(MutDevicePio, MutDeviceMmio):
 
     def detach(self) -> None:
         """Drive it no more."""
-        self._line = None
+        self._line = self._store = None
 
     def snapshot(self) -> PicState:
         """A copy of the state."""
@@ -139,7 +149,7 @@ class Pic(MutDevicePio, MutDeviceMmio):
             self.set_lines(*unwired(int.from_bytes(data, "little")))
 
     def set_lines(self, pulses: int, levels: int) -> None:
-        """Lines in `levels` are high from now on; those in `pulses` rose and fell before."""
+        """Lines in `levels` are high from now on; those in `pulses` saw an edge besides."""
         master, slave = self._state.master, self._state.slave
         set_lines(slave, pulses >> 8 & 0xFF, levels >> 8 & 0xFF)
         cascade = master.lines & _CASCADE_BIT
@@ -176,7 +186,7 @@ class Pic(MutDevicePio, MutDeviceMmio):
         return _CASCADE_BIT if chip is self._state.master and chip.fully_nested else 0
 
     def _update(self) -> None:
-        """Let the slave's output reach the master, and the master's the processor."""
+        """Let the slave's output reach the master, and the master's the processor; keep the state."""
         master, slave = self._state.master, self._state.slave
         others = master.lines & ~_CASCADE_BIT
         set_lines(master, 0, others | _CASCADE_BIT if requested(slave) >= 0 else others)
@@ -187,3 +197,5 @@ class Pic(MutDevicePio, MutDeviceMmio):
                 self._line.trigger()
             else:
                 self._line.deassert()
+        if self._store is not None:
+            self._store.save(_encode(self._state))

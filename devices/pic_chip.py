@@ -31,7 +31,7 @@ _READY, _ICW2, _ICW3, _ICW4 = range(4)
 _EOI, _SPECIFIC, _ROTATE = 1, 2, 4
 
 
-class Chip(msgspec.Struct):
+class Chip(msgspec.Struct, array_like=True):
     """An 8259A. Bit n of `irr`, `imr`, `isr`, `elcr` and `lines` (the inputs as they are now) is input n.
 
     `lowest`: the input of lowest priority. `elcr`: the inputs that the chipset's edge/level control register
@@ -82,9 +82,9 @@ def acknowledge(chip: Chip, line: int) -> None:
 
 
 def set_lines(chip: Chip, pulses: int, lines: int) -> None:
-    """The inputs are `lines` from now on; those in `pulses` rose and fell before."""
+    """The inputs are `lines` from now on; those in `pulses` saw an edge besides."""
     level = level_triggered(chip)
-    rising = (pulses | lines) & ~chip.lines
+    rising = pulses | lines & ~chip.lines
     chip.irr = (chip.irr | rising) & ~level | lines & level
     chip.lines = lines
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import msgspec
 
 from shardio.address import PioAddress
-from shardio.device import DeviceHost, MutDevicePio
+from shardio.device import DeviceHost, HostPersistent, MutDevicePio
 from shardio.devices import pit_channel
 from shardio.devices.pit_channel import Channel
 from shardio.range import PioRange
@@ -40,13 +40,17 @@ _REFRESH_TICKS = 18  # a refresh every 15 us
 _READ_BACK = 3
 
 
-class PitState(msgspec.Struct):
+class PitState(msgspec.Struct, array_like=True):
     """The three channels, and what was written to port 0x61."""
 
     channels: list[Channel] = msgspec.field(
         default_factory=lambda: [Channel(), Channel(), Channel(gate=False)]
     )
     port_b: int = 0
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(PitState).decode
 
 
 class Pit(MutDevicePio):
@@ -56,22 +60,27 @@ class Pit(MutDevicePio):
     """
 
     ranges = (PioRange(BASE, 4), PioRange(PORT_B, 1))
+    policy = "replay"
+    persistent = 512
 
     def __init__(self) -> None:
         self.clock: Callable[[], int] = time.monotonic_ns
         self._state = PitState()
         self._host: DeviceHost | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._store: HostPersistent | None = None
 
     def attach(self, host: DeviceHost) -> None:
         """Interrupt through `host.trigger`, by timers of `host.loop`, from now on."""
-        self._host = host
+        self._host, self._store = host, host.persistent
+        if self._store is not None and self._store.state is not None:
+            self._state = _decode(self._store.state)
         self._signal()
 
     def detach(self) -> None:
         """Cancel the timer; the time goes on."""
         self._cancel()
-        self._host = None
+        self._host = self._store = None
 
     def snapshot(self) -> PitState:
         """A copy of the state. Its times are those of this host's monotonic clock."""
@@ -94,6 +103,8 @@ class Pit(MutDevicePio):
             else:
                 at = offset + i
                 data[i] = 0 if at == CONTROL else pit_channel.read(self._state.channels[at], now)
+        if base != PORT_B:
+            self._save()  # reads take low and high bytes in turn
 
     def pio_write(self, base: PioAddress, offset: int, data: memoryview) -> None:
         """A byte of a channel's count, a control word, port 0x61."""
@@ -107,6 +118,7 @@ class Pit(MutDevicePio):
             else:
                 pit_channel.write_count(self._state.channels[offset + i], value, now)
         self._signal()
+        self._save()
 
     def _control(self, value: int, now: int) -> None:
         chosen = value >> 6
@@ -147,11 +159,16 @@ class Pit(MutDevicePio):
         if rise > channel.signalled:
             channel.signalled = rise
             host.trigger.trigger()
+            self._save()
         if (due := pit_channel.next_event(channel, now)) is not None:
             # Rounded up: a timer that comes before its tick finds nothing.
             due_ns = -(-due * 1_000_000_000 // FREQUENCY_HZ)
             wait_ns = max(due_ns - self.clock(), SHORTEST_NS if due - rise < _SHORTEST_TICKS else 0)
             self._timer = host.loop.call_later(wait_ns / 1e9, self._signal)
+
+    def _save(self) -> None:
+        if self._store is not None:
+            self._store.save(_encode(self._state))
 
     def _cancel(self) -> None:
         if self._timer is not None:

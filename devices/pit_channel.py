@@ -19,7 +19,7 @@ _PERIODIC = (2, 3)
 _BY_GATE = (1, 5)
 
 
-class Channel(msgspec.Struct):
+class Channel(msgspec.Struct, array_like=True):
     """A channel. `count`: what it counts from (1 to 65536); `began`: the tick at which it began to, -1 where
     it has not; `stood`: the ticks it had counted when its gate stopped it, -1 while it goes on.
 

@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #define SIO_MAGIC 0x314f494452414853ull /* "SHARDIO1" */
-#define SIO_LAYOUT_VERSION 3u
+#define SIO_LAYOUT_VERSION 4u
 #define SIO_LINE 64u
 #define SIO_PAGE 4096u
 #define SIO_MAX_SHARDS 64u
@@ -73,7 +73,7 @@ struct sio_shard_control {
     uint64_t lost_wakeups;         /* work found by the time-out that no doorbell had announced */
     uint64_t hostile;              /* requests refused because the line made no sense */
     uint64_t epoch;                /* of the owner that serves now, copied from `owner_epoch` when it starts */
-    uint8_t pad1[SIO_LINE - 7 * 8];
+    uint64_t levels;               /* wired lines that this shard's devices hold high: SIO_LINE_* of wires.h. Of a dead owner: the VMM */
     /* writer: the VMM */
     uint64_t owner_epoch;
     uint8_t pad2[SIO_LINE - 8];
@@ -110,7 +110,7 @@ struct sio_mailbox {               /* writer: the client while IDLE, DONE or REF
             uint8_t space;
         };
     };
-    uint64_t lines;                /* interrupt lines (bit n: GSI n, below 32) to pulse before the guest goes on */
+    uint64_t lines;                /* what becomes of interrupt lines before the guest goes on: SIO_LINE_* of wires.h */
     uint8_t pad[16];
 } SIO_ALIGNED;
 

@@ -11,7 +11,7 @@
 #ifndef SHARDIO_VCPU_LOOP_H
 #define SHARDIO_VCPU_LOOP_H
 
-#include "worker.h"
+#include "vcpu_wires.h"
 
 #include <signal.h>
 #include <sys/prctl.h>
@@ -186,6 +186,13 @@ static uint32_t serve(struct sio_vcpu *v)
         complete(v);
         v->wait_ticks += sio_ticks() - begin;
         return SIO_RUNNING;
+    case KVM_EXIT_IOAPIC_EOI: {
+        uint64_t vector = run->eoi.vector;
+        if (sio_client_access(&v->client, SIO_MMIO, SIO_IOAPIC_EOI, 4, 1, &vector) == SIO_ABORTED)
+            return SIO_STOPPED;
+        complete(v);
+        return SIO_RUNNING;
+    }
     case SIO_SENTINEL:
     case KVM_EXIT_UNKNOWN:
     case KVM_EXIT_INTR:
@@ -223,7 +230,9 @@ static uint32_t run_until_told(struct sio_vcpu *v)
 {
     struct kvm_run *run = v->run;
     uint32_t told;
-    /* A predecessor's exit, if it left one, comes first. */
+    /* A predecessor's message to the controllers, or its exit, if it left one, comes first. */
+    if (v->wire_step && resume_wires(v) == SIO_ABORTED)
+        return SIO_STOPPED;
     uint32_t state = serve(v);
 
     while (state == SIO_RUNNING) {
@@ -232,6 +241,8 @@ static uint32_t run_until_told(struct sio_vcpu *v)
                 return SIO_STOPPED;
             sio_store_relaxed(&run->immediate_exit, 1); /* KVM finishes the last exit, and comes straight back */
         }
+        if (__builtin_expect(lines_moved(v), 0) && serve_wires(v) == SIO_ABORTED)
+            return SIO_STOPPED;
         long ret = enter_guest(v);
         if (__builtin_expect(ret == 0, 1)) {
             count_exit(v, run->exit_reason);

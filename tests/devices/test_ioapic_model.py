@@ -34,7 +34,7 @@ class Pin:
     sent: int = 0
 
     def move(self, pulse: bool, high: bool) -> None:
-        rose = (pulse or high) and not self.high
+        rose = pulse or (high and not self.high)
         self.high = high
         if rose and not self.masked and not (self.level and self.in_service):
             self.send()
@@ -78,6 +78,7 @@ class CountingHost:
 
     def __init__(self) -> None:
         self.interrupts = self
+        self.persistent = None
 
     def message(self, _config: object) -> Counter:
         return Counter()

@@ -47,7 +47,7 @@ class Model:
     def lines(self, pulses: int, lines: int) -> None:
         for n in range(8):
             high = bool(lines >> n & 1)
-            if (high or pulses >> n & 1) and not self.high[n] and not self.level[n]:
+            if (pulses >> n & 1 or (high and not self.high[n])) and not self.level[n]:
                 self.latched[n] = True
             self.high[n] = high
 
