@@ -263,6 +263,12 @@ static uint32_t run_until_told(struct sio_vcpu *v)
     return state;
 }
 
+static void end(struct sio_vcpu *v, uint32_t state)
+{
+    v->reason = v->run->exit_reason;
+    enter_state(v, state);
+}
+
 /* From the start, or from wherever a killed predecessor stopped, to the end. */
 static void work(struct sio_vcpu *v)
 {
@@ -273,9 +279,13 @@ static void work(struct sio_vcpu *v)
     sio_store_relaxed(&v->run->immediate_exit, 0);
     if (command(v) == SIO_RUN)
         enter_state(v, SIO_RUNNING);
-    uint32_t end = run_until_told(v);
-    v->reason = v->run->exit_reason;
-    enter_state(v, end);
+    end(v, run_until_told(v));
+}
+
+static __attribute__((noreturn)) void leave(void)
+{
+    for (;;)
+        sio_syscall3(SYS_exit_group, 0, 0, 0);
 }
 
 /* What the child does, whatever its kind: it ends here. A worker whose parent is not the VMM any more does nothing. */
@@ -291,8 +301,7 @@ static __attribute__((noreturn)) void run_worker(struct sio_vcpu *v)
         }
         work(v);
     }
-    for (;;)
-        sio_syscall3(SYS_exit_group, 0, 0, 0);
+    leave();
 }
 
 #endif

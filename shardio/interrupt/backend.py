@@ -28,6 +28,7 @@ class Irqfd:
     `set_level`: of a level line without a resample fd, whose controller follows it up and down. Makes it high
     or low, and says whether the controller learns that by the completion of the access in hand; else the
     eventfd is to be written: `RISE`, `FALL`.
+    `page`: `fd` is no eventfd but a raise page (`shardio.interrupt.raising`), and those two always say True.
     """
 
     handle: int
@@ -36,6 +37,7 @@ class Irqfd:
     resample_fd: int | None = None
     with_access: Callable[[], bool] | None = field(default=None, compare=False)
     set_level: Callable[[bool], bool] | None = field(default=None, compare=False)
+    page: bool = False
 
 
 class InterruptBackend(Protocol):

@@ -68,10 +68,13 @@ class Bound(msgspec.Struct, frozen=True, tag="doorbell.bound"):
 
 
 class Allocated(msgspec.Struct, frozen=True, tag="interrupt.allocated"):
-    """The irqfd's handle and GSI; its descriptors come beside the message."""
+    """The irqfd's handle and GSI; its descriptors come beside the message. `page`: the first one is of a
+    raise page.
+    """
 
     handle: int
     gsi: int
+    page: bool = False
 
 
 class Done(msgspec.Struct, frozen=True, tag="interrupt.done"):

@@ -36,6 +36,7 @@ from shardio.interrupt.wires import line_bit
 
 if TYPE_CHECKING:
     from shardio.interrupt.doorbell import BoundDoorbell, Doorbell
+    from shardio.interrupt.raising import RaisePage
 
 MAX_MESSAGE = 4096
 """Bytes of the longest message, either way."""
@@ -92,6 +93,7 @@ class ProxyBackend:
         self._call = call
         self._irqfds: dict[int, Irqfd] = {}
         self._doorbells: dict[int, int] = {}
+        self._page: RaisePage | None = None
 
     def allocate(self, gsi: int | None, *, level: bool = False, followed: bool = False) -> Irqfd:
         """See `InterruptBackend.allocate`."""
@@ -100,12 +102,29 @@ class ProxyBackend:
         if not isinstance(reply, Allocated) or len(fds) != 1 + resampled:
             _close_all(fds)
             raise InterruptError("request", f"the VMM answered {reply!r} with {len(fds)} descriptors")
+        if reply.page:
+            irqfd = self._raise_page(fds).irqfd(reply.handle, reply.gsi, fds[0], level=level)
+            self._irqfds[irqfd.handle] = irqfd
+            return irqfd
         raise_line = self._raise_line
         with_access = partial(raise_line, reply.gsi) if raise_line is not None and gsi is not None else None
         follow = partial(self._follow, reply.handle, reply.gsi) if level and not resampled else None
         irqfd = Irqfd(reply.handle, reply.gsi, fds[0], fds[1] if resampled else None, with_access, follow)
         self._irqfds[irqfd.handle] = irqfd
         return irqfd
+
+    def _raise_page(self, fds: list[int]) -> RaisePage:
+        """The VMM has one raise page: the first descriptor of it is mapped."""
+        if self._page is None:
+            from shardio.interrupt.raising import RaisePage
+
+            try:
+                self._page = RaisePage(fds[0])
+            except (OSError, ValueError) as error:
+                _close_all(fds)
+                cure = "raise the limit on memory (ulimit -v)"
+                raise InterruptError("raise page", f"cannot be mapped: {error}", cure) from error
+        return self._page
 
     def set_route(self, handle: int, message: MsiConfig) -> None:
         """See `InterruptBackend.set_route`. On return the route is in force."""

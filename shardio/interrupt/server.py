@@ -187,4 +187,4 @@ class InterruptServer:
         if request.gsi is not None and (bit := line_bit(irqfd.gsi)) is not None:
             self._lines[irqfd.handle] = bit
         fds = [irqfd.fd] if irqfd.resample_fd is None else [irqfd.fd, irqfd.resample_fd]
-        return Allocated(irqfd.handle, irqfd.gsi), fds
+        return Allocated(irqfd.handle, irqfd.gsi, irqfd.page), fds
