@@ -91,7 +91,7 @@ struct sio_soft_doorbell {
 struct sio_soft_machine {
     uint32_t vcpus;
     uint32_t apic;                      /* local APICs, and HLT that sleeps; without, HLT ends the vCPU */
-    uint32_t controllers;               /* PIC and IOAPIC at their wires */
+    uint32_t controllers;               /* SIO_WIRED_* of worker.h: which are at their wires. Writer: the VMM, at any time */
     uint32_t doorbells;                 /* those below may be active */
     uint64_t memory_size, low_memory;   /* RAM, and how much of it is below the hole */
     uint64_t rom_base, rom_size;

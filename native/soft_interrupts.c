@@ -21,13 +21,16 @@ static void send_wires(uint64_t levels)
 {
     struct sio_soft *me = sio_soft.me;
     uint64_t pulses = me->pulses & ((1u << SIO_WIRED_LINES) - 1);
-    while (me->eoi_count && sio_soft.machine->controllers) {
+    uint32_t there = sio_load_relaxed(&sio_soft.machine->controllers);
+    while (me->eoi_count && (there & SIO_WIRED_IOAPIC)) {
         wire(SIO_IOAPIC_EOI, 4, me->eoi[me->eoi_count - 1]);
         me->eoi_count--;
     }
-    if (sio_soft.machine->controllers && (pulses || levels != sio_soft.machine->levels)) {
-        wire(SIO_PIC_WIRES + SIO_WIRES_LINES, 8, pulses | levels << 32);
-        wire(SIO_IOAPIC_WIRES + SIO_WIRES_LINES, 8, pulses | levels << 32);
+    if (pulses || levels != sio_soft.machine->levels) {
+        if (there & SIO_WIRED_PIC)
+            wire(SIO_PIC_WIRES + SIO_WIRES_LINES, 8, pulses | levels << 32);
+        if (there & SIO_WIRED_IOAPIC)
+            wire(SIO_IOAPIC_WIRES + SIO_WIRES_LINES, 8, pulses | levels << 32);
     }
     sio_soft.machine->levels = levels;
     me->pulses = me->eoi_count = 0;
@@ -121,7 +124,7 @@ static void route_raised(void)
 static int pic_asserts(void)
 {
     uint32_t high;
-    if (sio_soft.me->index != 0 || !sio_soft.machine->controllers || !sio_apic_passes_extint(sio_soft.me))
+    if (sio_soft.me->index != 0 || !(sio_load_relaxed(&sio_soft.machine->controllers) & SIO_WIRED_PIC) || !sio_apic_passes_extint(sio_soft.me))
         return 0;
     raised_levels(&high);
     return (int)high;

@@ -32,7 +32,7 @@ class SoftBackend(Closing):
         self._messages: dict[int, MsiConfig] = {}
         self._connected: set[int] = set()
 
-    def allocate(self, gsi: int | None, *, level: bool = False) -> Irqfd:
+    def allocate(self, gsi: int | None, *, level: bool = False, followed: bool = False) -> Irqfd:
         """See `InterruptBackend.allocate`. Raises InterruptError for a line that a machine does not have."""
         if gsi is None and level:
             raise InterruptError("MSI", "messages are edges", "ask for a level interrupt on a line")

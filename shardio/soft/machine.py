@@ -1,17 +1,19 @@
-"""`SoftMachine`: the software CPU's half of a machine, all but the workers' processes as the supervisor sees
-them."""
+"""`SoftMachine`: the software CPU's half of a machine, all but its workers as the supervisor sees them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
-from shardio._core import ffi
+from shardio._core import ffi, lib
 from shardio.closing import Closing
 from shardio.fabric import Fabric
 from shardio.firmware import FOUR_GIB, place_firmware
+from shardio.interrupt.backend import InterruptBackend
+from shardio.interrupt.wires import IOAPIC_WIRES, PIC_WIRES
 from shardio.memory import GuestMemory
 from shardio.range import MmioRange, PioRange
 from shardio.reserved import Reserved, reserved_by_soft
@@ -21,6 +23,8 @@ from shardio.soft.interrupt import SoftBackend
 from shardio.soft.library import library
 from shardio.soft.process import Start
 from shardio.soft.record import Record
+
+BOARD: Final = (("shardio.devices:Pic", None), ("shardio.devices:IoApic", None), ("shardio.devices:Pit", 0))
 
 
 class SoftMachine(Closing):
@@ -33,14 +37,17 @@ class SoftMachine(Closing):
 
     name = "soft"
     coalesces = False
+    board: Sequence[tuple[str, int | None]]
+    """Devices that `irqchip=True` stands for, by type and line."""
 
     def __init__(self, memory: GuestMemory, vcpus: int, irqchip: bool | str = True) -> None:
         self.memory = memory
         self.has_irqchip = bool(irqchip)
+        self.board = BOARD if irqchip is True else ()
         self._library = library()
         with contextlib.ExitStack() as undo:
             self.record = undo.enter_context(Record(memory, vcpus, apic=self.has_irqchip))
-            self.interrupts: SoftBackend | None = None
+            self.interrupts: InterruptBackend | None = None
             if irqchip:
                 self.interrupts = undo.enter_context(SoftBackend(self.record))
             self.doorbells = undo.enter_context(SoftDoorbells(self.record))
@@ -49,6 +56,17 @@ class SoftMachine(Closing):
     def reserved(self, span: PioRange | MmioRange) -> Reserved | None:
         """What answers in place of a device at `span`; None where the device is reached."""
         return reserved_by_soft(span, self.has_irqchip)
+
+    def placed(self, answered: Callable[[PioRange | MmioRange], bool]) -> None:
+        """Devices have come or gone: lines lead to the interrupt controllers that are devices now."""
+        controllers = lib.SIO_WIRED_PIC if answered(PIC_WIRES) else 0
+        controllers |= lib.SIO_WIRED_IOAPIC if answered(IOAPIC_WIRES) else 0
+        self.record.view.controllers = controllers
+
+    def supervised(
+        self, watch: Callable[[int, Callable[[], None]], None], forget: Callable[[int], None]
+    ) -> None:
+        """The vCPUs are there. Nothing is to be watched: they look at the raise page themselves."""
 
     def told(self, index: int, fabric: Fabric, doorbells: Mapping[int, int], event: int) -> Start:
         """What the worker of vCPU `index` is told. `doorbells`: the eventfd of each shard; `event`: an

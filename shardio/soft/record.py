@@ -66,7 +66,7 @@ class Record(Closing):
         self.page: Any = ffi.cast("struct sio_raise *", self._raise.address)
         """`struct sio_raise *`."""
         lib.sio_soft_init(self.view, vcpus)
-        self.view.apic = self.view.controllers = apic
+        self.view.apic = apic
         self.view.memory_size = memory.size
         self.view.low_memory = min(memory.size, LOW_MEMORY_END)
 

@@ -8,7 +8,7 @@ workers (`kvm`), software workers (`soft`), and ports in processes that the user
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -216,6 +216,10 @@ class Hypervisor(Protocol):
     @property
     def has_irqchip(self) -> bool:
         """Whether local APICs are there: then the other vCPUs wait for INIT and SIPI."""
+
+    @property
+    def board(self) -> Sequence[tuple[str, int | None]]:
+        """Devices, by type and interrupt line, that stand for `irqchip=True` where nothing else does."""
 
     @property
     def coalesces(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from shardio._core import ffi, lib
@@ -112,6 +112,7 @@ class KvmHypervisor(Closing):
 
     name = "kvm"
     coalesces = True
+    board: Sequence[tuple[str, int | None]] = ()
 
     def __init__(self, memory: GuestMemory, vcpus: int, irqchip: bool | str = True) -> None:
         self.memory = memory
