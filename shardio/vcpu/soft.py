@@ -90,7 +90,7 @@ class SoftWorker(Worker):
 
     def _broken(self) -> str:
         told = {
-            errno.ENOTRECOVERABLE: "its worker was killed while it executed the guest: nobody can resume that",
+            errno.ENOTRECOVERABLE: "its worker was killed while it executed the guest: none can resume that",
             errno.ENOENT: f"Unicorn cannot be loaded: {CURE}",
             errno.EPROTO: f"this Unicorn is not of version 2.1: {CURE}",
         }

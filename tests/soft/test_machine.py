@@ -186,3 +186,35 @@ def test_seabios_finds_no_bootable_device(vcpus: int, tmp_path: Path) -> None:
         text = read_until(log, LAST_LINE, 150).decode()
     assert f"Found {vcpus} cpu(s) max supported {vcpus} cpu(s)" in text
     assert "PS2 keyboard initialized" in text
+
+
+@pytest.mark.parametrize("pio", [False, True])
+def test_every_write_to_a_doorbell_rings_and_none_exits(pio: bool) -> None:
+    with soft() as vm:
+        address = 0x500 if pio else MMIO
+        vm.load(guest("doorbells", ADDRESS=address, PIO=int(pio), WIDTH=4, COUNT=2000, OTHER_COUNT=100))
+        place = {"pio": address} if pio else {"mmio": address}
+        device = vm.add("tests.e2e.irq_devices:Queues", width=4, **place)
+        vm.start()
+
+        ended = vm.wait(PATIENCE_S)
+        until(lambda: device.call("rings") == [2000, 100], "every ring is there")
+        counts = device.call("counts")
+        vm.stop()
+
+        exits = vm.statistics().vcpus[0].exits
+    assert ended is not None
+    assert ended.reason == "exit"
+    assert counts[2] == 0
+    assert exits == {"IO": 1}  # the exit port's
+
+
+def test_what_no_doorbell_matches_is_an_access() -> None:
+    with soft() as vm:
+        vm.load(guest("doorbells", VALUE=2, COUNT=10, OTHER=1, OTHER_COUNT=5))
+        vm.add("tests.e2e.irq_devices:Queues", mmio=MMIO)
+
+        run_to_the_end(vm)
+
+        exits = vm.statistics().vcpus[0].exits
+    assert exits == {"IO": 1, "MMIO": 10}
