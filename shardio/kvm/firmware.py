@@ -9,9 +9,9 @@ from __future__ import annotations
 import mmap
 from pathlib import Path
 
+from shardio.entry import RESET_VECTOR
 from shardio.errors import KvmError
 from shardio.firmware import FOUR_GIB, place_firmware
-from shardio.kvm.boot import RESET_VECTOR
 from shardio.kvm.vm import Vm
 from shardio.memory import GuestMemory
 

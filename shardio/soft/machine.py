@@ -10,6 +10,7 @@ from typing import Final
 
 from shardio._core import ffi, lib
 from shardio.closing import Closing
+from shardio.entry import RESET_VECTOR
 from shardio.fabric import Fabric
 from shardio.firmware import FOUR_GIB, place_firmware
 from shardio.interrupt.backend import InterruptBackend
@@ -17,7 +18,7 @@ from shardio.interrupt.wires import IOAPIC_WIRES, PIC_WIRES
 from shardio.memory import GuestMemory
 from shardio.range import MmioRange, PioRange
 from shardio.reserved import Reserved, reserved_by_soft
-from shardio.soft.boot import RESET_VECTOR, set_entry
+from shardio.soft.boot import set_entry
 from shardio.soft.doorbell import SoftDoorbells
 from shardio.soft.interrupt import SoftBackend
 from shardio.soft.library import library
