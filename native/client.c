@@ -7,17 +7,12 @@ static void copy_bytes(uint8_t *to, const uint8_t *from, uint32_t n)
         to[i] = from[i];
 }
 
-static void fill_ones(uint8_t *to, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        to[i] = 0xff;
-}
-
 /* What a client knows by address: of the segment as it is mapped in this process. */
 static void bind_segment(struct sio_client *c, const struct sio_fabric *f)
 {
     c->fabric = *f;
     c->open.limit = 0;
+    c->coalesced = 0;
     sio_routes_init(c);
     for (uint32_t s = 0; s < SIO_MAX_SHARDS; s++)
         c->doorbell[s] = -1;
@@ -219,8 +214,8 @@ static ALWAYS_INLINE int begin(struct sio_client *c, uint64_t *data, enum sio_ou
         c->resting = pending;
     }
     sio_fence_compiler();
-    sio_store_release(&c->pending, SIO_PENDING(SIO_PENDING_NONE, 0, 0)); /* SP-QUIESCE, with the VMM's membarrier */
-    sio_fence_compiler();
+    sio_store_release(&c->pending, SIO_PENDING(SIO_PENDING_NONE, 0, 0)); /* SP-QUIESCE */
+    fence_between(c); /* SP-QUIESCE: marked, now look at the map */
     return 0;
 }
 
@@ -230,13 +225,23 @@ static NEVER_INLINE enum sio_outcome quarantined(struct sio_route *to)
     return SIO_NOT_ANSWERED;
 }
 
+/* Whether a write by this route may be posted now. Not while the shard has not taken yet what this vCPU may have written before,
+ * in KVM's coalesced ring: then it waits its turn. */
+static ALWAYS_INLINE int posts_now(const struct sio_client *c, const struct sio_route *to, uint64_t address)
+{
+    if (!(to->flags & SIO_RANGE_POSTED) || address - to->base >= SIO_POSTED_OFFSET)
+        return 0;
+    return likely(!(to->flags & SIO_ROUTE_COALESCED)) ||
+           sio_load_relaxed(&c->coalesced[0]) == sio_load_acquire(&c->coalesced[1]); /* SP-COALESCED */
+}
+
 /* The access by the route that was found for it. */
 static ALWAYS_INLINE enum sio_outcome access_by(struct sio_client *c, struct sio_route *to, uint64_t address, uint32_t size,
                                                 int write, uint64_t *data)
 {
     if (unlikely(to->flags & SIO_RANGE_QUARANTINED))
         return quarantined(to);
-    if (write && (to->flags & SIO_RANGE_POSTED) && address - to->base < SIO_POSTED_OFFSET)
+    if (write && posts_now(c, to, address))
         return sio_post(c, to, address, size, *data);
     return request(c, to, write ? SIO_WRITE : 0, address, size, 0, data);
 }
@@ -368,7 +373,7 @@ answered:
     if (!write && outcome == SIO_ANSWERED)
         copy_bytes(string, side, size * count);
     else if (!write && outcome == SIO_NOT_ANSWERED)
-        fill_ones(string, size * count);
+        sio_fill(string, 0xff, size * count);
     return outcome;
 }
 

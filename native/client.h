@@ -71,8 +71,9 @@ struct sio_client {
     uint32_t granted[SIO_MAX_SHARDS];   /* writer: the VMM. Interrupt lines (bit n: GSI n) that a shard may raise with a reply */
     uint8_t near[SIO_MAX_SHARDS];       /* shards, nearest first: who is asked for a replicated device */
     struct sio_waiter waiter;
-    /* written by every access: a line of its own, and one for each shard */
-    uint8_t pad0[SIO_LINE];
+    const uint32_t *coalesced;          /* `first` and `last` of the VM's coalesced ring (coalesced.h); NULL: no write goes there */
+    /* written by every access: a line of its own (`coalesced` is never written then), and one for each shard */
+    uint8_t pad0[SIO_LINE - 8];
     uint64_t pending;                   /* journal; its kind is not 0 inside an access: SP-QUIESCE */
     uint64_t resting;                   /* what it was before the access in hand, and is again after it, unless that is posted */
     struct sio_open_ring open;

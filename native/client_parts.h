@@ -14,6 +14,16 @@
 
 static inline struct sio_vcpu_control *self(struct sio_client *c) { return &c->fabric.vcpu[c->vcpu]; }
 
+/* Between a store that another side looks for and a look at what that side stores. With membarrier the other side, which has the
+ * time, executes this side's fence between its own two; without, each side has its own. */
+static ALWAYS_INLINE void fence_between(const struct sio_client *c)
+{
+    if (likely(c->waiter.membarrier))
+        sio_fence_compiler();
+    else
+        sio_fence_full();
+}
+
 static inline uint32_t log2_of(uint32_t size) { return (uint32_t)__builtin_ctz(size); }
 
 /* ---- routes (routes.c) ----------------------------------------------------------------------------------------------- */
@@ -22,6 +32,8 @@ void sio_routes_init(struct sio_client *client);
 /* Looks the map up for an access whose route is not kept, and keeps what it finds in `slot`. */
 enum sio_route_result sio_routes_find(struct sio_client *client, uint32_t space, uint64_t address, uint64_t last,
                                       struct sio_route *slot);
+
+#define SIO_ROUTE_COALESCED 0x8000u /* beside the map's flags: the shard has writes in the coalesced ring too */
 
 static inline uint32_t slot_of(uint32_t space, uint64_t address)
 {

@@ -1,7 +1,11 @@
 /* Drains KVM's coalesced ring into the owner's handlers. */
 #include "coalesced.h"
+#include "owner_parts.h"
 
 #include <linux/kvm.h>
+
+_Static_assert(offsetof(struct kvm_coalesced_mmio_ring, first) == 0 && offsetof(struct kvm_coalesced_mmio_ring, last) == 4,
+               "a client knows the ring by its first two words");
 
 int sio_coalesced_init(struct sio_coalesced *c, void *page, uint64_t size)
 {
@@ -68,25 +72,33 @@ static void apply(struct sio_owner *o, const struct kvm_coalesced_mmio *write)
     }
 }
 
-/* To where the ring ends now, or a ring's length if the guest fills it meanwhile. */
+static void apply_next(struct sio_owner *o, struct sio_coalesced *c)
+{
+    struct kvm_coalesced_mmio write = c->ring->coalesced_mmio[c->first];
+    c->first = c->first + 1 < c->slots ? c->first + 1 : 0;
+    sio_store_release(&c->ring->first, c->first); /* SP-COALESCED: copied; and the journal, before the effect */
+    sio_fence_release();
+    apply(o, &write);
+}
+
+/* To where the ring ends now, or a ring's length if the guest fills it meanwhile. A vCPU posts only while this ring is empty
+ * (posts_now in client.c), so what it has posted by now is older than what it has here: the posted rings come first. */
 static uint32_t drain(struct sio_owner *o)
 {
     struct sio_coalesced *c = o->coalesced;
-    uint32_t n = 0, last = sio_load_acquire(&c->ring->last); /* SP-COALESCED */
+    uint32_t n = 0, posted = 0, last;
 
-    while (c->first != last && last < c->slots && n < c->slots) {
-        struct kvm_coalesced_mmio write = c->ring->coalesced_mmio[c->first];
-        c->first = c->first + 1 < c->slots ? c->first + 1 : 0;
-        sio_store_release(&c->ring->first, c->first); /* SP-COALESCED: copied; and the journal, before the effect */
-        sio_fence_release();
-        apply(o, &write);
-        n++;
+    while ((last = sio_load_acquire(&c->ring->last)) != c->first && last < c->slots && n < c->slots) { /* SP-COALESCED */
+        posted += sio_drain_all(o);
+        for (; c->first != last && n < c->slots; n++)
+            apply_next(o, c);
     }
-    return n;
+    return n + posted;
 }
 
 void sio_owner_coalesced(struct sio_owner *o, struct sio_coalesced *c)
 {
     o->coalesced = c;
     o->drain_coalesced = c ? drain : NULL;
+    sio_store_release(&o->control->coalesced, c != NULL); /* seen by the routes of the next map: SP-MAP */
 }

@@ -7,7 +7,9 @@
  * Consequences. The shard maps the page through the descriptor of a vCPU that never runs, so that it sees no vCPU's kvm_run
  * page, and is the ring's only reader: no lock, and its position is in the page, where a successor finds it. It drains the
  * ring before it serves any request: what a vCPU wrote before that request is in the ring by then, so program order holds,
- * and a write that found the ring full comes after those that filled it. It looks at the ring now and then besides. `first`
+ * and a write that found the ring full comes after those that filled it. A vCPU posts to that shard only while the ring is empty,
+ * and waits otherwise: the shard drains the posted rings before this one, and both kinds of write keep their order. It looks at
+ * the ring now and then besides. `first`
  * is moved before the handler runs: a write is applied zero or one time.
  */
 #ifndef SHARDIO_COALESCED_H

@@ -180,3 +180,11 @@ uint32_t sio_drain(struct sio_owner *o, uint32_t vcpu, uint64_t limit, uint64_t 
     }
     return n;
 }
+
+uint32_t sio_drain_all(struct sio_owner *o)
+{
+    uint32_t n = 0;
+    for (uint32_t v = 0; v < o->fabric.vcpus; v++)
+        n += sio_drain(o, v, o->fabric.posted_slots, 0);
+    return n;
+}

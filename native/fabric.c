@@ -8,6 +8,9 @@
 
 static uint64_t lines(uint64_t bytes, uint64_t align) { return (bytes + align - 1) / align * align; }
 
+/* Where `at` lies in the mapping: a number, since there is no mapping yet when only the size is asked for. */
+static void *part(const struct sio_fabric *f, uint64_t at) { return (void *)((uintptr_t)f->base + at); }
+
 /* Points to every part; returns where the last one ends: other counts end elsewhere. */
 static uint64_t arrange(struct sio_fabric *f)
 {
@@ -15,26 +18,26 @@ static uint64_t arrange(struct sio_fabric *f)
     f->posted_shift = (uint32_t)__builtin_ctz(f->posted_slots);
     uint64_t at = sizeof(struct sio_header);
 
-    f->shard = (struct sio_shard_control *)(f->base + at);
+    f->shard = part(f, at);
     at += (uint64_t)f->shards * sizeof *f->shard;
-    f->vcpu = (struct sio_vcpu_control *)(f->base + at);
+    f->vcpu = part(f, at);
     at += (uint64_t)f->vcpus * sizeof *f->vcpu;
-    f->mailboxes = (struct sio_mailbox *)(f->base + at);
+    f->mailboxes = part(f, at);
     at += rings * sizeof *f->mailboxes;
-    f->credits = (struct sio_credit *)(f->base + at);
+    f->credits = part(f, at);
     at += rings * sizeof *f->credits;
-    f->posted = (struct sio_posted *)(f->base + at);
+    f->posted = part(f, at);
     at += rings * f->posted_slots * sizeof *f->posted;
     at = lines(at, SIO_PAGE);
-    f->side = f->base + at;
+    f->side = part(f, at);
     at += (uint64_t)f->vcpus * SIO_SIDE_BYTES;
-    f->map = (struct sio_map *)(f->base + at);
+    f->map = part(f, at);
     at += sizeof *f->map + 2 * (sizeof(struct sio_map_side) + lines((uint64_t)f->ranges * sizeof(struct sio_map_entry), SIO_LINE));
     f->row = f->ranges + (f->ranges & 1); /* a row's counters share no line with another writer's */
     at = lines(at, SIO_LINE);
-    f->stats = (struct sio_stat *)(f->base + at);
+    f->stats = part(f, at);
     at += ((uint64_t)f->vcpus + f->shards) * f->row * sizeof *f->stats;
-    f->hists = (struct sio_hist *)(f->base + at);
+    f->hists = part(f, at);
     return at + (((uint64_t)f->vcpus + f->shards - 1) * f->row + f->ranges) * sizeof *f->hists;
 }
 

@@ -37,7 +37,7 @@ int sio_fabric_create(struct sio_fabric *fabric, void *base, uint32_t vcpus, uin
 int sio_fabric_attach(struct sio_fabric *fabric, void *base, uint64_t size);
 /* The version in a mapping's header, for the message of a peer that refuses it. */
 uint32_t sio_fabric_version(const void *base);
-/* Registers this process for, and probes, the membarriers that the sleeping side issues; 0 or -errno. */
+/* Registers this process for, and probes, the membarriers that whoever sleeps or changes the map issues; 0 or -errno. */
 int sio_membarrier_register(void);
 /* Makes every registered process execute a full fence before this returns. 0 or -errno. */
 int sio_membarrier(void);

@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #define SIO_MAGIC 0x314f494452414853ull /* "SHARDIO1" */
-#define SIO_LAYOUT_VERSION 4u
+#define SIO_LAYOUT_VERSION 5u
 #define SIO_LINE 64u
 #define SIO_PAGE 4096u
 #define SIO_MAX_SHARDS 64u
@@ -59,13 +59,15 @@ struct sio_header {                /* writer: the creator, before any peer attac
     uint32_t ranges;               /* capacity: range indices are below it */
     uint32_t posted_slots;         /* per ring, a power of two */
     uint64_t ticks_to_ns_32;       /* nanoseconds = ticks * this >> 32 */
-    uint32_t membarrier;           /* who sleeps fences the others (membarrier), so that who posts need not: all ends, or none */
+    uint32_t membarrier;           /* who sleeps or changes the map fences the others (membarrier), so that accesses need not: all
+                                    * ends, or none */
 } SIO_ALIGNED;
 
 struct sio_shard_control {
     /* writer: the owner */
     uint64_t doze;                 /* odd while the owner sleeps in epoll: ring its doorbell */
-    uint8_t pad0[SIO_LINE - 8];
+    uint64_t coalesced;            /* 1: it has writes in KVM's coalesced ring too, and posted ones keep their order with them */
+    uint8_t pad0[SIO_LINE - 16];
     uint64_t taken;                /* journal: vcpu << 48 | low 48 bits of the sequence number of the request taken last */
     uint64_t progress;             /* synchronous requests taken since the segment was made */
     uint64_t sleeps;
@@ -111,7 +113,8 @@ struct sio_mailbox {               /* writer: the client while IDLE, DONE or REF
         };
     };
     uint64_t lines;                /* what becomes of interrupt lines before the guest goes on: SIO_LINE_* of wires.h */
-    uint8_t pad[16];
+    uint64_t rung;                 /* writer: the client, at any time; the owner's doze for which it rang the doorbell last */
+    uint8_t pad[8];
 } SIO_ALIGNED;
 
 struct sio_credit {                /* writer: the owner */

@@ -12,12 +12,17 @@
  *   SP-POST     client publishes slot.lap        -> owner polls it              (posted.h)
  *   SP-CREDIT   owner publishes credit.credit    -> client out of credit        (posted.h)
  *   SP-MAP      VMM publishes map generation     -> client looks an address up  (route.h)
- *   SP-QUIESCE  client ends an access            -> VMM waits before removing   (route.h)
+ *   SP-QUIESCE  client marks an access, fences, looks at the map -> VMM changes the map, fences, waits for the mark's end
+ *               (client.c, route.h)
  *   SP-DOZE     sleeper announces, fences, re-checks -> waker publishes, fences, looks for sleepers (wait.h)
  *   SP-COMMAND  VMM stores a command             -> worker reads it             (vcpu_loop.h)
+<<<<<<< HEAD
  *   SP-PORT     a user releases a port          -> the next one takes it       (port.c)
  *   SP-WIRES    owner moves a line's level       -> worker told that one moved  (vcpu_wires.h)
  *   SP-COALESCED kernel moves `last` / owner `first` -> owner / kernel reads it (coalesced.c)
+=======
+ *   SP-COALESCED kernel moves `last` / owner `first` -> owner / kernel and client read it (coalesced.c, client.c)
+>>>>>>> corefaults
  */
 #ifndef SHARDIO_ORDER_H
 #define SHARDIO_ORDER_H

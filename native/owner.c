@@ -144,8 +144,8 @@ static NEVER_INLINE void refuse(struct sio_owner *o, uint32_t vcpu, uint64_t sta
 /* Program order: what the vCPU posted before this request comes first. Zero when the count cannot be true. */
 static int flush_before(struct sio_owner *o, uint32_t vcpu, uint64_t posted_upto)
 {
+    serve_coalesced(o); /* which drains what was posted before it */
     uint64_t behind = posted_upto - o->posted[vcpu];
-    serve_coalesced(o);
     if (likely(behind == 0))
         return 1;
     return behind <= o->fabric.posted_slots && sio_drain(o, vcpu, behind, 0) == behind;
@@ -244,8 +244,10 @@ static uint32_t scan_mailboxes(struct sio_owner *o)
 static inline uint32_t look(struct sio_owner *o)
 {
     uint32_t n = scan_mailboxes(o);
-    if (o->posted_ranges && unlikely((++o->looks & (SIO_SWEEP_EVERY - 1)) == 0))
-        n += sweep(o) + serve_coalesced(o);
+    if (o->posted_ranges && unlikely((++o->looks & (SIO_SWEEP_EVERY - 1)) == 0)) {
+        n += serve_coalesced(o);
+        n += sweep(o);
+    }
     return n;
 }
 
@@ -253,16 +255,13 @@ uint32_t sio_owner_scan(struct sio_owner *o)
 {
     uint32_t n = scan_mailboxes(o);
     n += serve_coalesced(o);
-    for (uint32_t v = 0; o->posted_ranges && v < o->fabric.vcpus; v++)
-        n += sio_drain(o, v, o->fabric.posted_slots, 0);
-    return n;
+    return n + (o->posted_ranges ? sio_drain_all(o) : 0);
 }
 
 void sio_owner_flush(struct sio_owner *o)
 {
     serve_coalesced(o);
-    for (uint32_t v = 0; v < o->fabric.vcpus; v++)
-        sio_drain(o, v, o->fabric.posted_slots, 0);
+    sio_drain_all(o);
 }
 
 static int host_io_ready(int epoll_fd)
@@ -286,24 +285,32 @@ static int doze(struct sio_owner *o)
     return 0;
 }
 
+/* Whether there is a request for which nobody has rung. */
+static int unannounced(struct sio_owner *o)
+{
+    uint64_t doze = control(o)->doze;
+    for (uint32_t v = 0; v < o->fabric.vcpus; v++) {
+        const struct sio_mailbox *box = sio_mailbox(&o->fabric, o->shard, v);
+        if ((sio_load_acquire(&box->state) & 3) == SIO_REQUEST && sio_load_relaxed(&box->rung) != doze)
+            return 1;
+    }
+    return 0;
+}
+
+/* `doze` is odd until here: whoever published something before this had to ring. Work without a ring was a lost wake-up. That
+ * the doorbell is silent proves nothing, since an event loop may have read it before this turn. */
 static void wake_up(struct sio_owner *o)
 {
     struct sio_shard_control *c = control(o);
     uint64_t rings;
     if (!(c->doze & 1))
         return;
-    /* Odd until here: whatever was published before this had to ring. Work without a ring was a lost wake-up. */
-    long rung = o->doorbell >= 0 ? sio_syscall3(SYS_read, o->doorbell, &rings, sizeof rings) : 1;
-    uint32_t found = 0;
-    if (rung == -EAGAIN) {
-        for (uint32_t v = 0; v < o->fabric.vcpus; v++)
-            found += (sio_load_acquire(&sio_mailbox(&o->fabric, o->shard, v)->state) & 3) == SIO_REQUEST;
-        if (found) { /* the client rings right after it publishes: give it that moment */
-            struct pollfd bell = {.fd = o->doorbell, .events = POLLIN};
-            struct timespec moment = {0, 20000000};
-            if (sio_syscall6(SYS_ppoll, (long)&bell, 1, (long)&moment, 0, 8, 0) == 0)
-                sio_count(c->lost_wakeups);
-        }
+    if (o->doorbell >= 0 && sio_syscall3(SYS_read, o->doorbell, &rings, sizeof rings) == -EAGAIN && unannounced(o)) {
+        /* The client rings right after it publishes: give it that moment. */
+        struct pollfd bell = {.fd = o->doorbell, .events = POLLIN};
+        struct timespec moment = {0, 20000000};
+        if (sio_syscall6(SYS_ppoll, (long)&bell, 1, (long)&moment, 0, 8, 0) == 0 && unannounced(o))
+            sio_count(c->lost_wakeups);
     }
     sio_store_release(&c->doze, c->doze + 1);
 }

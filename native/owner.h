@@ -80,6 +80,7 @@ struct sio_owner {
     uint32_t (*drain_coalesced)(struct sio_owner *owner); /* coalesced.c; NULL: no ring */
     struct sio_coalesced *coalesced;
     void *runtime;                     /* pydispatch.c's */
+    struct sio_owner *next_kept;       /* forked.c's */
 };
 
 /* 0 or -ENOMEM, -EINVAL (no such shard). `doorbell`: a non-blocking eventfd, or -1. */

@@ -22,5 +22,7 @@ static ALWAYS_INLINE int handle(struct sio_owner *o, const struct sio_handler *h
 
 /* Serves up to `limit` posted writes of one vCPU, and stops soon after `until` (ticks; 0: never); returns how many. */
 uint32_t sio_drain(struct sio_owner *owner, uint32_t vcpu, uint64_t limit, uint64_t until);
+/* Serves what is in every vCPU's ring by now. */
+uint32_t sio_drain_all(struct sio_owner *owner);
 
 #endif

@@ -6,6 +6,7 @@ void __attribute__((cold)) sio_doorbell(struct sio_client *c, uint32_t shard, ui
     if (c->shard[shard].rung == doze) /* one ring per doze is enough: the eventfd keeps it */
         return;
     if (c->doorbell[shard] >= 0) {
+        sio_store_relaxed(&c->shard[shard].box->rung, doze); /* before it can be heard: see wake_up in owner.c */
         sio_eventfd_ring(c->doorbell[shard]);
         sio_count(self(c)->doorbells);
     }
@@ -26,6 +27,8 @@ static int await_room(struct sio_client *c, uint32_t shard, uint64_t position)
         }
         if (position - credit > f->posted_slots)
             sio_count(self(c)->hostile);
+        if (sio_waiter_aborted(&c->waiter)) /* the wait below does not look where the credit keeps changing */
+            return 0;
         sio_fence_full(); /* SP-DOZE: the slots are published, now look whether their reader sleeps */
         ring_if_dozing(c, shard);
         uint64_t now = sio_wait_change(&c->waiter, self(c), word, credit, &c->unknown);
@@ -65,11 +68,7 @@ enum sio_outcome sio_post(struct sio_client *c, struct sio_route *to, uint64_t a
     sio_store_release(&c->pending, SIO_PENDING(SIO_PENDING_POSTED, to->shard, n) | SIO_PENDING_OPEN);
     sio_fence_compiler();
     put(c, to, n, address - to->base, size, data);
-    /* SP-DOZE: the owner's membarrier, between its announcement and its last look, is this side's fence. */
-    if (likely(c->waiter.membarrier))
-        sio_fence_compiler();
-    else
-        sio_fence_full();
+    fence_between(c); /* SP-DOZE: published, now look whether the owner sleeps */
     ring_if_dozing(c, to->shard);
     return SIO_ANSWERED; /* the owner counts it: a store less here */
 }

@@ -14,6 +14,7 @@
 #include <Python.h>
 
 #include "pydispatch.h"
+#include "pyfailed.h"
 
 #include <stdlib.h>
 
@@ -27,6 +28,7 @@ struct sio_py {
     PyObject *sizes[4];
     PyObject *small[SMALL];    /* ints */
     PyObject *on_error;
+    struct sio_py_sites sites; /* where handlers failed: reported once each */
     PyGILState_STATE gil;
     int held;
 };
@@ -38,22 +40,6 @@ static void give_gil(struct sio_owner *o)
         py->held = 0;
         PyGILState_Release(py->gil);
     }
-}
-
-static void report(struct sio_py *py, uint32_t range, int write)
-{
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (value && traceback)
-        PyException_SetTraceback(value, traceback);
-    PyObject *ret = PyObject_CallFunction(py->on_error, "IOi", range, value ? value : Py_None, write);
-    if (!ret)
-        PyErr_Clear(); /* the reporter itself failed: the access is refused all the same */
-    Py_XDECREF(ret);
-    Py_XDECREF(type);
-    Py_XDECREF(value);
-    Py_XDECREF(traceback);
 }
 
 /* 8-byte views are shared by strings and single accesses alike; log2 of the width picks one. */
@@ -82,7 +68,7 @@ static inline PyObject *number(const struct sio_py *py, uint64_t value)
     return PyLong_FromUnsignedLongLong(value);
 }
 
-/* The low 64 bits of what a handler returned. Non-zero: no int, and an exception says so. */
+/* The low 64 bits of what a handler returned. Non-zero: no whole number, or one whose __index__ raised. */
 static inline int as_value(PyObject *result, uint64_t *value)
 {
 #if PY_VERSION_HEX >= 0x030C0000
@@ -96,12 +82,14 @@ static inline int as_value(PyObject *result, uint64_t *value)
         return 0;
     }
 #endif
+    if (__builtin_expect(!PyIndex_Check(result), 0))
+        return 1;
     *value = PyLong_AsUnsignedLongLongMask(result);
     return *value == (unsigned long long)-1 && PyErr_Occurred();
 }
 
 static PyObject *call_register(struct sio_py *py, const struct sio_handler *h, uint64_t offset, uint32_t size, uint32_t write,
-                               uint64_t *value)
+                               uint64_t *value, uint32_t range)
 {
     PyObject *args[4] = {NULL, number(py, offset), py->sizes[width_index(size)], NULL};
     PyObject *result = NULL;
@@ -114,8 +102,11 @@ static PyObject *call_register(struct sio_py *py, const struct sio_handler *h, u
         Py_DECREF(args[3]);
     }
     Py_DECREF(args[1]);
-    if (result && !write && __builtin_expect(as_value(result, value), 0))
+    if (result && !write && __builtin_expect(as_value(result, value), 0)) {
+        if (!PyErr_Occurred())
+            sio_py_refuse(&py->sites, h->read, offset, size, result, range);
         Py_CLEAR(result);
+    }
     return result;
 }
 
@@ -171,10 +162,10 @@ static int call_python(struct sio_owner *o, const struct sio_handler *h, uint64_
         py->gil = PyGILState_Ensure();
         py->held = 1;
     }
-    uint32_t view = h->forms & (write ? SIO_WRITE_VIEW : SIO_READ_VIEW);
-    PyObject *result = view ? call_view(py, h, offset, size, write, value) : call_register(py, h, offset, size, write, value);
+    uint32_t view = h->forms & (write ? SIO_WRITE_VIEW : SIO_READ_VIEW), range = (uint32_t)(h - o->handlers);
+    PyObject *result = view ? call_view(py, h, offset, size, write, value) : call_register(py, h, offset, size, write, value, range);
     if (__builtin_expect(!result, 0)) {
-        report(py, (uint32_t)(h - o->handlers), write != 0);
+        sio_py_report(&py->sites, py->on_error, range, write != 0);
         return 1;
     }
     Py_DECREF(result);
@@ -197,6 +188,7 @@ void sio_py_detach(struct sio_owner *o)
     }
     for (uint32_t i = 0; i < SMALL; i++)
         Py_XDECREF(py->small[i]);
+    sio_py_forget(&py->sites);
     PyBuffer_Release(&py->memory); /* lives on in the views that devices keep */
     Py_XDECREF(py->on_error);
     PyGILState_Release(gil);
@@ -249,8 +241,14 @@ int sio_owner_set_handler(struct sio_owner *o, uint32_t range, uint32_t kind, ui
                           uint64_t base, uint64_t last, uintptr_t read, uintptr_t write, uintptr_t base_object,
                           uintptr_t native, uintptr_t context)
 {
+    struct sio_py *py = o->runtime;
     if (range >= o->fabric.ranges || last < base || kind > SIO_PYTHON || space > SIO_MMIO)
         return -EINVAL;
+    if (py && py->sites.n) { /* another device may fail at the same place: that is worth telling again */
+        PyGILState_STATE gil = PyGILState_Ensure();
+        sio_py_forget(&py->sites);
+        PyGILState_Release(gil);
+    }
     o->handlers[range] = (struct sio_handler){
         .kind = kind,
         .space = (uint16_t)space,

@@ -1,8 +1,8 @@
 /* The address map: which shard answers an address. Written by the VMM, looked up by every client.
  *
  * Two sides; the live one is generation & 1. The VMM fills the other, bumps the generation, fences every client
- * (membarrier) and waits until none is still inside an access that began before (SP-QUIESCE): only then does it tell a
- * shard to drop a device, or reuse the side. A client keeps the entries it hit last, and forgets them at a new generation.
+ * (membarrier; where there is none, a client fences itself when it begins an access) and waits until none is still inside an
+ * access that began before (SP-QUIESCE): only then does it tell a shard to drop a device, or reuse the side. A client keeps the entries it hit last, and forgets them at a new generation.
  *
  * Facts. Bisecting 10,000 ranges is 14 loads that wait for each other, from the second-level cache: as long as a round
  * trip between two CPUs that share it. Machines with many devices place them evenly.

@@ -25,10 +25,18 @@ static uint32_t nearest(const struct sio_client *c, uint64_t shards)
     return (uint32_t)__builtin_ctzll(shards);
 }
 
-/* Whether writes to an entry may be posted with no more ado. */
-static inline int posts_at_once(const struct sio_client *c, const struct sio_map_entry *entry)
+/* The map's flags, and one that says what else the shard reads. */
+static inline uint32_t flags_of(const struct sio_client *c, const struct sio_map_entry *entry, uint32_t shard)
 {
-    return (entry->flags & (SIO_RANGE_POSTED | SIO_RANGE_QUARANTINED)) == SIO_RANGE_POSTED && c->waiter.membarrier;
+    int beside = c->coalesced && sio_load_acquire(&c->fabric.shard[shard].coalesced);
+    return (uint16_t)(entry->flags & ~SIO_ROUTE_COALESCED) | (beside ? SIO_ROUTE_COALESCED : 0);
+}
+
+/* Whether writes by a route with these flags may be posted with no more ado. */
+static inline int posts_at_once(const struct sio_client *c, uint32_t flags)
+{
+    uint32_t all = SIO_RANGE_POSTED | SIO_RANGE_QUARANTINED | SIO_ROUTE_COALESCED;
+    return (flags & all) == SIO_RANGE_POSTED && c->waiter.membarrier;
 }
 
 enum sio_route_result sio_routes_find(struct sio_client *c, uint32_t space, uint64_t address, uint64_t last,
@@ -43,7 +51,8 @@ enum sio_route_result sio_routes_find(struct sio_client *c, uint32_t space, uint
         forget_routes(c);
     if (likely(result == SIO_ROUTED)) {
         uint32_t shard = entry.shards & (entry.shards - 1) ? nearest(c, entry.shards) : (uint32_t)__builtin_ctzll(entry.shards);
-        int at_once = posts_at_once(c, &entry);
+        uint32_t flags = flags_of(c, &entry, shard);
+        int at_once = posts_at_once(c, flags);
         /* Field by field: a struct put together elsewhere and copied would be read back before its parts have arrived. */
         slot->base = entry.base;
         slot->last = entry.last;
@@ -52,7 +61,7 @@ enum sio_route_result sio_routes_find(struct sio_client *c, uint32_t space, uint
         for (uint32_t size = 1; size <= 8; size *= 2)
             slot->reach[size - 1] = at_once ? sio_posted_reach(entry.last - entry.base, size) : 0;
         slot->space = (uint16_t)space;
-        slot->flags = (uint16_t)entry.flags;
+        slot->flags = (uint16_t)flags;
         slot->shard = shard;
         slot->box = c->shard[shard].box;
         slot->stat = sio_stat(f, c->vcpu, entry.range);

@@ -37,7 +37,23 @@ static inline long sio_syscall6(long n, long a, long b, long c, long d, long e, 
 #define sio_syscall3(n, a, b, c) sio_syscall6((n), (long)(a), (long)(b), (long)(c), 0, 0, 0)
 #define sio_syscall4(n, a, b, c, d) sio_syscall6((n), (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
 
+/* Fills `n` bytes. A plain loop would be made a call of memset, which is libc's. */
+static inline void sio_fill(uint8_t *to, uint8_t byte, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        to[i] = byte;
+        __asm__("" : "+r"(to));
+    }
+}
+
 static inline void sio_yield(void) { sio_syscall3(SYS_sched_yield, 0, 0, 0); }
+
+/* Sleeps, or less where a signal comes. */
+static inline void sio_nap(uint64_t ns)
+{
+    struct timespec time = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+    sio_syscall3(SYS_nanosleep, &time, 0, 0);
+}
 
 /* Waits at most `timeout_ns` while *word == value. Between processes: not FUTEX_PRIVATE. */
 static inline long sio_futex_wait(uint32_t *word, uint32_t value, uint64_t timeout_ns)

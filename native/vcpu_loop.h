@@ -6,7 +6,8 @@
  *
  * Consequences. The journal: answer the exit -> overwrite exit_reason with a sentinel -> forget the message -> enter. A fresh
  * worker that finds the sentinel (or a reason that asks for nothing) re-enters; one that finds an exit serves it, and the
- * client's journal tells whether its message is out already. Nothing here calls libc: KVM's worker has no TLS.
+ * client's journal tells whether its message is out already. Nothing here calls libc: KVM's worker has no TLS
+ * (tests/native/reach.c checks that).
  */
 #ifndef SHARDIO_VCPU_LOOP_H
 #define SHARDIO_VCPU_LOOP_H
@@ -17,9 +18,10 @@
 #include <sys/prctl.h>
 
 #define PARK_NS 1000000000u
+#define RETRY_NS 100000000u /* entries that bring nothing follow each other closely when they are less than this apart */
 
 /* One entry: 0 after an exit, whose record is in v->run; -EINTR after a kick or with immediate_exit set, -EAGAIN to be entered
- * again, another -errno where the vCPU cannot go on. */
+ * again (nothing has been executed: see enter_again), another -errno where the vCPU cannot go on. */
 static long enter_guest(struct sio_vcpu *v);
 /* Pulses the lines of v->client.lines, which a device raised during the access, before the guest goes on; clears them. A worker
  * killed in between pulses again: an edge too many, which a driver takes for a shared line's. */
@@ -106,7 +108,7 @@ static enum sio_outcome serve_pio(struct sio_vcpu *v)
     uint64_t data = 0;
 
     if (count != 1) {
-        v->string_exits++;
+        sio_count(v->string_exits);
         return sio_client_string(&v->client, SIO_PIO, run->io.port, size, write, count, bytes);
     }
     if (write)
@@ -159,9 +161,22 @@ static void serve_in_loop(struct kvm_run *run)
 {
     if (run->exit_reason == KVM_EXIT_IO) {
         if (run->io.direction == KVM_EXIT_IO_IN)
-            __builtin_memset((uint8_t *)run + run->io.data_offset, 0, run->io.size * run->io.count);
+            sio_fill((uint8_t *)run + run->io.data_offset, 0, run->io.size * run->io.count);
     } else if (!run->mmio.is_write)
         __builtin_memset(run->mmio.data, 0, 8);
+}
+
+/* Whether to enter again after an entry that brought nothing to do. Some of these are in order (a processor that waits for its
+ * SIPI is woken by every INIT), but one that KVM returns for ever would keep the vCPU busy, and nobody would be told. So only
+ * SIO_RETRIES of them may follow each other closely without an access in between. */
+static __attribute__((noinline, cold)) int enter_again(struct sio_vcpu *v)
+{
+    uint64_t now = sio_ticks(), accesses = v->wait_ticks + v->client.accesses; /* each access adds to one of the two at least */
+    if (accesses != v->retry_accesses || sio_ticks_to_ns(&v->client.fabric, now - v->retry_ticks) > RETRY_NS)
+        v->retries = 0;
+    v->retry_accesses = accesses;
+    v->retry_ticks = now;
+    return ++v->retries < SIO_RETRIES;
 }
 
 /* One match on the exit. Returns SIO_RUNNING to go on, or the state that the vCPU ends in. */
@@ -184,7 +199,7 @@ static uint32_t serve(struct sio_vcpu *v)
         if (__builtin_expect(v->client.lines, 0))
             raise_lines(v);
         complete(v);
-        v->wait_ticks += sio_ticks() - begin;
+        sio_store_relaxed(&v->wait_ticks, v->wait_ticks + (sio_ticks() - begin));
         return SIO_RUNNING;
     case KVM_EXIT_IOAPIC_EOI: {
         uint64_t vector = run->eoi.vector;
@@ -194,10 +209,12 @@ static uint32_t serve(struct sio_vcpu *v)
         return SIO_RUNNING;
     }
     case SIO_SENTINEL:
-    case KVM_EXIT_UNKNOWN:
+    case KVM_EXIT_UNKNOWN: /* of a vCPU that has never been entered, too: its page is empty */
     case KVM_EXIT_INTR:
     case KVM_EXIT_IRQ_WINDOW_OPEN:
     case KVM_EXIT_SET_TPR:
+        if (!enter_again(v))
+            return SIO_FAILED;
         complete(v);
         return SIO_RUNNING;
     case KVM_EXIT_HLT:
@@ -221,9 +238,9 @@ static uint32_t serve(struct sio_vcpu *v)
 static void count_exit(struct sio_vcpu *v, uint32_t reason)
 {
     if (reason < SIO_EXIT_REASONS)
-        v->exits[reason]++;
+        sio_count(v->exits[reason]);
     else
-        v->other_exits++;
+        sio_count(v->other_exits);
 }
 
 static uint32_t run_until_told(struct sio_vcpu *v)
@@ -248,14 +265,16 @@ static uint32_t run_until_told(struct sio_vcpu *v)
             count_exit(v, run->exit_reason);
             state = serve(v);
         } else if (ret == -EINTR) {
-            v->interrupted++;
+            sio_count(v->interrupted);
             sio_store_relaxed(&run->immediate_exit, 0);
             sio_fence_full();
             if (command(v) == SIO_PAUSE && park(v) == SIO_STOP)
                 return SIO_STOPPED;
-        } else if (ret == -EAGAIN)
-            v->retried++;
-        else {
+        } else {
+            if (ret == -EAGAIN && enter_again(v)) {
+                sio_count(v->retried);
+                continue;
+            }
             v->detail = (uint64_t)-ret;
             return SIO_BROKEN;
         }
@@ -272,7 +291,7 @@ static void end(struct sio_vcpu *v, uint32_t state)
 /* From the start, or from wherever a killed predecessor stopped, to the end. */
 static void work(struct sio_vcpu *v)
 {
-    v->spawns++;
+    sio_count(v->spawns);
     sio_client_resume(&v->client);
     v->client.waiter.abort = &v->command;
     v->client.waiter.abort_value = SIO_STOP;

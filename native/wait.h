@@ -23,6 +23,8 @@
 #define SIO_SPIN_NS 3000u
 #define SIO_YIELD_NS 40000u
 #define SIO_SLEEP_NS 10000000u
+#define SIO_VAIN_SLEEPS 32u   /* sleeps of one wait that ended early and in vain: from then on it naps, and announces nothing */
+#define SIO_NAP_NS 1000000u
 #define SIO_YIELD_BIAS 4u
 
 struct sio_waiter {
@@ -65,7 +67,13 @@ static __attribute__((noinline)) uint64_t sio_wait_slow(struct sio_waiter *w, st
         }
     } while (sio_ticks() - start < w->yield_ticks);
 
-    for (;;) {
+    for (uint32_t vain = 0;;) {
+        if (vain == SIO_VAIN_SLEEPS) { /* any shard may write `doze`: one that never lets it be costs others no membarriers */
+            sio_nap(SIO_NAP_NS);
+            if ((now = sio_load_acquire(word)) != old || sio_waiter_aborted(w))
+                break;
+            continue;
+        }
         sio_publish(&self->doze, 1); /* SP-DOZE: announce, fence */
         if (w->membarrier)
             sio_membarrier(); /* the fence of an owner that returns credits without one */
@@ -83,6 +91,7 @@ static __attribute__((noinline)) uint64_t sio_wait_slow(struct sio_waiter *w, st
             }
             break;
         }
+        vain += ret != -ETIMEDOUT;
     }
     sio_store_relaxed(&self->doze, 0);
     return now;

@@ -4,7 +4,8 @@
  * CLONE_THREAD it is a process of its own, that kill -9 takes alone. It has no TLS: the thread pointer is the spawning
  * thread's.
  *
- * Consequence. Nothing here calls libc: raw system calls only, no errno, no stack protector, every symbol bound at load.
+ * Consequence. What the worker runs calls nothing of libc: raw system calls only, no errno, no stack protector, every symbol bound
+ * at load. tests/native/reach.c links it alone, which fails where it reaches anything else.
  */
 #include "vcpu_loop.h"
 
@@ -170,8 +171,6 @@ int sio_quiesce_register(void)
 {
     return (int)sio_syscall3(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
 }
-
-int sio_quiesce_fence(void) { return (int)sio_syscall3(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0); }
 
 int sio_die_with_parent(int parent)
 {

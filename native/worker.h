@@ -12,6 +12,7 @@
 
 #define SIO_EXIT_REASONS 48u
 #define SIO_SENTINEL 0x53494f21u   /* in kvm_run->exit_reason: the last exit is complete */
+#define SIO_RETRIES 100000u        /* entries in a row that may bring nothing to do */
 #define SIO_KICK_SIGNAL 10         /* SIGUSR1: interrupts KVM_RUN and futex waits */
 
 enum sio_command { SIO_RUN, SIO_PAUSE, SIO_STOP };
@@ -23,8 +24,8 @@ enum sio_vcpu_state {
     SIO_HALTED,     /* HLT without an in-kernel irqchip: nothing can wake it */
     SIO_SHUTDOWN,   /* triple fault */
     SIO_SYSTEM,     /* KVM_EXIT_SYSTEM_EVENT: detail is the type */
-    SIO_FAILED,     /* FAIL_ENTRY, INTERNAL_ERROR, an exit that nobody handles: reason is the exit's */
-    SIO_BROKEN,     /* KVM_RUN itself failed: detail is the errno */
+    SIO_FAILED,     /* FAIL_ENTRY, INTERNAL_ERROR, an exit that nobody handles or that keeps coming: reason is the exit's */
+    SIO_BROKEN,     /* KVM_RUN itself failed, or says EAGAIN for ever: detail is the errno */
 };
 
 #define SIO_WIRED_PIC 1
@@ -57,6 +58,9 @@ struct sio_vcpu {
     uint64_t interrupted;       /* KVM_RUN returned EINTR */
     uint64_t retried;           /* ... or EAGAIN: an AP that waits for its SIPI */
     uint64_t wait_ticks;        /* inside accesses */
+    uint64_t retry_accesses;    /* a measure of the accesses made when an entry brought nothing the last time; */
+    uint64_t retry_ticks;       /* when that was; */
+    uint32_t retries;           /* and how many there were in a row */
     uint64_t fragment;          /* journal of an MMIO access that goes byte by byte: serve_bytes */
     /* vcpu_wires.h: */
     uint32_t output;            /* the PIC's output was high at the last look */
@@ -85,8 +89,6 @@ uint32_t sio_vcpu_state(const struct sio_vcpu *vcpu);
 void sio_vcpu_follow(const struct sio_vcpu *vcpu, uint32_t lines);
 /* Wired lines moved (SIO_LINE_*): the worker is kicked, and tells the controllers. */
 void sio_vcpu_lines(struct sio_vcpu *vcpu, uint32_t lines, int pid);
-/* SP-QUIESCE: fences every client of this process, then looks at `pending`: its kind is not 0 inside an access. */
-int sio_quiesce_fence(void);
 int sio_quiesce_register(void);
 
 #endif

@@ -25,7 +25,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from shardio.address import MmioAddress, PioAddress, Space
-from shardio.errors import HandlerMissing, InvalidDevice
+from shardio.errors import HandlerMissing, InvalidDevice, InvalidResult
 
 if TYPE_CHECKING:
     import asyncio  # tens of milliseconds that a device's unit test need not pay
@@ -36,13 +36,18 @@ if TYPE_CHECKING:
 def read_registers(device: object, handler: str, offset: int, data: memoryview) -> None:
     """Fill `data` from the device's `read(offset, size)`, little-endian, truncated to the width of `data`.
 
-    Raises `HandlerMissing` naming `handler` where the device has no `read`.
+    Raises `HandlerMissing` naming `handler` where the device has no `read`, `InvalidResult` for what is no
+    whole number.
     """
     read = getattr(device, "read", None)
     if read is None:
         raise HandlerMissing(type(device).__name__, handler)
     size = len(data)
-    value = operator.index(read(offset, size))  # as a shard takes it: any whole number
+    result = read(offset, size)
+    try:
+        value = operator.index(result)  # as a shard takes it: any whole number
+    except TypeError:
+        raise InvalidResult(read, offset, size, repr(result)) from None
     data[:] = (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "InvalidDevice",
     "InvalidRange",
     "InvalidResource",
+    "InvalidResult",
     "KvmError",
     "LayoutMismatch",
     "MachineError",
@@ -181,6 +182,23 @@ class InvalidBuffer(ShardioError, TypeError):
         super().__init__(reason, "pass a C-contiguous buffer (bytearray or memoryview; writable for a read)")
         self.args = (reason,)
         self.reason = reason
+
+
+class InvalidResult(ShardioError, TypeError):
+    """What a device's `read` returned is no whole number: the `method` by name, its `offset` and `size`, and
+    how the value shows (`shown`).
+
+    >>> print(InvalidResult("Counter.read", 4, 2, "None"))
+    Counter.read(0x4, 2) returned None; return an int (it is cut to the access's width)
+    """
+
+    def __init__(self, method: Any, offset: int, size: int, shown: str) -> None:
+        name = method if isinstance(method, str) else getattr(method, "__qualname__", type(method).__name__)
+        shown = shown[:80]
+        super().__init__(f"{name}({offset:#x}, {size}) returned {shown}",
+                         "return an int (it is cut to the access's width)")
+        self.args = (name, offset, size, shown)
+        self.method, self.offset, self.size, self.shown = name, offset, size, shown
 
 
 class DeviceOptionError(ShardioError, ValueError):

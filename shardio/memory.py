@@ -17,7 +17,7 @@ import fcntl
 import mmap
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from shardio._core import ffi
 from shardio.closing import Closing
@@ -102,6 +102,16 @@ class GuestMemory(Closing):
             raise _no_room(size, error) from error
         return memory
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For a `multiprocessing.Process` of any start method, and its pipes and queues: the other process
+        gets the descriptor and maps it. Raises `MemoryAccessError` once this is closed.
+        """
+        from multiprocessing.reduction import DupFd  # milliseconds, which no shard's start should pay
+
+        if self._fd < 0:
+            raise MemoryAccessError(0, self._size, ())
+        return _handed_over, (type(self), DupFd(self._fd), self._size)
+
     def _map(self, fd: int, size: int) -> None:
         self._mapping = mmap.mmap(fd, size)
         self._bytes = memoryview(self._mapping)
@@ -172,6 +182,14 @@ class GuestMemory(Closing):
 
     def __repr__(self) -> str:
         return f"GuestMemory({self._size:#x})"
+
+
+def _handed_over(kind: type[GuestMemory], handle: Any, size: int) -> GuestMemory:
+    fd = handle.detach()
+    try:
+        return kind.from_fd(fd, size)
+    finally:
+        os.close(fd)
 
 
 def _check_size(size: int) -> None:

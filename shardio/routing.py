@@ -18,7 +18,7 @@ import msgspec
 from shardio._core import ffi, lib
 from shardio.bus import MmioBus, PioBus
 from shardio.errors import FabricError, MachineError, RangeTaken, ShardioError
-from shardio.fabric import Fabric
+from shardio.fabric import Fabric, barrier
 from shardio.memory import MemoryRegion
 from shardio.range import MmioRange, PioRange
 from shardio.reserved import Reserved
@@ -194,14 +194,15 @@ class AddressMap:
         return self._pio if isinstance(span, PioRange) else self._mmio
 
 
-def quiesce(clients: Iterable[object], timeout: float) -> None:
+def quiesce(clients: Iterable[Any], timeout: float) -> None:
     """Wait until no client is inside an access that it began before this call (SP-QUIESCE).
 
     `clients`: `struct sio_client *`, of whatever process (`shardio.fabric.port`). Raises `MachineError`
-    after `timeout` seconds.
+    after `timeout` seconds, `FabricError` where clients count on a membarrier and the kernel refuses it.
     """
     clients = list(clients)
-    lib.sio_membarrier()
+    if any(client.waiter.membarrier for client in clients):  # the others fence for themselves
+        barrier.fence()
     began = {client: lib.sio_client_pending(client) for client in clients}
     end = time.monotonic() + timeout
     pause = 20e-6

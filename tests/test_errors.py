@@ -22,6 +22,8 @@ SAMPLES: list[errors.ShardioError] = [
     errors.InvalidDevice("Thing", "pio"),
     errors.HandlerMissing("Thing", "pio_read"),
     errors.InvalidBuffer("a str cannot carry an access"),
+    errors.InvalidResult("Counter.read", 4, 2, "None"),
+    errors.InvalidResult(dict.get, 4, 2, "1.5"),
     errors.InvalidResource("legacy IRQ", "-1 is not a 32-bit unsigned number"),
     errors.ResourceUnavailable(ResourceConstraint.new_pio(8)),
     errors.ResourceConflict(PioRange(1, 2), 2, 3),

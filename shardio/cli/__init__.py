@@ -25,7 +25,7 @@ CURES = {
     errno.EMFILE: "raise the limit on open files: ulimit -n 1024",
     errno.ENFILE: "raise the host's limit on open files: sysctl fs.file-max",
     errno.ENOMEM: "free memory on the host, or give the guest less",
-    errno.ENOSPC: "free space where the output goes, or in /dev/shm",
+    errno.ENOSPC: "free space where the output goes",
     errno.EAGAIN: "raise the limit on processes: ulimit -u",
 }
 

@@ -21,9 +21,6 @@ from shardio.config import find_firmware
 from shardio.errors import ShardioError
 
 MIB = 1 << 20
-# Segments of a few MiB per machine; what a big one with many devices takes with room to spare.
-SHM_WANTED = 64 * MIB
-SHM_NEEDED = 1 * MIB
 FDS_WANTED = 1024
 # pidfd_open and clone with CLONE_PIDFD, by which a death is noticed and reaped without polling.
 KERNEL_NEEDED = (5, 3)
@@ -107,24 +104,15 @@ def kvm_capabilities() -> Finding:
     return Finding(name, State.OK, f"all {len(KVM_NEEDED) + len(KVM_WANTED)} present")
 
 
-def shared_memory(path: str = "/dev/shm") -> Finding:
-    """/dev/shm is there and has room for segments."""
+def shared_memory() -> Finding:
+    """Memory can be shared with other processes and sealed against any other size (memfd_create)."""
     name = "shared memory"
     try:
-        status = os.statvfs(path)
-        writable = os.access(path, os.W_OK | os.X_OK)
+        os.close(os.memfd_create("shardio-doctor", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
     except OSError as error:
-        return Finding(name, State.UNUSABLE, f"{path}: {error.strerror}", f"mount -t tmpfs tmpfs {path}")
-    free, total = status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
-    detail = f"{path}: {free // MIB} MiB free of {total // MIB} MiB"
-    if not writable:
-        return Finding(name, State.UNUSABLE, f"{path}: not writable", f"chmod 1777 {path}")
-    cure = f"mount -o remount,size=1G {path} (docker: --shm-size 1g), or remove what fills it"
-    if free < SHM_NEEDED:
-        return Finding(name, State.UNUSABLE, detail, cure)
-    if free < SHM_WANTED:
-        return Finding(name, State.DEGRADED, detail, cure)
-    return Finding(name, State.OK, detail)
+        cure = "allow the system call memfd_create in the sandbox's seccomp filter"
+        return Finding(name, State.UNUSABLE, f"memfd_create: {error.strerror}", cure)
+    return Finding(name, State.OK, "memfd, sealed")
 
 
 def cpus() -> Finding:

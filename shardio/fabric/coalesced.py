@@ -42,7 +42,7 @@ class CoalescedRing:
 
     def close(self) -> None:
         """Let the ring go; the owner drains it no more. Idempotent."""
-        if self._view is not None and self._owner.view is not None:
+        if self._view is not None and self._owner.view is not None and not self._owner.elsewhere:
             self._owner.drain_also(None)
         self._view = None
 

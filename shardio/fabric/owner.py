@@ -11,17 +11,19 @@ from typing import Any
 from shardio._core import ffi, lib
 from shardio.address import Space
 from shardio.device import HandlerForm, handler_form, view_handlers
-from shardio.errors import FabricError
+from shardio.errors import FabricError, InvalidDevice
+from shardio.fabric import barrier
 from shardio.fabric.alone import Alone
 from shardio.fabric.segment import Fabric
 from shardio.range import MmioRange, PioRange
 
 ErrorHook = Callable[[int, BaseException, int], None]
-"""Called with (range index, exception, 1 for a write) when a handler raises."""
+"""Called with (range index, exception, 1 for a write) when a handler raises, the first time that it raises at
+that place in its code: a guest may run into it a million times a second."""
 
 _CURES = {
     errno.ENOMEM: "free memory on the host, or raise the limit on it (ulimit -v)",
-    errno.EOPNOTSUPP: "allow the system call membarrier, as whoever made the fabric is allowed it",
+    errno.EOPNOTSUPP: barrier.CURE,
 }
 
 
@@ -35,7 +37,8 @@ class Turn(IntEnum):
 
 class Owner:
     """Serves one shard's requests. One owner at a time per shard, one call of it at a time: a second one, in
-    another thread or in a handler, is a `FabricError`, as is one after `close` or after the fabric's.
+    another thread or in a handler, is a `FabricError`, as is one after `close` or after the fabric's, and
+    whatever a fork of this process asks, one that comes back from a handler included.
 
     `doorbell`: a non-blocking eventfd that clients ring while `turn` has announced sleep; -1 for none.
     """
@@ -45,8 +48,10 @@ class Owner:
     ) -> None:
         self.fabric = fabric
         self.shard = fabric.checked("shard", shard)
-        self.view = ffi.new("struct sio_owner *")
-        self._segment = fabric.view  # mapped for as long as this has pointers into it
+        self.doorbell = doorbell
+        # Told to let go of its forks' rings before its memory goes, closed or not.
+        self.view = ffi.gc(ffi.new("struct sio_owner *"), lib.sio_owner_let_go)
+        self._segment = fabric.mapped_again()  # which no fork inherits
         self._alone = Alone(f"the owner of shard {shard}")
         self._coalesced: object = None
         self._kept: dict[int, tuple[Any, ...]] = {}
@@ -55,7 +60,9 @@ class Owner:
         self._check(lib.sio_owner_init(self.view, self._segment, shard, doorbell))
         try:
             self._check(lib.sio_py_attach(self.view, id(self._on_error)))
+            self._check(lib.sio_owner_keep(self.view))
         except FabricError:
+            lib.sio_py_detach(self.view)
             lib.sio_owner_free(self.view)
             raise
 
@@ -65,14 +72,25 @@ class Owner:
             raise FabricError(f"cannot own shard {self.shard}: {why}", _CURES.get(-status, ""))
 
     def close(self) -> None:
-        """Stop serving. Idempotent. Raises `FabricError` while another thread, or a handler, is inside."""
+        """Stop serving. Idempotent; nothing in a fork of the process that it belongs to.
+
+        Raises `FabricError` while another thread, or a handler, is inside.
+        """
+        if self.elsewhere:
+            return
         with self._alone:
             if self.view is None:
                 return
+            lib.sio_owner_let_go(self.view)
             lib.sio_py_detach(self.view)
             lib.sio_owner_free(self.view)
             self.view = self._segment = self._coalesced = None
             self._kept.clear()
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether this is a fork of the process that serves: here, there is nothing to serve."""
+        return self._alone.elsewhere
 
     def _opened(self) -> Any:
         """The core's struct. Raises `FabricError` once this or the fabric is closed."""
@@ -121,10 +139,21 @@ class Owner:
                 self._posted.add(index)
             owner.posted_ranges = len(self._posted)
 
+    def set_manager(
+        self, index: int, span: PioRange | MmioRange, manager: object, *, posted: bool = False
+    ) -> None:
+        """Let `manager` dispatch the accesses to range `index`: a `PioManager` or a `MmioManager`
+        (`shardio.io_manager`), an `IoManager` or one of another make. It gets them by address.
+
+        Raises `InvalidDevice` where it does not dispatch that space, and what `set_handler` raises.
+        """
+        self.set_handler(index, span, _Through(manager, span), posted=posted)
+
     def flush(self) -> None:
         """Serve everything that has been posted so far."""
         with self._alone:
             lib.sio_py_flush(self._opened())
+        self._alone.check_process()
 
     def clear_handler(self, index: int) -> None:
         """Forget range `index`, once everything that was posted to it has been served."""
@@ -137,11 +166,17 @@ class Owner:
             owner.posted_ranges = len(self._posted)
 
     def turn(self, turn_ns: int, epoll_fd: int = -1) -> Turn:
-        """Serve for at most `turn_ns` nanoseconds: see `Turn`. `epoll_fd`: return early when host I/O is
-        ready on it.
+        """Serve for at most `turn_ns` nanoseconds, or a little longer where a handler does.
+
+        `Turn` says what to do next: after `HOT` call again, after `EVENTS` once the event loop has run (host
+        I/O is ready on `epoll_fd`, an epoll descriptor; -1: do not look), after `ASLEEP` when the doorbell
+        is readable, and every 0.1 s or so besides. A turn begins by emptying the doorbell; an event loop may
+        have read it before.
         """
         with self._alone:
-            return Turn(lib.sio_py_turn(self._opened(), turn_ns, epoll_fd))
+            turn = Turn(lib.sio_py_turn(self._opened(), turn_ns, epoll_fd))
+        self._alone.check_process()  # a handler may have forked, and this may be the child
+        return turn
 
     def drain_also(self, coalesced: Any) -> None:
         """Drain KVM's coalesced ring too (`struct sio_coalesced *`), before every request; None: no more."""
@@ -171,7 +206,29 @@ class Owner:
     def scan(self) -> int:
         """Serve what is there now, once; returns how many requests and posted writes that was."""
         with self._alone:
-            return int(lib.sio_py_scan(self._opened()))
+            served = int(lib.sio_py_scan(self._opened()))
+        self._alone.check_process()
+        return served
+
+
+class _Through:
+    """A device that hands each access on to a manager, by its address."""
+
+    def __init__(self, manager: Any, span: PioRange | MmioRange) -> None:
+        space = Space.PIO if isinstance(span, PioRange) else Space.MMIO
+        read, write = (getattr(manager, f"{space}_{direction}", None) for direction in ("read", "write"))
+        if not (callable(read) and callable(write)):
+            cure = f"give it {space}_read(address, data) and {space}_write(address, data)"
+            raise InvalidDevice(type(manager).__name__, space, cure)
+
+        def read_through(base: int, offset: int, data: memoryview) -> None:
+            read(base + offset, data)
+
+        def write_through(base: int, offset: int, data: memoryview) -> None:
+            write(base + offset, data)
+
+        setattr(self, f"{space}_read", read_through)
+        setattr(self, f"{space}_write", write_through)
 
 
 def _callable(device: object, view: Any, space: Space, *, write: bool) -> tuple[Callable[..., Any], bool]:

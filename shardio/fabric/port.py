@@ -26,6 +26,7 @@ from shardio._core import ffi, lib
 from shardio.address import MmioAddress, PioAddress, Space
 from shardio.closing import Closing
 from shardio.errors import AccessRefused, DeviceNotFound, FabricError, InvalidBuffer
+from shardio.fabric import barrier
 from shardio.fabric.alone import Alone
 from shardio.fabric.segment import Fabric
 from shardio.range import MmioRange, PioRange
@@ -50,12 +51,12 @@ class Outcome(IntEnum):
 
 def set_up(client: Any, fabric: Fabric, vcpu: int, doorbells: Mapping[int, int], sample_every: int) -> None:
     """Initialise a `struct sio_client`: doorbell eventfds by shard, one access in `sample_every` (a power of
-    two) timed.
+    two) timed. Raises `FabricError` where the fabric's ends count on membarrier and this process may not.
     """
     segment = fabric.view
     lib.sio_client_init(client, segment, fabric.checked("vCPU", vcpu))
     client.sample_mask = sample_every - 1
-    lib.sio_membarrier_register()
+    barrier.register(segment)
     client.waiter.membarrier = segment.membarrier
     for shard, fd in doorbells.items():
         client.doorbell[shard] = fd
@@ -324,24 +325,18 @@ class Port(Closing):
     def _take(self) -> Any:
         if self._closed:
             raise FabricError(f"the port of vCPU {self.vcpu} is closed", "ask the dispatcher for it again")
-        record, me = self._record.view, os.getpid()
         deadline = time.monotonic() + SETTLE_S
-        while (holder := lib.sio_port_exchange(record, lib.SIO_PORT_FREE, me)) != lib.SIO_PORT_FREE:
-            if holder != lib.SIO_PORT_SETTLING and not self._holds(holder):
-                if lib.sio_port_exchange(record, holder, lib.SIO_PORT_SETTLING) == holder:
-                    settled = self._settle(deadline)
-                    lib.sio_port_exchange(
-                        record, lib.SIO_PORT_SETTLING, lib.SIO_PORT_FREE if settled else holder
-                    )
-                continue
-            if holder == me or time.monotonic() > deadline:
-                raise FabricError(
-                    f"vCPU {self.vcpu}'s port is in use by process {holder}",
-                    "give each process a port of its own",
-                )
-            time.sleep(0.001)
-        lib.sio_membarrier_register()
-        lib.sio_port_attach(record, self._segment)
+        while (holder := self._exchange(lib.SIO_PORT_FREE, os.getpid())) != lib.SIO_PORT_FREE:
+            if holder != lib.SIO_PORT_SETTLING and self._holds(holder):
+                raise self._in_use(holder)
+            if holder != lib.SIO_PORT_SETTLING:
+                self._settle_for(holder)
+            elif time.monotonic() > deadline:
+                raise self._in_use(holder)
+            else:
+                time.sleep(0.001)
+        barrier.register(self._segment)
+        lib.sio_port_attach(self._record.view, self._segment)
         client = self._record.client
         for shard, fd in self._doorbells.items():
             client.doorbell[shard] = fd
@@ -356,12 +351,27 @@ class Port(Closing):
             return any(os.path.samestat(here, os.fstat(port._record.fd)) for port in users)
         return _alive(pid)
 
-    def _settle(self, deadline: float) -> bool:
-        while not lib.sio_client_settle(self._record.client, self.fabric.view):
+    def _exchange(self, before: int, after: int) -> int:
+        return int(lib.sio_port_exchange(self._record.view, before, after))
+
+    def _in_use(self, pid: int) -> FabricError:
+        return FabricError(
+            f"vCPU {self.vcpu}'s port is in use by process {pid}", "give each process a port of its own"
+        )
+
+    def _settle_for(self, dead: int) -> None:
+        """Finish what a dead user had in flight, unless somebody else is at it. Raises `FabricError` where
+        its shard does not answer.
+        """
+        if self._exchange(dead, lib.SIO_PORT_SETTLING) != dead:
+            return
+        deadline = time.monotonic() + SETTLE_S
+        while not lib.sio_client_settle(self._record.client, self._segment):
             if time.monotonic() > deadline:
-                return False
+                self._exchange(lib.SIO_PORT_SETTLING, dead)
+                raise self._in_use(dead)
             time.sleep(0.001)
-        return True
+        self._exchange(lib.SIO_PORT_SETTLING, lib.SIO_PORT_FREE)
 
     # ---- its parts ----
 
@@ -454,6 +464,8 @@ def _forked() -> None:
     """A fork of a port's user is not its user; it may become that where the port is free."""
     for port in tuple(_ports):
         port._client = None
+        port._alone = Alone(f"the port of vCPU {port.vcpu}")
+        port._opening = threading.Lock()
 
 
 os.register_at_fork(after_in_child=_forked)

@@ -1,16 +1,16 @@
 """A fabric segment: made by one process, attached by the others through its descriptor.
 
-The segment is POSIX shared memory, created exclusively with mode 0600 and filled with `posix_fallocate` so
-that a full /dev/shm is an error here rather than SIGBUS later. It has no name: processes get the descriptor,
-so no death of any of them leaves one behind.
+The segment is a memfd: it has no name, so no death of any process leaves one behind. It is filled with
+`posix_fallocate`, so that a lack of memory is an error here rather than SIGBUS later, and sealed against any
+other size.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
-import signal
 import threading
 from typing import Any, Self
 
@@ -19,9 +19,6 @@ from shardio.closing import Closing
 from shardio.errors import FabricError, LayoutMismatch
 from shardio.fabric.statistics import AccessStatistics, ShardCounters, VcpuCounters
 
-SHM = "/dev/shm"
-NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
-"""A file system's ways to say that it makes no file without a name (open(2), O_TMPFILE)."""
 POSTED_SLOTS = 512
 """Slots of a posted ring: 16 KiB, half a first-level cache."""
 
@@ -53,8 +50,7 @@ class Fabric(Closing):
         """A new segment for `vcpus` x `shards`, with room for `ranges` address ranges and posted rings of
         `posted_slots` slots (a power of two).
 
-        Raises `FabricError`: a count out of its limits, or /dev/shm too small (the cure says how much it
-        needs).
+        Raises `FabricError`: a count out of its limits, or not enough memory (it says how much is needed).
         """
         size = lib.sio_fabric_size(vcpus, shards, ranges, posted_slots)
         if size == 0:
@@ -88,18 +84,21 @@ class Fabric(Closing):
                 "pass one that is open, or raise the limit on descriptors (ulimit -n)",
             ) from None
         try:
-            mapping = _map(fd, os.fstat(fd).st_size)
-            view = ffi.new("struct sio_fabric *")
-            base = _address(mapping)
-            status = lib.sio_fabric_attach(view, base, len(mapping))
-            if status == -errno.EPROTONOSUPPORT:
-                raise LayoutMismatch("layout version", lib.sio_fabric_version(base), lib.SIO_LAYOUT_VERSION)
-            if status:
-                raise _no_fabric(*([] if status == -errno.EPROTO else ["the fabric's header is damaged"]))
+            mapping, view = _view(fd)
         except BaseException:
             os.close(fd)
             raise
         return cls(fd, mapping, view)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For a `multiprocessing.Process` of any start method, and its pipes and queues: the other process
+        gets the descriptor and attaches. Raises `FabricError` once this is closed.
+        """
+        from multiprocessing.reduction import DupFd  # milliseconds, which no shard's start should pay
+
+        with self._closing:
+            _ = self.view
+            return _handed_over, (type(self), DupFd(self.fd))
 
     @property
     def view(self) -> Any:
@@ -111,6 +110,16 @@ class Fabric(Closing):
         if view is None:
             raise FabricError("the fabric is closed", "close it after whatever uses it")
         return view
+
+    def mapped_again(self) -> Any:
+        """Another `struct sio_fabric *` over a mapping of its own, which lasts as long as it is held.
+
+        Raises `FabricError` once the segment is closed, and where it cannot be mapped.
+        """
+        with self._closing:
+            _ = self.view
+            mapping, view = _view(self.fd)
+        return ffi.gc(view, lambda _: mapping.close())
 
     def close(self) -> None:
         """Close the descriptor; unmapped as soon as nobody holds `view`. Idempotent, in any thread."""
@@ -171,8 +180,29 @@ class Fabric(Closing):
         return int(fabric.shard[shard].progress) + posted
 
 
+def _handed_over(kind: type[Fabric], handle: Any) -> Fabric:
+    fd = handle.detach()
+    try:
+        return kind.attach(fd)
+    finally:
+        os.close(fd)
+
+
 def _no_fabric(what: str = "the descriptor is no fabric segment") -> FabricError:
     return FabricError(what, "pass the descriptor of a Fabric made by the VMM")
+
+
+def _view(fd: int) -> tuple[mmap.mmap, Any]:
+    """A new mapping of a segment that somebody has laid out, and the core's view of it."""
+    mapping = _map(fd, os.fstat(fd).st_size)
+    view = ffi.new("struct sio_fabric *")
+    base = _address(mapping)
+    status = lib.sio_fabric_attach(view, base, len(mapping))
+    if status == -errno.EPROTONOSUPPORT:
+        raise LayoutMismatch("layout version", lib.sio_fabric_version(base), lib.SIO_LAYOUT_VERSION)
+    if status:
+        raise _no_fabric(*([] if status == -errno.EPROTO else ["the fabric's header is damaged"]))
+    return mapping, view
 
 
 def _map(fd: int, size: int) -> mmap.mmap:
@@ -192,53 +222,24 @@ def _address(mapping: mmap.mmap) -> Any:
 
 
 def _allocate(size: int) -> int:
-    """The descriptor of a fresh, nameless, fully backed segment."""
+    """The descriptor of a fresh segment: never named, fully backed, and of this size for ever.
+
+    Shards hold it too: were one able to shrink the file, everyone else would die of SIGBUS. Only a memfd can
+    be sealed against that, so there is no other way.
+    """
     try:
-        fd = _nameless()
+        fd = os.memfd_create("shardio-fabric", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except OSError as error:
-        cure = "mount /dev/shm (tmpfs) writable for this user and with room, or allow more files (ulimit -n)"
-        raise FabricError(f"cannot create shared memory: {error.strerror or error}", cure) from None
+        cure = "allow the system call memfd_create (seccomp filters), and more files (ulimit -n)"
+        raise FabricError(f"cannot create shared memory: {error.strerror}", cure) from None
     try:
-        os.ftruncate(fd, size)
         os.posix_fallocate(fd, 0, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     except OSError as error:
         os.close(fd)
         raise FabricError(
             f"cannot allocate {size / 2**20:.1f} MiB of shared memory: {error.strerror}",
-            "free or enlarge /dev/shm (mount -o remount,size=... /dev/shm), or use fewer vCPUs or shards",
+            "free memory, raise the limits on it (the control group's memory.max, ulimit -f), or use fewer "
+            "vCPUs, shards or ranges",
         ) from None
-    return fd
-
-
-def _nameless() -> int:
-    """An empty file of /dev/shm that never had a name: no kill comes between its making and its unlinking."""
-    try:
-        return os.open(SHM, os.O_TMPFILE | os.O_RDWR | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        if error.errno not in NO_TMPFILE:
-            raise
-    return _unlinked()
-
-
-def _unlinked() -> int:
-    """The same where a file must have a name at first. No signal, short of SIGKILL, leaves that behind."""
-    import secrets  # these two take milliseconds, which no shard's start should
-
-    import posix_ipc
-
-    name = f"/shardio-{os.getpid()}-{secrets.token_hex(8)}"
-    fd = -1
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        fd = int(posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600).fd)
-        posix_ipc.unlink_shared_memory(name)
-    except posix_ipc.Error as error:
-        raise OSError(str(error)) from error
-    finally:
-        try:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        except BaseException:  # of a handler that was waiting
-            if fd >= 0:
-                os.close(fd)
-            raise
     return fd

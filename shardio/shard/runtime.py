@@ -21,6 +21,7 @@ import selectors
 import traceback
 from collections.abc import Callable
 
+from shardio.errors import FabricError
 from shardio.fabric import Fabric, Owner, Turn
 
 TURN_NS = 500_000
@@ -80,7 +81,13 @@ class Runtime:
 
     def _turn(self) -> None:
         self._scheduled = None
-        if self.owner.turn(TURN_NS, self._epoll_fd) is not Turn.ASLEEP:
+        try:
+            turn = self.owner.turn(TURN_NS, self._epoll_fd)
+        except FabricError:
+            if self.owner.elsewhere:  # a handler forked, and the child came back: the loop is not its own
+                os._exit(os.EX_SOFTWARE)
+            raise
+        if turn is not Turn.ASLEEP:
             self._schedule()
 
     def _rung(self) -> None:

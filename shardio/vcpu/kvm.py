@@ -53,6 +53,7 @@ class KvmWorker(Worker):
         self.vcpu = vcpu
         self._stack = ffi.NULL
         set_up(self.client, fabric, vcpu.index, doorbells, 1)
+        self.view.client.coalesced = ffi.cast("uint32_t *", vcpu.coalesced_ring)
         self.view.run = ffi.cast("struct kvm_run *", vcpu.run_page)
         self.view.run_size = vcpu.run_size
         self.view.fd = vcpu.fd

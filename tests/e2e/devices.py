@@ -193,3 +193,20 @@ class Unfinished(MutDeviceMmio):
     def read(self, offset: int, size: int) -> int:
         """Nobody gets here."""
         return 0
+
+
+class Forking(MutDeviceMmio):
+    """Forks in each of its writes, and comes back in both processes."""
+
+    mmio_size = 0x1000
+
+    def __init__(self) -> None:
+        self.children: list[int] = []
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """The child is kept in mind."""
+        self.children.append(os.fork())
+
+    def statuses(self) -> list[int]:
+        """How the children ended; waits for them."""
+        return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in self.children]

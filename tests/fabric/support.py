@@ -71,8 +71,9 @@ def fresh_fabric(*counts: int) -> Fabric:
 class Bench:
     """A fabric with an address map; `add` routes a range and gives its index to an owner."""
 
-    def __init__(self, vcpus: int = 1, shards: int = 1, ranges: int = 8, posted_slots: int = 8) -> None:
-        self.fabric = fresh_fabric(vcpus, shards, ranges, posted_slots)
+    def __init__(self, fabric: Fabric) -> None:
+        self.fabric = fabric
+        shards = fabric.shards
         self.map = AddressMap(self.fabric)
         self.stack = ExitStack()
         self.stack.callback(self.fabric.close)
@@ -139,8 +140,8 @@ class Bench:
 
 
 @contextmanager
-def bench(**counts: int) -> Iterator[Bench]:
-    """A `Bench`, taken down at the end."""
-    made = Bench(**counts)
+def bench(vcpus: int = 1, shards: int = 1, ranges: int = 8, posted_slots: int = 8) -> Iterator[Bench]:
+    """A `Bench` over a fabric of its own, taken down at the end."""
+    made = Bench(fresh_fabric(vcpus, shards, ranges, posted_slots))
     with made.stack:
         yield made

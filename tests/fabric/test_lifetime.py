@@ -15,7 +15,7 @@ import pytest
 
 from shardio import FabricError, MmioRange, MutDeviceMmio
 from shardio._core import ffi
-from shardio.fabric import Outcome, Owner
+from shardio.fabric import Outcome, Owner, Port
 from tests.fabric.support import BASE, MMIO, Log, bench, fresh_fabric
 
 PREAMBLE = """
@@ -280,13 +280,29 @@ def test_an_access_in_flight_ends_as_it_would_when_the_fabric_is_closed() -> Non
 
 def test_a_segment_is_unmapped_when_it_is_closed_and_nobody_uses_it() -> None:
     with fresh_fabric(1, 1, 8, 8) as fabric:
-        owner = Owner(fabric, 0)
+        client = Port(fabric, 0)
         base = int(ffi.cast("uintptr_t", fabric.view.base))
         steps = [mapped(base)]
     steps.append(mapped(base))
-    owner.close()
+    del client
     steps.append(mapped(base))
     assert steps == [True, True, False]
+
+
+def test_an_owners_mapping_goes_when_it_is_closed() -> None:
+    with fresh_fabric(1, 1, 8, 8) as fabric:
+        before = segments()
+        owner = Owner(fabric, 0)
+        steps = [segments() - before]
+        owner.close()
+        steps.append(segments() - before)
+    assert steps == [1, 0]
+
+
+def segments() -> int:
+    """How many mappings of fabrics this process has."""
+    with open("/proc/self/maps") as maps:
+        return sum("/memfd:fabric" in line for line in maps)
 
 
 def mapped(address: int) -> bool:

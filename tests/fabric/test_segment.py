@@ -1,19 +1,15 @@
-"""The segment: made once, attached by its descriptor, refused when damaged; a full /dev/shm is an error."""
+"""The segment: made once, attached by its descriptor, refused when damaged; no memory is an error."""
 
 from __future__ import annotations
 
-import errno
+import fcntl
 import mmap
 import os
-import shutil
-import signal
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from types import FrameType
 
-import posix_ipc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,64 +49,19 @@ def test_the_creator_sees_what_a_peer_writes(fabric: Fabric) -> None:
         assert lib.sio_mailbox(fabric.view, 2, 1).data == 9
 
 
-def test_a_segment_has_no_name_and_no_access_for_others(fabric: Fabric) -> None:
+def test_a_segment_has_no_name(fabric: Fabric) -> None:
     assert os.fstat(fabric.fd).st_nlink == 0
-    assert os.fstat(fabric.fd).st_mode & 0o777 == 0o600
 
 
-def test_a_segment_never_had_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(posix_ipc, "SharedMemory", lambda *_, **__: pytest.fail("a name was made"))
+@pytest.mark.parametrize("change", [-1, 1])
+def test_nobody_changes_a_segments_size(fabric: Fabric, change: int) -> None:
+    with Fabric.attach(fabric.fd) as peer:
+        with pytest.raises(PermissionError):
+            os.ftruncate(peer.fd, fabric.size + change * mmap.PAGESIZE)
+        with pytest.raises(PermissionError):
+            fcntl.fcntl(peer.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
 
-    Fabric.create(**COUNTS).close()
-
-
-class Interrupted(Exception):
-    """What the signal's handler raises."""
-
-
-def interrupt(number: int, frame: FrameType | None) -> None:
-    raise Interrupted
-
-
-@pytest.fixture
-def no_nameless_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A /dev/shm that makes no file without a name."""
-    real = os.open
-
-    def refusing(path: str, flags: int, mode: int = 0o777) -> int:
-        if flags & os.O_TMPFILE == os.O_TMPFILE:
-            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-        return real(path, flags, mode)
-
-    monkeypatch.setattr(os, "open", refusing)
-
-
-@pytest.mark.usefixtures("no_nameless_files")
-def test_without_nameless_files_the_name_is_gone_too() -> None:
-    with Fabric.create(**COUNTS) as fabric:
-        assert os.fstat(fabric.fd).st_nlink == 0
-        assert os.fstat(fabric.fd).st_mode & 0o777 == 0o600
-
-
-@pytest.mark.usefixtures("no_nameless_files")
-def test_a_signal_while_there_is_a_name_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = posix_ipc.SharedMemory
-
-    def interrupted(name: str, *arguments: int, **options: int) -> posix_ipc.SharedMemory:
-        memory = real(name, *arguments, **options)
-        signal.raise_signal(signal.SIGUSR1)
-        return memory
-
-    monkeypatch.setattr(posix_ipc, "SharedMemory", interrupted)
-    before = signal.signal(signal.SIGUSR1, interrupt)
-    try:
-        with pytest.raises(Interrupted):
-            Fabric.create(**COUNTS)
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-
-    assert [name for name in os.listdir("/dev/shm") if name.startswith(f"shardio-{os.getpid()}-")] == []
-    assert signal.SIGUSR1 not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        assert os.fstat(fabric.fd).st_size == fabric.size
 
 
 def test_a_segment_is_fully_backed(fabric: Fabric) -> None:
@@ -198,34 +149,37 @@ def test_counts_out_of_bounds_are_refused(counts: dict[str, int]) -> None:
         Fabric.create(**{**COUNTS, **counts})
 
 
-FULL = """
-    import os, sys
+REFUSED = """
+    import os, resource, sys
     from shardio import FabricError
     from shardio.fabric import Fabric
+    from tests.seccomp import deny
 
+    {limit}
+    before = len(os.listdir("/proc/self/fd"))
     try:
         Fabric.create(vcpus=64, shards=8, ranges=256)
     except FabricError as error:
         print(error)
-    sys.exit(len(os.listdir("/dev/shm")))
+    sys.exit(len(os.listdir("/proc/self/fd")) - before)
 """
 
 
-def test_a_full_shared_memory_is_an_error_with_its_cure_and_leaves_nothing() -> None:
-    if (
-        shutil.which("unshare") is None
-        or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode
-    ):
-        pytest.skip("no private mount namespace can be made here (unshare -m): it needs CAP_SYS_ADMIN")
-    script = 'mount -t tmpfs -o size=256k tmpfs /dev/shm && exec "$0" -c "$1"'
-
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [
+        ("resource.setrlimit(resource.RLIMIT_FSIZE, 2 * (4096,))", ("MiB of shared memory", "ulimit -f")),
+        ("deny('memfd_create')", ("Operation not permitted", "allow the system call memfd_create")),
+    ],
+    ids=["too-large", "forbidden"],
+)
+def test_a_segment_that_cannot_be_made_is_an_error_with_its_cure(limit: str, told: tuple[str, str]) -> None:
     result = subprocess.run(
-        ["unshare", "-m", "sh", "-c", script, sys.executable, textwrap.dedent(FULL)],
+        [sys.executable, "-c", textwrap.dedent(REFUSED).format(limit=limit)],
         capture_output=True,
         text=True,
         check=False,
     )
 
     assert result.returncode == 0, result
-    assert "/dev/shm" in result.stdout
-    assert "MiB" in result.stdout or "bytes" in result.stdout
+    assert all(part in result.stdout for part in told), result.stdout
