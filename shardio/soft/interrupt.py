@@ -26,7 +26,7 @@ class SoftBackend(Closing):
 
     def __init__(self, record: Record) -> None:
         self._record = record
-        self._page = RaisePage(record.raise_fd)
+        self._page: RaisePage | None = RaisePage(record.raise_fd)
         self._free = list(range(1, lib.SIO_RAISE_HANDLES))  # sorted, hence a heap
         self._irqfds: dict[int, Irqfd] = {}
         self._messages: dict[int, MsiConfig] = {}
@@ -38,6 +38,8 @@ class SoftBackend(Closing):
             raise InterruptError("MSI", "messages are edges", "ask for a level interrupt on a line")
         if gsi is not None and gsi != EXTINT and not 0 <= gsi < LINES:
             raise InterruptError(gsi, "no such line", f"use 0 to {LINES - 1}, or MSI")
+        if self._page is None:
+            raise InterruptError("request", "the machine is closed", "make a new Machine")
         if not self._free:
             what = f"all {lib.SIO_RAISE_HANDLES - 1} interrupts are in use"
             raise InterruptError("MSI" if gsi is None else gsi, what, "free those that are no longer used")
@@ -84,6 +86,7 @@ class SoftBackend(Closing):
         """Free everything."""
         for handle in list(self._irqfds):
             self.free(handle)
+        self._page = None
 
     def _known(self, handle: int) -> Irqfd:
         try:

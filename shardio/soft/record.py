@@ -33,12 +33,14 @@ class Shared(Closing):
             self.close()
             cure = "raise the limits on memory and open files (ulimit -v, -n)"
             raise HostError(f"{size >> 10} KiB of shared memory: {error.strerror}", cure=cure) from error
-        self.address = ffi.from_buffer(self._mapping)
+        self.address: Any = ffi.from_buffer(self._mapping)
         """Mapped for as long as somebody holds this."""
+        del self._mapping
 
     def close(self) -> None:
-        """Close the descriptor. Idempotent."""
+        """Close the descriptor, and let the mapping go. Idempotent."""
         fd, self.fd = self.fd, -1
+        self.address = None
         if fd >= 0:
             os.close(fd)
 
@@ -69,6 +71,11 @@ class Record(Closing):
         self.view.apic = apic
         self.view.memory_size = memory.size
         self.view.low_memory = min(memory.size, LOW_MEMORY_END)
+
+    @property
+    def memory(self) -> Any:
+        """Whoever holds this may use `view`, and what `vcpu` gives, after `close` too."""
+        return self._machine.address
 
     @property
     def fd(self) -> int:

@@ -33,6 +33,7 @@ class SoftWorker(Worker):
     def __init__(self, record: Record, fabric: Fabric, told: Start, cpu: int | None) -> None:
         self._record = record
         self._vcpu = record.vcpu(told.index)
+        self._memory = record.memory
         super().__init__(told.index, fabric, ffi.addressof(self._vcpu, "vcpu"))
         set_up(self.client, fabric, told.index, {}, 1)
         self.view.event = told.event

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shardio import Machine, PioRange
+from shardio._core import lib
 from shardio.devices import I8042
 from shardio.errors import MachineError
 from shardio.pc import firmware_devices
@@ -218,3 +221,16 @@ def test_what_no_doorbell_matches_is_an_access() -> None:
 
         exits = vm.statistics().vcpus[0].exits
     assert exits == {"IO": 1, "MMIO": 10}
+
+
+def test_a_worker_killed_while_it_executes_ends_the_machine_and_says_so() -> None:
+    with soft() as vm:
+        vm.load(b"\xeb\xfe")  # jmp to itself
+        vm.start()
+        until(lambda: vm.hypervisor.record.vcpu(0).phase == lib.SIO_SOFT_RUN, "it runs")  # type: ignore[attr-defined]
+        os.kill(vm.statistics().vcpus[0].pid, signal.SIGKILL)
+
+        ended = vm.wait(PATIENCE_S)
+    assert ended is not None
+    assert ended.reason == "failed"
+    assert "killed while it executed the guest" in str(ended.detail)
