@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from shardio.devices.exit_port import ExitPort as ExitPort
     from shardio.devices.fw_cfg import FwCfg as FwCfg
     from shardio.devices.i8042 import I8042 as I8042
+    from shardio.devices.ioapic import IoApic as IoApic
     from shardio.devices.log_device import LogDevice as LogDevice
     from shardio.devices.pci_bus import PciBus as PciBus
     from shardio.devices.pci_host import PciHost as PciHost
+    from shardio.devices.pic import Pic as Pic
+    from shardio.devices.pit import Pit as Pit
     from shardio.devices.port92 import Port92 as Port92
     from shardio.devices.post_port import PostPort as PostPort
     from shardio.devices.probes import Checksum as Checksum
@@ -47,9 +50,12 @@ _MODULES = {
     "Failing": "probes",
     "FwCfg": "fw_cfg",
     "I8042": "i8042",
+    "IoApic": "ioapic",
     "LogDevice": "log_device",
     "PciBus": "pci_bus",
     "PciHost": "pci_host",
+    "Pic": "pic",
+    "Pit": "pit",
     "Port92": "port92",
     "PostPort": "post_port",
     "Uart16550": "uart",

@@ -92,7 +92,8 @@ static NEVER_INLINE enum sio_outcome no_answer(struct sio_client *c, uint64_t se
 
 static NEVER_INLINE void note_lines(struct sio_client *c, uint32_t shard, uint32_t lines)
 {
-    c->lines |= lines & sio_load_relaxed(&c->granted[shard]);
+    uint32_t granted = sio_load_relaxed(&c->granted[shard]);
+    c->lines |= lines & (granted ? granted | SIO_LINE_MOVED | SIO_LINE_OUTPUT_MOVED : 0);
 }
 
 static ALWAYS_INLINE enum sio_outcome await_reply(struct sio_client *c, struct sio_mailbox *box, uint32_t shard, uint64_t seq,

@@ -18,6 +18,7 @@
 #include "posted.h"
 #include "route.h"
 #include "wait.h"
+#include "wires.h"
 
 enum sio_outcome { SIO_ANSWERED, SIO_NOT_ANSWERED, SIO_ABORTED };
 
@@ -78,7 +79,7 @@ struct sio_client {
     struct sio_open_ring open;
     uint64_t accesses;
     uint64_t sampling;                  /* sample_mask, 0 in the beginning */
-    uint32_t lines;                     /* granted ones that replies brought, for the caller to pulse and clear */
+    uint32_t lines;                     /* granted ones that replies brought, for the caller to serve and clear */
     uint32_t target;                    /* the shard that this client waits for, or waited for last */
     const struct sio_route *last;       /* the one that was posted to last */
     struct sio_map_view map;            /* that `route` was filled from */

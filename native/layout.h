@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #define SIO_MAGIC 0x314f494452414853ull /* "SHARDIO1" */
-#define SIO_LAYOUT_VERSION 4u
+#define SIO_LAYOUT_VERSION 5u
 #define SIO_LINE 64u
 #define SIO_PAGE 4096u
 #define SIO_MAX_SHARDS 64u
@@ -66,7 +66,8 @@ struct sio_header {                /* writer: the creator, before any peer attac
 struct sio_shard_control {
     /* writer: the owner */
     uint64_t doze;                 /* odd while the owner sleeps in epoll: ring its doorbell */
-    uint8_t pad0[SIO_LINE - 8];
+    uint64_t coalesced;            /* 1: it has writes in KVM's coalesced ring too, and posted ones keep their order with them */
+    uint8_t pad0[SIO_LINE - 16];
     uint64_t taken;                /* journal: vcpu << 48 | low 48 bits of the sequence number of the request taken last */
     uint64_t progress;             /* synchronous requests taken since the segment was made */
     uint64_t sleeps;
@@ -74,7 +75,7 @@ struct sio_shard_control {
     uint64_t lost_wakeups;         /* work found by the time-out that no doorbell had announced */
     uint64_t hostile;              /* requests refused because the line made no sense */
     uint64_t epoch;                /* of the owner that serves now, copied from `owner_epoch` when it starts */
-    uint64_t coalesced;            /* 1: it has writes in KVM's coalesced ring too, and posted ones keep their order with them */
+    uint64_t levels;               /* wired lines that this shard's devices hold high: SIO_LINE_* of wires.h. Of a dead owner: the VMM */
     /* writer: the VMM */
     uint64_t owner_epoch;
     uint8_t pad2[SIO_LINE - 8];
@@ -111,7 +112,7 @@ struct sio_mailbox {               /* writer: the client while IDLE, DONE or REF
             uint8_t space;
         };
     };
-    uint64_t lines;                /* interrupt lines (bit n: GSI n, below 32) to pulse before the guest goes on */
+    uint64_t lines;                /* what becomes of interrupt lines before the guest goes on: SIO_LINE_* of wires.h */
     uint64_t rung;                 /* writer: the client, at any time; the owner's doze for which it rang the doorbell last */
     uint8_t pad[8];
 } SIO_ALIGNED;

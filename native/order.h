@@ -18,6 +18,7 @@
  *   SP-COMMAND  VMM stores a command             -> worker reads it             (vcpu_loop.h)
 <<<<<<< HEAD
  *   SP-PORT     a user releases a port          -> the next one takes it       (port.c)
+ *   SP-WIRES    owner moves a line's level       -> worker told that one moved  (vcpu_wires.h)
  *   SP-COALESCED kernel moves `last` / owner `first` -> owner / kernel reads it (coalesced.c)
 =======
  *   SP-COALESCED kernel moves `last` / owner `first` -> owner / kernel and client read it (coalesced.c, client.c)
@@ -39,6 +40,10 @@
 #else
 #define sio_publish(p, v) (__atomic_store_n((p), (v), __ATOMIC_RELEASE), sio_fence_full())
 #endif
+
+/* Sets or clears bits of a word that several threads change. Full fences. */
+#define sio_set_bits(p, bits) ((void)__atomic_fetch_or((p), (bits), __ATOMIC_SEQ_CST))
+#define sio_clear_bits(p, bits) ((void)__atomic_fetch_and((p), ~(bits), __ATOMIC_SEQ_CST))
 
 /* Compare and swap, full fence; non-zero when it swapped. */
 #define sio_swap_if(p, from, to)                                                                           \

@@ -1,5 +1,6 @@
 /* The drain loop of a shard, in the order of a request's path: found, checked, taken, handled, answered. */
 #include "owner_parts.h"
+#include "wires.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -106,6 +107,22 @@ int sio_owner_raise(struct sio_owner *o, uint32_t gsi)
     if (sio_load_relaxed(&o->serving) != (uint64_t)pthread_self() || gsi >= 32)
         return 0;
     o->lines |= 1u << gsi;
+    return 1;
+}
+
+int sio_owner_set_level(struct sio_owner *o, uint32_t bit, int high)
+{
+    uint64_t line = 1ull << (bit & 63);
+    if (high)
+        sio_set_bits(&control(o)->levels, line); /* SP-WIRES */
+    else
+        sio_clear_bits(&control(o)->levels, line); /* SP-WIRES */
+    if (sio_load_relaxed(&o->serving) != (uint64_t)pthread_self())
+        return 0;
+    if (line == SIO_LINE_EXTINT)
+        o->lines |= SIO_LINE_OUTPUT_MOVED;
+    else /* it may fall, or have fallen, in the same access: a rise is an edge all the same */
+        o->lines |= SIO_LINE_MOVED | (high ? (uint32_t)line : 0);
     return 1;
 }
 

@@ -94,6 +94,8 @@ enum sio_turn sio_owner_turn(struct sio_owner *owner, uint64_t turn_ns, int epol
 /* Raises interrupt line `gsi` (below 32) with the reply of the access in hand. Zero where there is none: outside an access, in
  * a posted write, in another thread than the one that serves. */
 int sio_owner_raise(struct sio_owner *owner, uint32_t gsi);
+/* Makes wired line `bit` (a GSI, or that of SIO_LINE_EXTINT) high or low. Non-zero: the reply of the access in hand says so. */
+int sio_owner_set_level(struct sio_owner *owner, uint32_t bit, int high);
 /* One posted write, from wherever it came: to its handler, if it has one and lies inside. */
 void sio_owner_apply(struct sio_owner *owner, const struct sio_posted_write *write);
 /* Drains every posted ring to where it ends now: before a device goes. */

@@ -28,6 +28,7 @@ uint64_t sio_recover_epoch(const struct sio_fabric *f, uint32_t shard)
 {
     uint64_t epoch = sio_load_relaxed(&f->shard[shard].owner_epoch) + 1;
     sio_store_release(&f->shard[shard].owner_epoch, epoch);
+    sio_store_release(&f->shard[shard].levels, 0); /* SP-WIRES */
     return epoch;
 }
 

@@ -12,7 +12,7 @@
 #ifndef SHARDIO_VCPU_LOOP_H
 #define SHARDIO_VCPU_LOOP_H
 
-#include "worker.h"
+#include "vcpu_wires.h"
 
 #include <signal.h>
 #include <sys/prctl.h>
@@ -201,6 +201,13 @@ static uint32_t serve(struct sio_vcpu *v)
         complete(v);
         sio_store_relaxed(&v->wait_ticks, v->wait_ticks + (sio_ticks() - begin));
         return SIO_RUNNING;
+    case KVM_EXIT_IOAPIC_EOI: {
+        uint64_t vector = run->eoi.vector;
+        if (sio_client_access(&v->client, SIO_MMIO, SIO_IOAPIC_EOI, 4, 1, &vector) == SIO_ABORTED)
+            return SIO_STOPPED;
+        complete(v);
+        return SIO_RUNNING;
+    }
     case SIO_SENTINEL:
     case KVM_EXIT_UNKNOWN: /* of a vCPU that has never been entered, too: its page is empty */
     case KVM_EXIT_INTR:
@@ -240,7 +247,9 @@ static uint32_t run_until_told(struct sio_vcpu *v)
 {
     struct kvm_run *run = v->run;
     uint32_t told;
-    /* A predecessor's exit, if it left one, comes first. */
+    /* A predecessor's message to the controllers, or its exit, if it left one, comes first. */
+    if (v->wire_step && resume_wires(v) == SIO_ABORTED)
+        return SIO_STOPPED;
     uint32_t state = serve(v);
 
     while (state == SIO_RUNNING) {
@@ -249,6 +258,8 @@ static uint32_t run_until_told(struct sio_vcpu *v)
                 return SIO_STOPPED;
             sio_store_relaxed(&run->immediate_exit, 1); /* KVM finishes the last exit, and comes straight back */
         }
+        if (__builtin_expect(lines_moved(v), 0) && serve_wires(v) == SIO_ABORTED)
+            return SIO_STOPPED;
         long ret = enter_guest(v);
         if (__builtin_expect(ret == 0, 1)) {
             count_exit(v, run->exit_reason);
@@ -271,6 +282,12 @@ static uint32_t run_until_told(struct sio_vcpu *v)
     return state;
 }
 
+static void end(struct sio_vcpu *v, uint32_t state)
+{
+    v->reason = v->run->exit_reason;
+    enter_state(v, state);
+}
+
 /* From the start, or from wherever a killed predecessor stopped, to the end. */
 static void work(struct sio_vcpu *v)
 {
@@ -281,9 +298,13 @@ static void work(struct sio_vcpu *v)
     sio_store_relaxed(&v->run->immediate_exit, 0);
     if (command(v) == SIO_RUN)
         enter_state(v, SIO_RUNNING);
-    uint32_t end = run_until_told(v);
-    v->reason = v->run->exit_reason;
-    enter_state(v, end);
+    end(v, run_until_told(v));
+}
+
+static __attribute__((noreturn)) void leave(void)
+{
+    for (;;)
+        sio_syscall3(SYS_exit_group, 0, 0, 0);
 }
 
 /* What the child does, whatever its kind: it ends here. A worker whose parent is not the VMM any more does nothing. */
@@ -299,8 +320,7 @@ static __attribute__((noreturn)) void run_worker(struct sio_vcpu *v)
         }
         work(v);
     }
-    for (;;)
-        sio_syscall3(SYS_exit_group, 0, 0, 0);
+    leave();
 }
 
 #endif

@@ -18,18 +18,56 @@
 
 static inline long enter_guest(struct sio_vcpu *v) { return sio_syscall3(SYS_ioctl, v->fd, KVM_RUN, 0); }
 
+/* KVM_IRQ_LINE, which pulses where it is told `level` and then the other. */
+static void set_line(const struct sio_vcpu *v, uint32_t gsi, uint32_t level)
+{
+    struct kvm_irq_level line = {.irq = gsi, .level = level};
+    sio_syscall3(SYS_ioctl, v->vm_fd, KVM_IRQ_LINE, &line);
+}
+
+void sio_vcpu_follow(const struct sio_vcpu *v, uint32_t told)
+{
+    uint32_t followed = sio_load_relaxed(&v->followed), levels;
+    if (v->vm_fd < 0)
+        return;
+    for (uint32_t left = told & SIO_WIRED_MASK & ~followed; left; left &= left - 1) {
+        set_line(v, (uint32_t)__builtin_ctz(left), 1);
+        set_line(v, (uint32_t)__builtin_ctz(left), 0);
+    }
+    if (!(told & SIO_LINE_MOVED))
+        return;
+    do { /* others may set them too, by an older view: who has set them looks again */
+        levels = levels_now(v) & followed;
+        for (uint32_t left = followed; left; left &= left - 1) {
+            uint32_t gsi = (uint32_t)__builtin_ctz(left), level = levels >> gsi & 1;
+            if (told >> gsi & 1)
+                set_line(v, gsi, !level); /* it has been the other in between: an edge */
+            set_line(v, gsi, level);
+        }
+        told = 0;
+    } while ((levels_now(v) & followed) != levels);
+}
+
 /* An irqfd injects from a kernel work queue, perhaps after the guest has gone on. Here the lines are in the controllers when
  * KVM_RUN begins. */
 static __attribute__((noinline, cold)) void raise_lines(struct sio_vcpu *v)
 {
-    for (uint32_t left = v->client.lines; v->vm_fd >= 0 && left; left &= left - 1) {
-        struct kvm_irq_level line = {.irq = (uint32_t)__builtin_ctz(left), .level = 1};
-        sio_syscall3(SYS_ioctl, v->vm_fd, KVM_IRQ_LINE, &line);
-        line.level = 0;
-        sio_syscall3(SYS_ioctl, v->vm_fd, KVM_IRQ_LINE, &line);
-    }
+    if (v->wired)
+        return; /* after the exit is complete: serve_wires */
+    sio_vcpu_follow(v, v->client.lines);
     v->client.lines = 0;
 }
+
+#if defined(__x86_64__)
+static void interrupt(struct sio_vcpu *v, uint32_t vector)
+{
+    struct kvm_interrupt what = {.irq = vector};
+    sio_syscall3(SYS_ioctl, v->fd, KVM_INTERRUPT, &what);
+    v->run->ready_for_interrupt_injection = 0; /* until KVM says so again */
+}
+#else
+static void interrupt(struct sio_vcpu *v, uint32_t vector) {}
+#endif
 
 /* ---- the VMM's half ------------------------------------------------------------------------------------------------ */
 
@@ -106,6 +144,17 @@ void sio_vcpu_command(struct sio_vcpu *v, uint32_t what, int pid)
     sio_fence_full();
     sio_futex_wake(&v->command);
     if (pid > 0 && what != SIO_RUN)
+        sio_syscall3(SYS_kill, pid, SIO_KICK_SIGNAL, 0);
+}
+
+void sio_vcpu_lines(struct sio_vcpu *v, uint32_t lines, int pid)
+{
+    sio_set_bits(&v->lines, lines); /* SP-WIRES */
+    if (lines == SIO_LINE_OUTPUT_MOVED && sio_load_relaxed(&v->output))
+        return; /* it knows, and looks again before it enters the guest */
+    sio_store_relaxed(&v->run->immediate_exit, 1);
+    sio_fence_full();
+    if (pid > 0)
         sio_syscall3(SYS_kill, pid, SIO_KICK_SIGNAL, 0);
 }
 

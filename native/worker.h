@@ -28,6 +28,9 @@ enum sio_vcpu_state {
     SIO_BROKEN,     /* KVM_RUN itself failed, or says EAGAIN for ever: detail is the errno */
 };
 
+#define SIO_WIRED_PIC 1
+#define SIO_WIRED_IOAPIC 2
+
 struct sio_vcpu {
     /* set up by the VMM before the first worker */
     struct sio_client client;
@@ -38,9 +41,12 @@ struct sio_vcpu {
     int32_t parent;             /* pid of the VMM */
     int32_t affinity;           /* CPU, -1: anywhere */
     int32_t vm_fd;              /* the VM, for KVM_IRQ_LINE; -1: lines are not raised here */
+    int32_t wired;              /* SIO_WIRED_*: interrupt controllers that are devices. Written by the VMM at any time */
+    uint32_t followed;          /* lines that in-kernel controllers are to follow up and down. Written by the VMM at any time */
     int32_t in_loop;            /* benchmark floor: answer every PIO and MMIO read with 0 in this loop, no fabric */
     /* written by the VMM */
     uint32_t command;           /* futex */
+    uint32_t lines;             /* wired lines that moved outside of accesses (SIO_LINE_*); the worker clears what it takes */
     /* written by the worker */
     uint32_t state;             /* futex */
     uint32_t reason;            /* the exit's KVM_EXIT_* when state is HALTED or beyond */
@@ -56,6 +62,12 @@ struct sio_vcpu {
     uint64_t retry_ticks;       /* when that was; */
     uint32_t retries;           /* and how many there were in a row */
     uint64_t fragment;          /* journal of an MMIO access that goes byte by byte: serve_bytes */
+    /* vcpu_wires.h: */
+    uint32_t output;            /* the PIC's output was high at the last look */
+    uint32_t vector;            /* of an INTA cycle, to be delivered; 0: none */
+    uint32_t wire_step;         /* journal: the message to a controller that is due or out */
+    uint64_t wire_done;         /* journal: the one that was answered last, as `fragment` */
+    uint64_t wire;              /* journal: what it writes */
 };
 
 /* Starts a worker: clone(CLONE_VM | CLONE_FILES | SIGCHLD) on the stack [stack, stack + size). The calling thread's death kills
@@ -73,6 +85,10 @@ void sio_vcpu_command(struct sio_vcpu *vcpu, uint32_t command, int pid);
 /* Waits until the state is not `state`, at most timeout_ns; returns the state. */
 uint32_t sio_vcpu_wait(struct sio_vcpu *vcpu, uint32_t state, uint64_t timeout_ns);
 uint32_t sio_vcpu_state(const struct sio_vcpu *vcpu);
+/* Lines of in-kernel controllers moved (SIO_LINE_*): pulses them, or makes followed ones what they are now (KVM_IRQ_LINE). */
+void sio_vcpu_follow(const struct sio_vcpu *vcpu, uint32_t lines);
+/* Wired lines moved (SIO_LINE_*): the worker is kicked, and tells the controllers. */
+void sio_vcpu_lines(struct sio_vcpu *vcpu, uint32_t lines, int pid);
 int sio_quiesce_register(void);
 
 #endif

@@ -52,7 +52,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     size: Count | None = None
     irq: Annotated[int, Meta(ge=0, le=4095)] | None = None
     shard: Name | None = None
-    irq_mode: Literal["edge", "level"] | None = None
+    irq_mode: Literal["edge", "level", "followed"] | None = None
     posted: bool | Literal["coalesced"] = False
     policy: Literal["replay", "fail"] | None = None
     replicas: Count = 1

@@ -12,7 +12,8 @@ A device is a plain object. It answers in one of three forms:
   bare `IoManager` calls the Python forms.
 
 Optional attributes: `pio_size`/`mmio_size` (bytes, the size of the range when none is named), `attach(host)`
-before the first access, `detach()` after the last, `dma = True` to be given guest memory.
+before the first access, `detach()` after the last, `dma = True` to be given guest memory, `persistent`
+(bytes) for a state that a successor of its owner finds again.
 """
 
 from __future__ import annotations
@@ -276,6 +277,18 @@ class HostMemory(Protocol):
         """A writable view of guest memory, without a copy."""
 
 
+class HostPersistent(Protocol):
+    """Memory of a device that outlives its owner: see `shardio.shard.persistent`."""
+
+    @property
+    def state(self) -> bytes | None:
+        """What a predecessor saved last; None where nothing was."""
+
+    def save(self, state: bytes) -> None:
+        """Keep `state`, from the end of the access in hand on. Raises `DeviceStateError` when it is too long.
+        """
+
+
 class DeviceHost(Protocol):
     """What the owner of a device gives it in `attach(host)`."""
 
@@ -308,6 +321,10 @@ class DeviceHost(Protocol):
     @property
     def memory(self) -> HostMemory | None:
         """Guest RAM, for devices that declare `dma = True`; None for all others."""
+
+    @property
+    def persistent(self) -> HostPersistent | None:
+        """The device's memory, for those that declare `persistent` (bytes); None for all others."""
 
     def exit(self, status: int) -> None:
         """Ask the VMM to stop the machine with this exit status (0 to 255)."""

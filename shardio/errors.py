@@ -212,6 +212,18 @@ class DeviceOptionError(ShardioError, ValueError):
         self.device, self.option, self.value = device, option, value
 
 
+class DeviceStateError(ShardioError, ValueError):
+    """A device's state of `size` bytes does not fit into the `limit` that its class declares."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"a state of {size} bytes does not fit into {limit}",
+            "declare more bytes as `persistent` of the device's class",
+        )
+        self.args = (size, limit)
+        self.size, self.limit = size, limit
+
+
 # --- resources ---------------------------------------------------------------------------------------------
 
 

@@ -98,6 +98,8 @@ class Machine(Closing):
                 vcpus, shards, self.memory, stdin=stdin, pin=pin, hang_deadline=hang_deadline,
                 max_ranges=max_ranges, hypervisor=self.hypervisor, on_event=self._on_event, noun="machine",
             )  # fmt: skip
+            for device, irq in self.hypervisor.board:
+                self.dispatcher.add(device, irq=irq)
             self._life = self.dispatcher.life
             self._cleanup = undo.pop_all()
             self._held = True

@@ -58,6 +58,16 @@ _BOARD = tuple(
 )
 
 
+def reserved_by_soft(span: PioRange | MmioRange, apic: bool) -> Reserved | None:
+    """Who answers in place of a device at `span` on a software CPU: its local APIC alone, where there is one.
+
+    >>> reserved_by_soft(MmioRange(LOCAL_APIC + 0x100, 4), True).who
+    'the local APIC (MMIO [0xfee00000, 0xfee00fff])'
+    """
+    local = Reserved(MmioRange(LOCAL_APIC, 0x1000), "the local APIC", _WITHOUT.format("false"))
+    return local if apic and (span.base in local.span or span.last in local.span) else None
+
+
 def reserved_by_kvm(span: PioRange | MmioRange, irqchip: bool | str) -> Reserved | None:
     """Who answers in place of a device at `span`, None where it is reached; `irqchip` as in `Machine`.
 

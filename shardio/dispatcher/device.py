@@ -32,6 +32,8 @@ class IrqMode(StrEnum):
 
     EDGE = "edge"
     LEVEL = "level"
+    FOLLOWED = "followed"
+    """A level of which the controller sees each rise and fall, as an edge-triggered pin must."""
 
 
 class Posted(StrEnum):
@@ -59,6 +61,8 @@ class DeviceRequest(msgspec.Struct):
     policy: Policy | None
     replicas: int
     dma: bool
+    persistent: int = 0
+    """Bytes of memory for a state that its owner's successor finds again."""
     compatible: str = ""
     """What it is, in the device tree's words; for the tables that tell a kernel of it."""
     wanted: tuple[ResourceConstraint, ...] = ()
@@ -139,6 +143,7 @@ def device_request(
         if isinstance(factory, type):
             _check_space(factory, label, span, replicas)
 
+    policy = policy or getattr(factory, "policy", None)
     spans = _spans(factory, label, pio, mmio, size, ranges)
     for span in spans:
         check(span)
@@ -153,6 +158,7 @@ def device_request(
         None if policy is None else _one_of(Policy, policy, "policy"),
         replicas,
         bool(getattr(factory, "dma", False)),
+        int(getattr(factory, "persistent", 0)),
         getattr(factory, "compatible", ""),
         () if spans else _wanted(factory, label, size),
         irq is None and bool(getattr(factory, "needs_irq", False)),

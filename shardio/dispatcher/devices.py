@@ -6,6 +6,7 @@ what changes the address map in force happens in the supervisor's thread.
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -20,6 +21,7 @@ from shardio.memory import GuestMemory
 from shardio.range import MmioRange, PioRange
 from shardio.resources import Resource, ResourceAllocator, ResourceConstraint
 from shardio.routing import AddressMap, quiesce
+from shardio.shard.persistent import persistent_memory
 from shardio.shard.protocol import (
     Call,
     DeviceSpec,
@@ -62,6 +64,8 @@ class Devices:
         self._policies: dict[int, Policy | None] = {}
         self._allocator: ResourceAllocator | None = None
         self._ring_reader: tuple[int, ...] = ()
+        self._persistent: dict[str, int] = {}
+        """The memory of devices whose state outlives their owner, by name."""
 
     # ---- before there is a fabric ----
 
@@ -170,6 +174,11 @@ class Devices:
         self.routes.bind(fabric)
         self._fabric, self._supervisor, self._placement = fabric, supervisor, placement
 
+    def close(self) -> None:
+        """Close what devices had here; the shards must have ended. Idempotent."""
+        while self._persistent:
+            os.close(self._persistent.popitem()[1])
+
     def policy(self, index: int, write: bool) -> Policy:
         """What becomes of a request of a range that its dead owner had taken."""
         chosen = self._policies.get(index)
@@ -269,6 +278,7 @@ class Devices:
         for handle in handles:
             self._place(handle)
         self._call_each(self._route, handles)
+        self._call(self._tell_hypervisor)
         by_shard: dict[int, list[DeviceRecord]] = {}
         for handle in handles:
             record = self._record(handle)
@@ -352,11 +362,18 @@ class Devices:
             for span, route in zip(handle.spans, handle.routes, strict=True)
         ]
         irq = -1 if request.irq is None else request.irq
-        level = request.irq_mode is IrqMode.LEVEL
-        passed = list(request.pass_fds)
-        return DeviceRecord(
-            DeviceSpec(request.name, request.packed, ranges, request.dma, irq, level, passed), passed
-        )
+        level, followed = request.irq_mode is not IrqMode.EDGE, request.irq_mode is IrqMode.FOLLOWED
+        passed, persistent = list(request.pass_fds), -1
+        if request.persistent:
+            if handle.name not in self._persistent:
+                self._persistent[handle.name] = persistent_memory(request.persistent)
+            persistent = self._persistent[handle.name]
+            passed.append(persistent)
+        spec = DeviceSpec(
+            request.name, request.packed, ranges, request.dma, irq, level, passed, followed, persistent,
+            request.persistent,
+        )  # fmt: skip
+        return DeviceRecord(spec, passed)
 
     def _send_records(self, by_shard: Mapping[int, list[DeviceRecord]]) -> list[Future[Any]]:
         return [self._supervisor.shards[number].add(records) for number, records in by_shard.items()]
@@ -385,6 +402,16 @@ class Devices:
         for span in handle.spans:
             self.routes.assign(span, ())
         self.routes.publish()
+        self._tell_hypervisor()
+
+    def _tell_hypervisor(self) -> None:
+        if self._hypervisor is not None:
+            self._hypervisor.placed(self._answered)
+
+    def _answered(self, span: Span) -> bool:
+        """Whether a device of a shard is there."""
+        route = self.routes.find(int(span.base), pio=isinstance(span, PioRange))
+        return route is not None and bool(route.shards)
 
     def _rebase(self, handle: DeviceHandle, spans: Sequence[Span]) -> None:
         old = handle.spans
@@ -419,6 +446,8 @@ class Devices:
         for route in handle.routes:
             self._policies.pop(route.index, None)
         handle.routes = ()
+        if (fd := self._persistent.pop(handle.name, -1)) >= 0:
+            os.close(fd)
 
     def _quiesce(self) -> None:
         vcpus = self._supervisor.vcpus

@@ -127,15 +127,16 @@ class Dispatcher(Closing):
         """Add a device: a class, a function that makes one, or a dotted path "package.module:Class".
 
         `options` are its arguments; it is made in its shard. `pio`, `mmio`: the base of its range; `size`:
-        bytes, where the class does not say; `ranges`: all of its ranges, where it has several. Without any of
-        these it gets the `ranges` of its class, or a free range. `irq`: the interrupt line (GSI) of its
-        trigger; a class with `needs_irq` gets a free one. `irq_mode`: "edge" or "level" (None: the class's
-        `irq_mode`, else edge). `shard`: its owner; without one it goes where the fewest devices are.
-        `posted`: the guest does not wait for its writes; "coalesced": they go through the hypervisor's ring,
-        without an exit, where it has one (all such devices in one shard). `policy`: what becomes of a
-        request that a dying shard had taken: "replay" or "fail" (None: replay reads, fail writes).
-        `replicas`: how many shards answer for it (immutable devices only). `pass_fds`: descriptors of this
-        process that it is given (`host.passed_fds`); they must stay open as long as the device is there.
+        bytes, where the class does not say; `ranges`: all of its ranges, where it has several. Without any
+        of these it gets the `ranges` of its class, or a free range. `irq`: the interrupt line (GSI) of its
+        trigger; a class with `needs_irq` gets a free one. `irq_mode`: "edge", "level" or, for a level on an
+        ISA line, "followed" (None: the class's `irq_mode`, else edge). `shard`: its owner; without one it
+        goes where the fewest devices are. `posted`: the guest does not wait for its writes; "coalesced":
+        they go through the hypervisor's ring, without an exit, where it has one (all such devices in one
+        shard). `policy`: what becomes of a request that a dying shard had taken: "replay" or "fail" (None:
+        replay reads, fail writes). `replicas`: how many shards answer for it (immutable devices only).
+        `pass_fds`: descriptors of this process that it is given (`host.passed_fds`); they must stay open as
+        long as the device is there.
 
         While the dispatcher runs, the device is there when this returns. Raises `DeviceOverlap`,
         `InvalidRange`, `RangeTaken` (RAM or the hypervisor would answer in its place), `ResourceUnavailable`,
@@ -328,6 +329,8 @@ class Dispatcher(Closing):
         bells = {shard.index: shard.doorbell for shard in supervisor.shards}
         for index, cpu in enumerate(vcpu_cpus):
             supervisor.vcpus.append(self._vcpu(index, bells, supervisor.state_event, cpu))
+        if hypervisor is not None:
+            hypervisor.supervised(supervisor.watch, supervisor.forget)
         for shard in supervisor.shards[:count]:
             supervisor.call(lambda shard=shard: supervisor.start_shard(shard))  # type: ignore[misc]
         self._devices.start(self._fabric, supervisor, placement)
@@ -405,6 +408,7 @@ class Dispatcher(Closing):
             vcpu.close()
         for shard in supervisor.shards:
             shard.close()
+        self._devices.close()
 
     def _started(self) -> Supervisor:
         if self._supervisor is None:

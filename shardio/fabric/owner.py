@@ -192,6 +192,17 @@ class Owner:
         owner = self.view
         return owner is not None and bool(lib.sio_owner_raise(owner, gsi))
 
+    def set_level(self, bit: int, high: bool) -> bool:
+        """Make a wired line high or low: a bit of SIO_LINE_* (`shardio.interrupt.wires`). True where the
+        completion of the access in hand tells of it; False where `raise_line` would.
+        """
+        owner = self.view
+        return owner is not None and bool(lib.sio_owner_set_level(owner, bit, high))
+
+    def journal(self) -> int:
+        """What names the request in hand, or the one that was taken last (the journal of native/layout.h)."""
+        return int(self.fabric.view.shard[self.shard].taken)
+
     def scan(self) -> int:
         """Serve what is there now, once; returns how many requests and posted writes that was."""
         with self._alone:

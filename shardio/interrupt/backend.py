@@ -14,6 +14,9 @@ from typing import Protocol
 
 from shardio.interrupt.config import MsiConfig
 
+RISE, FALL = 1 << 32, 1
+"""What a level line without a resample fd adds to its eventfd when it rises, and when it falls."""
+
 
 @dataclass(frozen=True, slots=True)
 class Irqfd:
@@ -22,6 +25,10 @@ class Irqfd:
     `handle` names it towards its backend (several irqfds may share one GSI); `resample_fd` is None for edge.
     `with_access`: raises the GSI with the completion of the access in hand and says True; False outside an
     access. None where the hypervisor injects within the eventfd write, or offers nothing better.
+    `set_level`: of a level line without a resample fd, whose controller follows it up and down. Makes it high
+    or low, and says whether the controller learns that by the completion of the access in hand; else the
+    eventfd is to be written: `RISE`, `FALL`.
+    `page`: `fd` is no eventfd but a raise page (`shardio.interrupt.raising`), and those two always say True.
     """
 
     handle: int
@@ -29,16 +36,19 @@ class Irqfd:
     fd: int
     resample_fd: int | None = None
     with_access: Callable[[], bool] | None = field(default=None, compare=False)
+    set_level: Callable[[bool], bool] | None = field(default=None, compare=False)
+    page: bool = False
 
 
 class InterruptBackend(Protocol):
     """What a hypervisor must offer. Every method raises InterruptError with the cure when it is refused."""
 
-    def allocate(self, gsi: int | None, *, level: bool = False) -> Irqfd:
+    def allocate(self, gsi: int | None, *, level: bool = False, followed: bool = False) -> Irqfd:
         """An irqfd, not connected yet: on that GSI, or, for None, on a free one that MSI messages can be
         routed to.
 
-        `level`: with a resample fd; only for a given GSI.
+        `level`: only for a given GSI; with a resample fd, or, `followed` or where the backend has no other
+        kind, one that `set_level` moves.
         """
 
     def set_route(self, handle: int, message: MsiConfig) -> None:

@@ -12,6 +12,8 @@ from shardio.errors import InterruptError
 
 MAX_GSI = 4095
 """Highest global system interrupt that can be named (KVM_MAX_IRQ_ROUTES is 4096)."""
+EXTINT = 255
+"""The line of a PIC's output to the boot processor, where the PIC is a device (`LegacyConfig.line`)."""
 MSIX_MAX_VECTORS = 2048
 """Vectors of a MSI-X table at most (PCI 3.0 section 6.8.2)."""
 MSI_MAX_VECTORS = 32

@@ -19,7 +19,7 @@ from shardio.interrupt.config import (
     LegacyConfig,
     MsiConfig,
 )
-from shardio.interrupt.interrupt import EdgeInterrupt, LevelInterrupt
+from shardio.interrupt.interrupt import EdgeInterrupt, LevelInterrupt, level_interrupt
 
 
 class GroupVector:
@@ -115,7 +115,7 @@ class InterruptGroup:
         self._mode = mode
 
     def _raise_line(self, gsi: int) -> None:
-        self._line = LevelInterrupt(self._backend, self._backend.allocate(gsi, level=True))
+        self._line = level_interrupt(self._backend, gsi)
         if self._watch is not None:
             self._unwatch = self._watch(self._line)
         self._line.enable()

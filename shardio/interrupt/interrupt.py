@@ -14,6 +14,11 @@ and on resample it writes the eventfd if the line is active. Lowering the line w
 that was already raised may still arrive once, spuriously, and drivers of shared lines look at their cause
 register anyway. During an access, a line is raised by the vCPU worker before the guest goes on
 (`Irqfd.with_access`).
+
+`FollowedInterrupt` is a level line that its controller sees rise and fall, which an edge-triggered pin needs:
+there each rise is an interrupt, whatever the guest has ended. Where the controllers are devices there is no
+other kind; the kernel's are told by the vCPU worker at the end of an access, else by the VMM, which takes
+longer than an irqfd.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from shardio.errors import InterruptError
-from shardio.interrupt.backend import InterruptBackend, Irqfd
+from shardio.interrupt.backend import FALL, RISE, InterruptBackend, Irqfd
 from shardio.interrupt.config import MsiConfig
 from shardio.interrupt.trigger import EventFdTrigger
 
@@ -190,11 +195,9 @@ class LevelInterrupt(Interrupt):
         return self._active and self._masked
 
     @property
-    def resample_fd(self) -> int:
-        """The eventfd to watch; call `resample` when it is readable."""
-        fd = self._irqfd.resample_fd
-        assert fd is not None  # checked at construction
-        return fd
+    def resample_fd(self) -> int | None:
+        """The eventfd to watch; call `resample` when it is readable. None where nobody needs to be told."""
+        return self._irqfd.resample_fd
 
     def trigger(self) -> None:
         """Make the line active; stays so until `deassert`."""
@@ -213,10 +216,11 @@ class LevelInterrupt(Interrupt):
 
     def resample(self) -> None:
         """The guest ended the interrupt: raise it again if the line is still active."""
-        if self._freed:  # the descriptor's number may be another's by now
+        fd = self.resample_fd
+        if self._freed or fd is None:  # once freed, the descriptor's number may be another's
             return
         with suppress(BlockingIOError):
-            os.eventfd_read(self.resample_fd)
+            os.eventfd_read(fd)
         self._deliver()
 
     def _deliver(self) -> None:
@@ -226,3 +230,62 @@ class LevelInterrupt(Interrupt):
     def _forget(self) -> None:
         # The line state is the device's: enabling again delivers it.
         return None
+
+
+class FollowedInterrupt(LevelInterrupt):
+    """A level line that its controller follows up and down: nobody needs to tell of the guest's EOI."""
+
+    def __init__(self, backend: InterruptBackend, irqfd: Irqfd) -> None:
+        if irqfd.set_level is None:
+            raise InterruptError(irqfd.gsi, "cannot be lowered", "use LevelInterrupt")
+        Interrupt.__init__(self, backend, irqfd)
+        self._set_level = irqfd.set_level
+        self._active = False
+        self._high = False
+
+    @property
+    def resample_fd(self) -> None:
+        """There is none."""
+        return None
+
+    def deassert(self) -> None:
+        """Make the line inactive: the device's cause is gone."""
+        self.set_level(False)
+
+    def set_level(self, active: bool) -> None:
+        """The line state, which the controller sees unless the interrupt is masked or disabled."""
+        self._active = active
+        self._deliver()
+
+    def mask(self) -> None:
+        """Hold the line low."""
+        super().mask()
+        self._deliver()
+
+    def disable(self) -> None:
+        """Disconnect; the line is low."""
+        if self._enabled:
+            self._move(False)
+        super().disable()
+
+    def free(self) -> None:
+        """Give the interrupt back; the line is low. Idempotent."""
+        if not self._freed:
+            self._move(False)
+        super().free()
+
+    def _deliver(self) -> None:
+        self._move(self._active and self._enabled and not self._masked)
+
+    def _move(self, high: bool) -> None:
+        if high is not self._high:
+            self._high = high
+            if not self._set_level(high):
+                with suppress(BlockingIOError):  # it is full: whoever reads it has long been told
+                    os.eventfd_write(self._irqfd.fd, RISE if high else FALL)
+
+
+def level_interrupt(backend: InterruptBackend, gsi: int, *, followed: bool = False) -> LevelInterrupt:
+    """A level interrupt of the kind that the backend offers, disabled. Raises InterruptError."""
+    irqfd = backend.allocate(gsi, level=True, followed=followed)
+    return LevelInterrupt(backend, irqfd) if irqfd.set_level is None else FollowedInterrupt(backend, irqfd)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from shardio.closing import Closing
 from shardio.interrupt.backend import InterruptBackend
 from shardio.interrupt.config import LegacyConfig, MsiConfig
-from shardio.interrupt.interrupt import EdgeInterrupt, Interrupt, LevelInterrupt
+from shardio.interrupt.interrupt import EdgeInterrupt, Interrupt, LevelInterrupt, level_interrupt
 
 if TYPE_CHECKING:
     import asyncio
@@ -46,13 +46,14 @@ class InterruptManager(Closing):
         """An edge interrupt on a legacy line, disabled. Raises InterruptError when the backend refuses."""
         return self._keep(EdgeInterrupt(self._backend, self._backend.allocate(config.line)))
 
-    def level(self, config: LegacyConfig) -> LevelInterrupt:
+    def level(self, config: LegacyConfig, *, followed: bool = False) -> LevelInterrupt:
         """A level interrupt on a legacy line or INTx pin, disabled. The line may be shared with other
-        devices.
+        devices. `followed`: its controller sees each fall, too, as an edge-triggered pin must (an ISA line);
+        outside of accesses that takes longer.
 
-        Raises InterruptError when the backend refuses (KVM's split irqchip has no resample).
+        Raises InterruptError when the backend refuses.
         """
-        interrupt = LevelInterrupt(self._backend, self._backend.allocate(config.line, level=True))
+        interrupt = level_interrupt(self._backend, config.line, followed=followed)
         self._closers.append(self._watch(interrupt))
         return self._keep(interrupt)
 
@@ -97,9 +98,9 @@ class InterruptManager(Closing):
 
     def _watch(self, line: LevelInterrupt) -> Callable[[], None]:
         loop = self._loop
-        if loop is None:
-            return lambda: None
         fd = line.resample_fd
+        if loop is None or fd is None:
+            return lambda: None
         loop.add_reader(fd, line.resample)
 
         def unwatch() -> None:

@@ -3,7 +3,7 @@ MessagePack.
 
 Registering an irqfd needs the VMM's address space (KVM answers others EIO), so a shard asks. The
 descriptors of an `Allocated` reply travel beside it by SCM_RIGHTS: the eventfd, then the resample fd of a
-level interrupt.
+level interrupt, where the hypervisor needs one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ class Allocate(msgspec.Struct, frozen=True, tag="interrupt.allocate"):
 
     gsi: int | None
     level: bool = False
+    followed: bool = False
 
 
 class SetRoute(msgspec.Struct, frozen=True, tag="interrupt.set_route"):
@@ -67,10 +68,13 @@ class Bound(msgspec.Struct, frozen=True, tag="doorbell.bound"):
 
 
 class Allocated(msgspec.Struct, frozen=True, tag="interrupt.allocated"):
-    """The irqfd's handle and GSI; its descriptors come beside the message."""
+    """The irqfd's handle and GSI; its descriptors come beside the message. `page`: the first one is of a
+    raise page.
+    """
 
     handle: int
     gsi: int
+    page: bool = False
 
 
 class Done(msgspec.Struct, frozen=True, tag="interrupt.done"):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from shardio.errors import InterruptError
 from shardio.interrupt.backend import Irqfd
-from shardio.interrupt.config import MsiConfig
+from shardio.interrupt.config import EXTINT, MsiConfig
 from shardio.interrupt.messages import (
     Allocate,
     Allocated,
@@ -32,9 +32,11 @@ from shardio.interrupt.messages import (
     decode_reply,
     encode,
 )
+from shardio.interrupt.wires import line_bit
 
 if TYPE_CHECKING:
     from shardio.interrupt.doorbell import BoundDoorbell, Doorbell
+    from shardio.interrupt.raising import RaisePage
 
 MAX_MESSAGE = 4096
 """Bytes of the longest message, either way."""
@@ -76,26 +78,53 @@ class ProxyBackend:
     descriptors; the VMM frees its side.
     """
 
-    def __init__(self, call: Call, raise_line: Callable[[int], bool] | None = None) -> None:
+    def __init__(
+        self,
+        call: Call,
+        raise_line: Callable[[int], bool] | None = None,
+        set_level: Callable[[int, bool], bool] | None = None,
+    ) -> None:
         """`raise_line(gsi)`: see `Irqfd.with_access`; asked for the controllers' lines alone, not for
-        messages.
+        messages. `set_level(bit, high)`: see `Irqfd.set_level`; of a line by its `wires.line_bit`.
         """
+        self._set_level = set_level
+        self._high: dict[int, set[int]] = {}
         self._raise_line = raise_line
         self._call = call
         self._irqfds: dict[int, Irqfd] = {}
         self._doorbells: dict[int, int] = {}
+        self._page: RaisePage | None = None
 
-    def allocate(self, gsi: int | None, *, level: bool = False) -> Irqfd:
+    def allocate(self, gsi: int | None, *, level: bool = False, followed: bool = False) -> Irqfd:
         """See `InterruptBackend.allocate`."""
-        reply, fds = self._ask(Allocate(gsi, level))
-        if not isinstance(reply, Allocated) or len(fds) != 1 + level:
+        reply, fds = self._ask(Allocate(gsi, level, followed))
+        resampled = level and len(fds) > 1
+        if not isinstance(reply, Allocated) or len(fds) != 1 + resampled:
             _close_all(fds)
             raise InterruptError("request", f"the VMM answered {reply!r} with {len(fds)} descriptors")
+        if reply.page:
+            irqfd = self._raise_page(fds).irqfd(reply.handle, reply.gsi, fds[0], level=level)
+            self._irqfds[irqfd.handle] = irqfd
+            return irqfd
         raise_line = self._raise_line
         with_access = partial(raise_line, reply.gsi) if raise_line is not None and gsi is not None else None
-        irqfd = Irqfd(reply.handle, reply.gsi, fds[0], fds[1] if level else None, with_access)
+        follow = partial(self._follow, reply.handle, reply.gsi) if level and not resampled else None
+        irqfd = Irqfd(reply.handle, reply.gsi, fds[0], fds[1] if resampled else None, with_access, follow)
         self._irqfds[irqfd.handle] = irqfd
         return irqfd
+
+    def _raise_page(self, fds: list[int]) -> RaisePage:
+        """The VMM has one raise page: the first descriptor of it is mapped."""
+        if self._page is None:
+            from shardio.interrupt.raising import RaisePage
+
+            try:
+                self._page = RaisePage(fds[0])
+            except (OSError, ValueError) as error:
+                _close_all(fds)
+                cure = "raise the limit on memory (ulimit -v)"
+                raise InterruptError("raise page", f"cannot be mapped: {error}", cure) from error
+        return self._page
 
     def set_route(self, handle: int, message: MsiConfig) -> None:
         """See `InterruptBackend.set_route`. On return the route is in force."""
@@ -141,6 +170,19 @@ class ProxyBackend:
         self._irqfds.clear()
         _close_all(list(self._doorbells.values()))
         self._doorbells.clear()
+
+    def _follow(self, handle: int, gsi: int, high: bool) -> bool:
+        """A line is high while one of its devices holds it so."""
+        bit = line_bit(gsi)
+        if bit is None or self._set_level is None:
+            return False
+        holders = self._high.setdefault(bit, set())
+        was = bool(holders)
+        (holders.add if high else holders.discard)(handle)
+        if bool(holders) is was:
+            return True
+        # An output to the processor concerns a vCPU that may not be the one whose access this is.
+        return self._set_level(bit, high) and not (high and gsi == EXTINT)
 
     def _ask(self, request: Request) -> tuple[Reply, list[int]]:
         reply, fds = self._call(request)

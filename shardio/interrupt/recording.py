@@ -29,7 +29,7 @@ class RecordingBackend(Closing):
         self._next_handle = 1
         self._free_gsis = list(range(FIRST_DYNAMIC_GSI, FIRST_DYNAMIC_GSI + dynamic_gsis))
 
-    def allocate(self, gsi: int | None, *, level: bool = False) -> Irqfd:
+    def allocate(self, gsi: int | None, *, level: bool = False, followed: bool = False) -> Irqfd:
         """See `InterruptBackend.allocate`."""
         if gsi is None:
             if not self._free_gsis:

@@ -32,9 +32,8 @@ from shardio.interrupt.messages import (
     encode,
 )
 from shardio.interrupt.proxy import MAX_MESSAGE
+from shardio.interrupt.wires import line_bit
 
-LINES = 24
-"""GSIs that are lines of the interrupt controllers (KVM_IOAPIC_NUM_PINS)."""
 DEFAULT_LIMIT = 4096
 """Irqfds that one shard may hold, of a VM's 4096 routes."""
 
@@ -55,8 +54,8 @@ class InterruptServer:
         """`backend`: None refuses all interrupts. `limit`: irqfds, and doorbells, that the shard may hold.
         `doorbells`: None refuses all.
         `owns(address, pio)`: whether a doorbell's address is in a range of this shard; None refuses none.
-        `grant(lines)`: told which lines (bit n: GSI n) the shard has connected, whenever that changes: those
-        that the vCPU workers raise for it at the end of an access.
+        `grant(lines)`: told which lines (`wires.line_bit`) the shard has connected, whenever that changes:
+        those that the vCPU workers raise for it at the end of an access.
         """
         self._backend = backend
         self._doorbells = doorbells
@@ -183,9 +182,9 @@ class InterruptServer:
     def _allocate(self, backend: InterruptBackend, request: Allocate) -> tuple[Reply, list[int]]:
         if len(self._held) >= self._limit:
             raise InterruptError("request", f"the shard holds {self._limit} interrupts", "free some first")
-        irqfd = backend.allocate(request.gsi, level=request.level)
+        irqfd = backend.allocate(request.gsi, level=request.level, followed=request.followed)
         self._held.add(irqfd.handle)
-        if request.gsi is not None and irqfd.gsi < LINES:
-            self._lines[irqfd.handle] = irqfd.gsi
+        if request.gsi is not None and (bit := line_bit(irqfd.gsi)) is not None:
+            self._lines[irqfd.handle] = bit
         fds = [irqfd.fd] if irqfd.resample_fd is None else [irqfd.fd, irqfd.resample_fd]
-        return Allocated(irqfd.handle, irqfd.gsi), fds
+        return Allocated(irqfd.handle, irqfd.gsi, irqfd.page), fds

@@ -4,7 +4,8 @@ All of it is control plane and must be used by the process that creates the VM: 
 space and answers EIO to others. The data path (KVM_RUN, exits, rings) is in the vCPU workers.
 """
 
-from shardio.kvm.boot import BOOT_TABLES, set_entry
+from shardio.entry import BOOT_TABLES
+from shardio.kvm.boot import set_entry
 from shardio.kvm.exits import Exit, Interrupted, IoExit, MmioExit, OtherExit, exit_name
 from shardio.kvm.firmware import load_firmware
 from shardio.kvm.kvm import Kvm

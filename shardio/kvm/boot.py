@@ -21,16 +21,24 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from shardio.entry import check_mode
-from shardio.errors import MachineError
+from shardio.entry import (
+    BOOT_TABLES,
+    CODE,
+    CODE32,
+    CODE64,
+    DATA,
+    FLAT_DATA,
+    RESET_VECTOR,
+    TASK,
+    TASK_STATE,
+    Kind,
+    check_entry,
+    check_mode,
+    flat_table,
+)
 from shardio.kvm.vcpu import Vcpu
 from shardio.kvm.x86_vcpu import REGISTERS
 from shardio.memory import PAGE_SIZE, GuestMemory
-
-BOOT_TABLES = 0x9_0000
-"""Guest address of the GDT; the page tables follow, a page later."""
-RESET_VECTOR = 0xFFFF_FFF0
-REAL_MODE_END = 1 << 20
 
 _PML4 = BOOT_TABLES + PAGE_SIZE
 _PDPT = _PML4 + PAGE_SIZE
@@ -41,12 +49,6 @@ _LARGE_PAGE = 2 << 20
 _DIRECTORIES = 13
 _PRESENT_WRITABLE = 0x3
 _LARGE = 0x80
-
-# Flags of a descriptor's upper half, Intel SDM volume 3, 3.4.5; each is (type, s, db, l).
-_CODE32 = (0xB, 1, 1, 0)
-_CODE64 = (0xB, 1, 0, 1)
-_DATA = (0x3, 1, 1, 0)
-_TSS = (0xB, 0, 0, 0)
 
 _CR0_PE, _CR0_ET, _CR0_NE, _CR0_PG = 1 << 0, 1 << 4, 1 << 5, 1 << 31
 _CR4_PAE = 1 << 5
@@ -68,6 +70,7 @@ def set_entry(
     below the boot tables, `KvmError` where KVM refuses the state.
     """
     check_mode(mode)
+    check_entry(mode, entry)
     setups = {"real": _real, "protected": _protected, "long": _long}
     values = setups[mode](vcpu, memory, entry)
     values = dict.fromkeys(REGISTERS, 0) | {"rflags": _RFLAGS_FIXED} | values
@@ -75,11 +78,6 @@ def set_entry(
 
 
 def _real(vcpu: Vcpu, memory: GuestMemory, entry: int) -> dict[str, int]:
-    if not 0 <= entry < REAL_MODE_END and entry != RESET_VECTOR:
-        raise MachineError(
-            f"real mode cannot begin at {entry:#x}",
-            f"use an entry below {REAL_MODE_END:#x}, the reset vector {RESET_VECTOR:#x}, or another mode",
-        )
     sregs = vcpu.get_sregs()
     sregs.cs.base = entry & ~0xFFFF
     # At reset the selector is 0xF000 whatever the base is: Intel SDM volume 3, table 10-1.
@@ -89,21 +87,17 @@ def _real(vcpu: Vcpu, memory: GuestMemory, entry: int) -> dict[str, int]:
 
 
 def _protected(vcpu: Vcpu, memory: GuestMemory, entry: int) -> dict[str, int]:
-    if not 0 <= entry < 1 << 32:
-        raise MachineError(f"protected mode cannot begin at {entry:#x}", "use an entry below 4 GiB")
     sregs = vcpu.get_sregs()
-    _flat_segments(sregs, memory, _CODE32)
+    _flat_segments(sregs, memory, CODE32)
     sregs.cr0 = _CR0_PE | _CR0_ET | _CR0_NE
     vcpu.set_sregs(sregs)
     return {"rip": entry, "rsp": BOOT_TABLES}
 
 
 def _long(vcpu: Vcpu, memory: GuestMemory, entry: int) -> dict[str, int]:
-    if not 0 <= entry < 512 * _GIB:
-        raise MachineError(f"long mode cannot begin at {entry:#x}", "use an entry below 512 GiB")
     _identity_map(memory)
     sregs = vcpu.get_sregs()
-    _flat_segments(sregs, memory, _CODE64)
+    _flat_segments(sregs, memory, CODE64)
     sregs.cr3 = _PML4
     sregs.cr4 = _CR4_PAE
     sregs.cr0 = _CR0_PE | _CR0_ET | _CR0_NE | _CR0_PG
@@ -112,40 +106,23 @@ def _long(vcpu: Vcpu, memory: GuestMemory, entry: int) -> dict[str, int]:
     return {"rip": entry, "rsp": BOOT_TABLES}
 
 
-def _flat_segments(sregs: Any, memory: GuestMemory, code: tuple[int, int, int, int]) -> None:
+def _flat_segments(sregs: Any, memory: GuestMemory, code: Kind) -> None:
     """Loads flat segments into `sregs` and writes the GDT that says the same."""
-    _set_segment(sregs.cs, 0x08, 0xFFFF_FFFF, code)
+    _set_segment(sregs.cs, CODE, 0xFFFF_FFFF, code)
     for segment in (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss):
-        _set_segment(segment, 0x10, 0xFFFF_FFFF, _DATA)
-    _set_segment(sregs.tr, 0x18, 0xFFFF, _TSS)
-    table = b"".join(
-        (
-            struct.pack("<Q", 0),
-            _descriptor(0xF_FFFF, code, 1),
-            _descriptor(0xF_FFFF, _DATA, 1),
-            _descriptor(0xFFFF, _TSS, 0),
-            # A TSS descriptor has 16 bytes in long mode.
-            struct.pack("<Q", 0),
-        )
-    )
+        _set_segment(segment, DATA, 0xFFFF_FFFF, FLAT_DATA)
+    _set_segment(sregs.tr, TASK, 0xFFFF, TASK_STATE)
+    table = flat_table(code)
     memory.write(BOOT_TABLES, table)
     sregs.gdt.base, sregs.gdt.limit = BOOT_TABLES, len(table) - 1
     sregs.idt.base, sregs.idt.limit = 0, 0
 
 
-def _set_segment(segment: Any, selector: int, limit: int, kind: tuple[int, int, int, int]) -> None:
+def _set_segment(segment: Any, selector: int, limit: int, kind: Kind) -> None:
     segment.selector, segment.base, segment.limit = selector, 0, limit
     segment.type, segment.s, segment.db, segment.l = kind
     segment.present, segment.dpl, segment.avl, segment.unusable = 1, 0, 0, 0
     segment.g = int(limit > 0xFFFFF)
-
-
-def _descriptor(limit: int, kind: tuple[int, int, int, int], granularity: int) -> bytes:
-    kind_type, s, db, long = kind
-    access = 0x80 | (s << 4) | kind_type
-    flags = (granularity << 3) | (db << 2) | (long << 1)
-    upper = (access << 8) | (flags << 20) | (limit & 0xF_0000)
-    return struct.pack("<II", limit & 0xFFFF, upper)
 
 
 def _identity_map(memory: GuestMemory) -> None:

@@ -21,6 +21,9 @@ from shardio.memory import GuestMemory
 if TYPE_CHECKING:
     from shardio.kvm.kvm import Kvm
 
+SPLIT_PINS = 255
+"""GSIs of a VM with a split irqchip whose level messages the kernel looks for."""
+
 
 class Vm(X86Vm, Closing):
     """KVM_CREATE_VM's descriptor; made by `Kvm.create_vm()`. Methods raise `KvmError` naming their ioctl."""
@@ -101,10 +104,12 @@ class Vm(X86Vm, Closing):
         ioctl(self._fd, "KVM_CREATE_IRQCHIP")
         self.has_irqchip = True
 
-    def create_split_irqchip(self, pins: int = 24) -> None:
-        """KVM_CAP_SPLIT_IRQCHIP: local APICs in the kernel, PICs and an IOAPIC of `pins` left to devices.
+    def create_split_irqchip(self, pins: int = SPLIT_PINS) -> None:
+        """KVM_CAP_SPLIT_IRQCHIP: local APICs in the kernel, PICs and an IOAPIC left to devices.
 
         To be called before `create_vcpu()`. Only messages can be raised: there are no lines in the kernel.
+        It looks for level messages in the routes of GSIs below `pins` (at most 255: the kernel keeps 8 bits
+        of it): their EOIs leave the guest.
         """
         request = ffi.new("struct kvm_enable_cap *")
         request.cap, request.args[0] = lib.KVM_CAP_SPLIT_IRQCHIP, pins

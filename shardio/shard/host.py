@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from shardio.interrupt.interrupt import Interrupt
     from shardio.interrupt.manager import InterruptManager
     from shardio.memory import GuestMemory
+    from shardio.shard.persistent import Persistent
 
 
 class Host:
@@ -28,12 +29,14 @@ class Host:
         trigger: Interrupt | None,
         memory: GuestMemory | None,
         passed_fds: dict[int, int] | None = None,
+        persistent: Persistent | None = None,
     ) -> None:
         self.name = name
         self.loop = loop
         self.trigger = trigger
         """The device's own interrupt, enabled: an `EdgeInterrupt`, or a `LevelInterrupt` where asked for."""
         self.memory = memory
+        self.persistent = persistent
         self.interrupts = interrupts
         """Where the device asks for further interrupts: lines, messages, groups."""
         self.passed_fds = passed_fds or {}

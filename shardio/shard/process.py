@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from shardio.interrupt.doorbell import DoorbellSet
     from shardio.interrupt.interrupt import Interrupt
     from shardio.memory import GuestMemory
+    from shardio.shard.persistent import Persistent
 
 log = logging.getLogger("shardio.shard")
 
@@ -73,7 +74,8 @@ class Shard:
         self._unshared: ShardioError | None = None
         """Why guest RAM or the ring could not be mapped."""
         self._incomplete = False
-        self._interrupt_backend = ProxyBackend(call_over(interrupts), self.runtime.owner.raise_line)
+        owner = self.runtime.owner
+        self._interrupt_backend = ProxyBackend(call_over(interrupts), owner.raise_line, owner.set_level)
 
     def run(self) -> None:
         """Until the VMM says quit, or is gone."""
@@ -161,16 +163,19 @@ class Shard:
     def _add(self, spec: protocol.DeviceSpec, passed: dict[int, int]) -> None:
         interrupts = InterruptManager(self._interrupt_backend, self.loop)
         with contextlib.ExitStack() as undo:
-            for fd in passed.values():
-                undo.callback(os.close, fd)
+            undo.callback(_close_all, passed)
             undo.callback(interrupts.close)
+            if (persistent := self._persistent(spec, passed)) is not None:
+                undo.callback(persistent.close)
             coalesced = any(span.coalesced for span in spec.ranges)
             if (spec.dma and self.memory is None) or (coalesced and self.ring is None):
                 raise self._unshared or MachineError("what the device shares was not handed over")
             device = make(spec.device)
             trigger = _trigger(interrupts, spec)
             memory = self.memory if spec.dma else None
-            host = Host(spec.name, self.loop, self.control, interrupts, trigger, memory, passed)
+            host = Host(
+                spec.name, self.loop, self.control, interrupts, trigger, memory, passed, persistent
+            )
             attach = getattr(device, "attach", None)
             if attach is not None:
                 attach(host)
@@ -185,12 +190,26 @@ class Shard:
             self._remove(spec.name)
             raise
 
+    def _persistent(self, spec: protocol.DeviceSpec, passed: dict[int, int]) -> Persistent | None:
+        if spec.persistent < 0:
+            return None
+        from shardio.shard.persistent import Persistent
+
+        persistent = Persistent(
+            passed[spec.persistent], spec.persistent_size, self.runtime.owner.journal
+        )
+        os.close(passed.pop(spec.persistent))  # it is mapped
+        return persistent
+
     def _register(self, spec: protocol.RangeSpec, held: Held, name: str) -> None:
         span = (PioRange if spec.space == Space.PIO else MmioRange)(spec.base, spec.size)
         posted = spec.posted or spec.coalesced
-        owner = self.runtime.owner
-        is_manager = isinstance(held.device, PioManager if spec.space == Space.PIO else MmioManager)
-        (owner.set_manager if is_manager else owner.set_handler)(spec.index, span, held.device, posted=posted)
+        owner, device, persistent = self.runtime.owner, held.device, held.host.persistent
+        if isinstance(device, PioManager if spec.space == Space.PIO else MmioManager):
+            owner.set_manager(spec.index, span, device, posted=posted)
+        else:
+            guarded = device if persistent is None else persistent.guard(device, spec.space)
+            owner.set_handler(spec.index, span, guarded, posted=posted)
         held.ranges.append(spec.index)
         self.runtime.names[spec.index] = name
         if spec.coalesced and self.ring is not None:
@@ -224,8 +243,9 @@ class Shard:
     def _detach(self, name: str) -> None:
         held = self.devices.pop(name)
         with contextlib.ExitStack() as last_first:
-            for fd in held.host.passed_fds.values():
-                last_first.callback(os.close, fd)
+            last_first.callback(_close_all, held.host.passed_fds)
+            if held.host.persistent is not None:
+                last_first.callback(held.host.persistent.close)
             last_first.callback(held.host.interrupts.close)
             if (detach := getattr(held.device, "detach", None)) is not None:
                 last_first.callback(detach)
@@ -241,6 +261,11 @@ class Shard:
         protocol.tell(self.control, protocol.HandlerFailed(name, text))
 
 
+def _close_all(passed: dict[int, int]) -> None:
+    for fd in passed.values():
+        os.close(fd)
+
+
 def _described(error: BaseException) -> str:
     try:
         return " ".join(f"{type(error).__name__}: {error}".split())  # an error is one line
@@ -252,7 +277,9 @@ def _trigger(interrupts: InterruptManager, spec: protocol.DeviceSpec) -> Interru
     if spec.irq < 0:
         return None
     line = LegacyConfig(spec.irq)
-    trigger: Interrupt = interrupts.level(line) if spec.level else interrupts.edge(line)
+    trigger: Interrupt = (
+        interrupts.level(line, followed=spec.followed) if spec.level else interrupts.edge(line)
+    )
     trigger.enable()
     return trigger
 

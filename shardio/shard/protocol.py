@@ -53,8 +53,9 @@ class RangeSpec(msgspec.Struct, frozen=True, array_like=True):
 
 class DeviceSpec(msgspec.Struct, frozen=True):
     """A device to make, and its ranges. `dma`: it is given guest RAM. `irq`: the line (GSI) of its trigger,
-    -1 for none; `level`: it is a level line. `passed`: the VMM's numbers of the descriptors that it is given,
-    which are in the message in this order.
+    -1 for none; `level`: it is a level line. `followed`: of the kind that its controller sees rise and fall.
+    `passed`: the VMM's numbers of the descriptors that it is given, which are in the message in this order.
+    `persistent`: which of them is its memory (-1: it has none), for a state of `persistent_size` bytes.
     """
 
     name: str
@@ -64,6 +65,9 @@ class DeviceSpec(msgspec.Struct, frozen=True):
     irq: int = -1
     level: bool = False
     passed: list[int] = []
+    followed: bool = False
+    persistent: int = -1
+    persistent_size: int = 0
 
 
 class ShareMemory(msgspec.Struct, frozen=True, tag="memory"):

@@ -135,6 +135,14 @@ class Supervisor:
 
     # ---- in the supervisor's thread ----
 
+    def watch(self, readable: int, then: Callable[[], None]) -> None:
+        """Call `then` whenever this descriptor is readable."""
+        self._context.watch(readable, then)
+
+    def forget(self, readable: int) -> None:
+        """Watch it no more."""
+        self._context.forget(readable)
+
     def start_vcpu(self, vcpu: Vcpu) -> None:
         """Spawn and watch a vCPU's process."""
         vcpu.spawn()

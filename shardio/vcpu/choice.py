@@ -45,4 +45,6 @@ def open_hypervisor(cpu: str, memory: GuestMemory, vcpus: int, irqchip: bool | s
 
 
 def _soft(memory: GuestMemory, vcpus: int, irqchip: bool | str) -> Hypervisor:
-    raise HostError("there is no software CPU yet", "use a host with /dev/kvm")
+    from shardio.vcpu.soft import SoftHypervisor
+
+    return SoftHypervisor(memory, vcpus, irqchip)

@@ -8,7 +8,7 @@ workers (`kvm`), software workers (`soft`), and ports in processes that the user
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -218,6 +218,10 @@ class Hypervisor(Protocol):
         """Whether local APICs are there: then the other vCPUs wait for INIT and SIPI."""
 
     @property
+    def board(self) -> Sequence[tuple[str, int | None]]:
+        """Devices, by type and interrupt line, that stand for `irqchip=True` where nothing else does."""
+
+    @property
     def coalesces(self) -> bool:
         """Whether `coalesced` can be asked for."""
 
@@ -230,6 +234,16 @@ class Hypervisor(Protocol):
         """vCPU `index` at its end of the fabric. `doorbells`: the eventfd of each shard; `event`: an eventfd
         to be rung at every change of state; `cpu`: where its process is pinned, None anywhere.
         """
+
+    def supervised(
+        self, watch: Callable[[int, Callable[[], None]], None], forget: Callable[[int], None]
+    ) -> None:
+        """The vCPUs are there. `watch(fd, then)` calls `then` in the supervisor's thread whenever the
+        descriptor is readable, until `forget(fd)`; both are for that thread.
+        """
+
+    def placed(self, answered: Callable[[PioRange | MmioRange], bool]) -> None:
+        """Devices have come or gone: `answered(span)` tells whether one is there."""
 
     def coalesced(self) -> CoalescedZones:
         """The coalesced ring. Raises `MachineError` where there is none."""

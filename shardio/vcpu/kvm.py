@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from shardio._core import ffi, lib
@@ -16,12 +16,14 @@ from shardio.closing import Closing
 from shardio.errors import MachineError, VcpuError
 from shardio.fabric import Fabric
 from shardio.fabric.port import set_up
+from shardio.interrupt.wires import IOAPIC_WIRES, PIC_WIRES
 from shardio.kvm.boot import set_entry
 from shardio.kvm.coalesced import KvmCoalesced
 from shardio.kvm.doorbell import KvmDoorbells
 from shardio.kvm.firmware import load_firmware
 from shardio.kvm.interrupt import KvmBackend
 from shardio.kvm.kvm import Kvm
+from shardio.kvm.split import SplitBackend
 from shardio.kvm.vcpu import Vcpu as KvmVcpu
 from shardio.kvm.vm import Vm
 from shardio.memory import GuestMemory
@@ -73,6 +75,19 @@ class KvmWorker(Worker):
             raise VcpuError(self.index, f"clone failed: {os.strerror(-pid)}", cure)
         self.pid, self.pidfd = pid, pidfd[0]
 
+    def grant_lines(self, shard: int, lines: int) -> None:
+        """See `Vcpu.grant_lines`."""
+        super().grant_lines(shard, lines)
+        if self.index == 0 and (self.view.wired or self.view.followed):
+            self.move_lines(lib.SIO_LINE_MOVED | lib.SIO_LINE_OUTPUT_MOVED)
+
+    def move_lines(self, lines: int) -> None:
+        """Lines have moved outside of accesses (SIO_LINE_*): the controllers are to know."""
+        if self.view.wired:
+            lib.sio_vcpu_lines(self.view, lines, self.pid)
+        else:
+            lib.sio_vcpu_follow(self.view, lines)
+
     def registers(self) -> dict[str, int]:
         """See `Vcpu.registers`."""
         return self.vcpu.get_regs()
@@ -98,12 +113,14 @@ class KvmHypervisor(Closing):
 
     name = "kvm"
     coalesces = True
+    board: Sequence[tuple[str, int | None]] = ()
 
     def __init__(self, memory: GuestMemory, vcpus: int, irqchip: bool | str = True) -> None:
         self.memory = memory
         self.interrupts: KvmBackend | None = None
         self._irqchip = irqchip
         self._coalesced: KvmCoalesced | None = None
+        self._workers: list[KvmWorker] = []
         with contextlib.ExitStack() as undo:
             kvm = undo.enter_context(Kvm())
             if vcpus > kvm.max_vcpus:
@@ -112,7 +129,7 @@ class KvmHypervisor(Closing):
             self.vm.set_identity_map_addr()
             self.vm.set_tss_addr()
             if irqchip:
-                self.interrupts = KvmBackend(self.vm, split=irqchip == "split")
+                self.interrupts = (SplitBackend if irqchip == "split" else KvmBackend)(self.vm)
                 undo.callback(self.interrupts.close)
             if irqchip == "split":
                 self.vm.create_split_irqchip()
@@ -139,7 +156,30 @@ class KvmHypervisor(Closing):
         self, index: int, fabric: Fabric, doorbells: Mapping[int, int], event: int, cpu: int | None
     ) -> KvmWorker:
         """See `Hypervisor.vcpu`."""
-        return KvmWorker(self.vm.vcpus[index], fabric, doorbells, event, cpu, vm_fd=self.vm.fd)
+        worker = KvmWorker(self.vm.vcpus[index], fabric, doorbells, event, cpu, vm_fd=self.vm.fd)
+        self._workers.append(worker)
+        return worker
+
+    def supervised(
+        self, watch: Callable[[int, Callable[[], None]], None], forget: Callable[[int], None]
+    ) -> None:
+        """See `Hypervisor.supervised`."""
+        if self.interrupts is not None:
+            self.interrupts.connect_to(watch, forget, self._workers[0].move_lines, self._follow)
+
+    def _follow(self, lines: int) -> None:
+        for worker in self._workers:
+            worker.view.followed = lines
+
+    def placed(self, answered: Callable[[PioRange | MmioRange], bool]) -> None:
+        """See `Hypervisor.placed`: lines lead to the interrupt controllers that are devices now."""
+        if not isinstance(self.interrupts, SplitBackend):
+            return
+        controllers = lib.SIO_WIRED_PIC if answered(PIC_WIRES) else 0
+        controllers |= lib.SIO_WIRED_IOAPIC if answered(IOAPIC_WIRES) else 0
+        self.interrupts.controllers = controllers
+        for worker in self._workers:
+            worker.view.wired = controllers
 
     def coalesced(self) -> KvmCoalesced:
         """See `Hypervisor.coalesced`."""

@@ -76,6 +76,7 @@ class RecordingHost:
         self.loop = loop if loop is not None else ManualLoop()
         self.trigger = RecordingTrigger()
         self.memory = None
+        self.persistent = None
         self.ranges: tuple[PioRange | MmioRange, ...] = ()
         self.passed_fds: dict[int, int] = EveryDescriptor() if pass_fds else {}
         self.exits: list[int] = []

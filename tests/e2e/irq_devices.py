@@ -68,6 +68,31 @@ class Prompt(MutDeviceMmio):
         self.trigger.trigger()
 
 
+class Lever(MutDeviceMmio):
+    """Its line is what was written last, from its loop; a read tells how often that has been done."""
+
+    mmio_size = 0x1000
+
+    def __init__(self) -> None:
+        self.moves = 0
+
+    def attach(self, host: Any) -> None:
+        """Take the interrupt."""
+        self.host = host
+
+    def read(self, offset: int, size: int) -> int:
+        """How often the line has been moved."""
+        return self.moves
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Move the line."""
+        self.host.loop.call_soon(self._move, bool(value))
+
+    def _move(self, high: bool) -> None:
+        self.moves += 1
+        self.host.trigger.set_level(high)
+
+
 class Message(MutDeviceMmio):
     """One MSI: +0 its address, +4 its data, +8 sends it."""
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from shardio import MutDeviceMmio
+from shardio._core import lib
 from shardio.fabric import Outcome, Owner
 from tests.fabric.support import BASE, MMIO, bench
 
@@ -132,3 +133,66 @@ def test_lines_that_were_not_granted_are_dropped() -> None:
 
         assert device.taken == [True]
         assert client.view.lines == 0
+
+
+def levels(owner: Owner) -> int:
+    """The shard's word of levels, as a worker reads it."""
+    return int(owner.fabric.view.shard[owner.shard].levels)
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_a_wired_line_that_moves_in_an_access_is_told_with_the_reply(write: bool) -> None:
+    with bench() as b:
+        owner = b.owner()
+        b.add(owner, Raiser(lambda: owner.set_level(9, True) and owner.set_level(3, False)))
+        client = b.client()
+        client.view.granted[0] = 1 << 9
+
+        with b.serving(owner):
+            client.write(MMIO, BASE, 4, 1) if write else client.read(MMIO, BASE, 4)
+
+        assert client.view.lines == lib.SIO_LINE_MOVED | 1 << 9
+        assert levels(owner) == 1 << 9
+
+
+def test_the_pics_output_is_told_apart() -> None:
+    with bench() as b:
+        owner = b.owner()
+        b.add(owner, Raiser(lambda: owner.set_level(24, True)))
+        client = b.client()
+        client.view.granted[0] = lib.SIO_LINE_EXTINT
+
+        with b.serving(owner):
+            client.read(MMIO, BASE, 4)
+
+        assert client.view.lines == lib.SIO_LINE_OUTPUT_MOVED
+        assert levels(owner) == lib.SIO_LINE_EXTINT
+
+
+def test_a_shard_without_lines_tells_nothing() -> None:
+    with bench() as b:
+        owner = b.owner()
+        b.add(owner, Raiser(lambda: owner.set_level(9, True)))
+        client = b.client()
+
+        with b.serving(owner):
+            client.read(MMIO, BASE, 4)
+
+        assert client.view.lines == 0
+
+
+def test_a_wired_line_that_moves_outside_an_access_is_told_otherwise() -> None:
+    with bench() as b:
+        owner = b.owner()
+
+        assert owner.set_level(9, True) is False
+        assert levels(owner) == 1 << 9
+
+
+def test_a_dead_owners_levels_fall() -> None:
+    with bench() as b:
+        owner = b.owner()
+        owner.set_level(9, True)
+        lib.sio_recover_epoch(b.fabric.view, owner.shard)
+
+        assert levels(owner) == 0

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from shardio.entry import RESET_VECTOR
 from shardio.errors import MachineError, MemoryAccessError
 from shardio.kvm import BOOT_TABLES, IoExit, Kvm, MmioExit, set_entry
-from shardio.kvm.boot import RESET_VECTOR
 from shardio.memory import GuestMemory
 from tests.kvm.tiny_vmm import tiny_vmm
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
+from shardio._core import lib
 from shardio.errors import InterruptError
 from shardio.interrupt import InterruptManager, LegacyConfig, MsiConfig, MsixTable
+from shardio.interrupt.backend import FALL, RISE
 from shardio.interrupt.msix import CONTROL_ENABLE
 from shardio.kvm import GsiRoute, Kvm, MsiRoute, default_routes
 from shardio.kvm.interrupt import FIRST_DYNAMIC_GSI, KvmBackend
@@ -22,12 +24,16 @@ class RecordingVm:
     def __init__(self) -> None:
         self.bound: dict[int, tuple[int, int | None]] = {}
         self.routes: tuple[GsiRoute, ...] = ()
+        self.levels: list[tuple[int, int]] = []
 
     def irqfd(self, fd: int, gsi: int, deassign: bool = False, resample_fd: int | None = None) -> None:
         if deassign:
             assert self.bound.pop(fd)[0] == gsi
         else:
             self.bound[fd] = (gsi, resample_fd)
+
+    def irq_line(self, gsi: int, level: int) -> None:
+        self.levels.append((gsi, level))
 
     def set_gsi_routing(self, routes: Iterable[GsiRoute]) -> None:
         self.routes = tuple(routes)
@@ -101,14 +107,65 @@ def test_a_line_carries_no_message(backend: KvmBackend) -> None:
         InterruptManager(backend).edge(LegacyConfig(4)).configure(MESSAGE)
 
 
-def test_a_split_irqchip_has_messages_only(vm: RecordingVm) -> None:
-    backend = KvmBackend(vm, split=True)  # type: ignore[arg-type]
-    with pytest.raises(InterruptError, match="split irqchip"):
-        backend.allocate(4)
-    InterruptManager(backend).message(MESSAGE)
-    backend.close()
+class Watcher:
+    """Who watches eventfds, is told of lines, and follows some."""
 
-    assert [type(route) for route in vm.routes] == [MsiRoute]
+    def __init__(self, backend: KvmBackend) -> None:
+        self.watched: dict[int, Callable[[], None]] = {}
+        self.told: list[int] = []
+        self.followed: list[int] = []
+        backend.connect_to(
+            self.watched.__setitem__, self.watched.__delitem__, self.told.append, self.followed.append
+        )
+
+    def ring(self, fd: int, moves: int) -> None:
+        os.eventfd_write(fd, moves)
+        self.watched[fd]()
+
+
+def test_a_followed_line_is_watched_and_no_irqfd(backend: KvmBackend, vm: RecordingVm) -> None:
+    watcher = Watcher(backend)
+    irqfd = backend.allocate(5, level=True, followed=True)
+    backend.connect(irqfd.handle)
+    watched = set(watcher.watched)
+    backend.free(irqfd.handle)
+
+    assert (watched, irqfd.resample_fd, vm.bound) == ({irqfd.fd}, None, {})
+    assert watcher.watched == {}
+
+
+@pytest.mark.parametrize(
+    ("moves", "told"), [(FALL, 0), (RISE, 1 << 5), (FALL + RISE, 1 << 5), (2 * RISE + 2 * FALL, 1 << 5)]
+)
+def test_a_rise_of_a_followed_line_is_an_edge(backend: KvmBackend, moves: int, told: int) -> None:
+    watcher = Watcher(backend)
+    irqfd = backend.allocate(5, level=True, followed=True)
+    backend.connect(irqfd.handle)
+    watcher.ring(irqfd.fd, moves)
+
+    assert watcher.told == [lib.SIO_LINE_MOVED | told]
+
+
+def test_a_line_is_followed_while_somebody_wants_it_and_low_afterwards(
+    backend: KvmBackend, vm: RecordingVm
+) -> None:
+    watcher = Watcher(backend)
+    one, other = (backend.allocate(5, level=True, followed=True) for _ in range(2))
+    for irqfd in (one, other):
+        backend.connect(irqfd.handle)
+    backend.disconnect(one.handle)
+    before = list(vm.levels)
+    backend.free(other.handle)
+
+    assert watcher.followed == [1 << 5, 1 << 5, 1 << 5, 0]
+    assert (before, vm.levels) == ([], [(5, 0)])
+
+
+def test_a_followed_edge_is_an_edge(backend: KvmBackend) -> None:
+    irqfd = backend.allocate(5, followed=True)
+    backend.connect(irqfd.handle)
+
+    assert backend.followed == 0
 
 
 @pytest.mark.kvm
