@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from shardio.device import answers, is_mutable
+from shardio.device import DevicePio, MutDevicePio, answers, is_mutable
 from shardio.dispatcher.placement import Shard, shard_name
 from shardio.errors import MachineError
 from shardio.range import MmioRange, PioRange
@@ -192,10 +192,10 @@ def _spans(
 
 def _wanted(factory: Any, label: str, size: int | None) -> tuple[ResourceConstraint, ...]:
     """What a device without an address needs: a range of the space that it answers, aligned to its size."""
-    memory = answers(factory, "mmio") or hasattr(factory, "native_handler")
+    ports_alone = isinstance(factory, type) and issubclass(factory, DevicePio | MutDevicePio)
+    has_ports = ports_alone or hasattr(factory, "pio_size") or not answers(factory, "mmio")
+    memory = hasattr(factory, "mmio_size") or hasattr(factory, "native_handler") or not has_ports
     length = size or getattr(factory, "mmio_size" if memory else "pio_size", None)
-    if length is None and size is None and not memory and not answers(factory, "pio"):
-        raise MachineError(f"device {label} has no range", "give it pio=... or mmio=...")
     if length is None:
         length = 0x1000 if memory else 8
     align = 1 << (length - 1).bit_length()

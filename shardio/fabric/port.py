@@ -250,7 +250,8 @@ class Port(Closing):
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """The port that another process described by `text`; the descriptors become this object's.
+        """The port that another process described by `text`; the descriptors become this object's, unless it
+        raises.
 
         Raises `FabricError` where they are not a port's.
         """
@@ -259,26 +260,23 @@ class Port(Closing):
             pairs = [bell.split("=") for bell in bells]
             doorbells = {int(shard): int(fd) for shard, fd in pairs}
             return cls._from_descriptors(int(vcpu), int(fabric), int(record), doorbells)
-        except ValueError:
-            raise FabricError(f"{text!r} describes no port", "pass what Port.text gave") from None
+        except (ValueError, OSError):
+            cure = "pass what Port.text gave, and pass_fds=port.descriptors"
+            raise FabricError(f"{text!r} describes no port", cure) from None
 
     @classmethod
     def _from_descriptors(
         cls, vcpu: int, fabric_fd: int, record_fd: int, doorbells: Mapping[int, int]
     ) -> Self:
         with contextlib.ExitStack() as undo:
-            for fd in doorbells.values():
-                undo.callback(os.close, fd)
-            undo.callback(os.close, record_fd)
-            try:
-                fabric = Fabric.attach(fabric_fd)
-            finally:
-                os.close(fabric_fd)
-            undo.callback(fabric.close)
-            own = os.dup(record_fd)
-            port = cls(fabric, vcpu, doorbells, record=PortRecord(own))
+            fabric = undo.enter_context(Fabric.attach(fabric_fd))
+            fabric.checked("vCPU", vcpu)
+            for fd in (record_fd, *doorbells.values()):
+                os.fstat(fd)
+            port = cls(fabric, vcpu, doorbells, record=PortRecord(os.dup(record_fd)))
             undo.pop_all()
-            os.close(record_fd)
+        os.close(fabric_fd)
+        os.close(record_fd)
         port._owned = [fabric, port._record]
         port._owned_fds = list(doorbells.values())
         return port

@@ -24,6 +24,7 @@ from shardio.errors import InterruptError, MachineError, ShardioError
 from shardio.interrupt.config import LegacyConfig
 from shardio.interrupt.manager import InterruptManager
 from shardio.interrupt.proxy import ProxyBackend, call_over
+from shardio.io_manager import MmioManager, PioManager
 from shardio.range import MmioRange, PioRange
 from shardio.shard import protocol
 from shardio.shard.host import Host
@@ -203,10 +204,13 @@ class Shard:
     def _register(self, spec: protocol.RangeSpec, held: Held, name: str) -> None:
         span = (PioRange if spec.space == Space.PIO else MmioRange)(spec.base, spec.size)
         posted = spec.posted or spec.coalesced
-        device, persistent = held.device, held.host.persistent
-        if persistent is not None:
-            device = persistent.guard(device, spec.space)
-        self.runtime.owner.set_handler(spec.index, span, device, posted=posted)
+        owner, device, persistent = self.runtime.owner, held.device, held.host.persistent
+        if isinstance(device, PioManager if spec.space == Space.PIO else MmioManager):
+            owner.set_manager(spec.index, span, device, posted=posted)
+        else:
+            if persistent is not None:
+                device = persistent.guard(device, spec.space)
+            owner.set_handler(spec.index, span, device, posted=posted)
         held.ranges.append(spec.index)
         self.runtime.names[spec.index] = name
         if spec.coalesced and self.ring is not None:
