@@ -35,7 +35,13 @@ class Kvm(Closing):
             raise
 
     def _check_version(self) -> None:
-        version = ioctl(self._fd, "KVM_GET_API_VERSION")
+        try:
+            version = ioctl(self._fd, "KVM_GET_API_VERSION")
+        except KvmError as error:
+            if error.errno != errno.ENOTTY:
+                raise
+            cure = "make the node of KVM (mknod c 10 232), or remove what covers it"
+            raise HostError(f"{self.path} is not KVM's device", cure) from None
         if version != lib.KVM_API_VERSION:
             cure = f"use a kernel whose KVM API is {lib.KVM_API_VERSION}, not {version}"
             raise KvmError("KVM_GET_API_VERSION", errno.EPROTO, cure)
