@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +22,7 @@ _MAIN: Final = """import sys
 sys.path[:] = {path!r}
 from shardio.soft.process import main
 main({start!r})"""
+_PACKAGES: Final = str(Path(__file__).parents[2])
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -49,7 +51,8 @@ class Start(msgspec.Struct, frozen=True):
 
 def start(what: Start) -> subprocess.Popen[bytes]:
     """Start a worker. Raises `OSError`."""
-    main_text = _MAIN.format(path=sys.path, start=msgspec.json.encode(what))
+    path = [*sys.path, _PACKAGES]  # without site, an editable install has no finder
+    main_text = _MAIN.format(path=path, start=msgspec.json.encode(what))
     return subprocess.Popen(
         [sys.executable, "-S", "-c", main_text], stdin=subprocess.DEVNULL, pass_fds=what.fds
     )
