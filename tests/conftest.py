@@ -7,6 +7,7 @@ instead when SHARDIO_REQUIRE_KVM=1, so that a machine that is meant to have KVM 
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 import time
 import uuid
@@ -116,6 +117,31 @@ def require_kvm() -> None:
     if os.environ.get("SHARDIO_REQUIRE_KVM") == "1":
         pytest.fail(f"SHARDIO_REQUIRE_KVM=1, but {obstacle}")
     pytest.skip(obstacle)
+
+
+def require_soft() -> None:
+    """Skips the running test where the software CPU's library is missing."""
+    if importlib.util.find_spec("unicorn") is None:
+        pytest.skip("the software CPU needs the package unicorn: pip install 'shardio[soft]'")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test with the `machine` marker on each kind of CPU."""
+    if metafunc.definition.get_closest_marker("machine") is not None:
+        metafunc.parametrize("cpu", ["kvm", "soft"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def cpu(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """The CPU of the machines of a test with the `machine` marker; None in other tests."""
+    kind: str | None = getattr(request, "param", None)
+    if kind is None:
+        yield None
+        return
+    (require_kvm if kind == "kvm" else require_soft)()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHARDIO_CPU", kind)
+        yield kind
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

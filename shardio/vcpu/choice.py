@@ -4,6 +4,7 @@ for.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Final
 
@@ -21,11 +22,13 @@ def check_cpu(cpu: str) -> None:
 
 
 def open_hypervisor(cpu: str, memory: GuestMemory, vcpus: int, irqchip: bool | str) -> Hypervisor:
-    """A hypervisor of the kind `cpu`. "auto" takes KVM where it works, and otherwise says on standard error
-    which CPU the machine runs on and why.
+    """A hypervisor of the kind `cpu`. "auto" is what the environment variable SHARDIO_CPU says; without it, it
+    takes KVM where that works, and otherwise says on standard error which CPU the machine runs on and why.
 
     Raises `HostError` where the kind cannot be used here, `KvmError`, `MachineError`.
     """
+    if cpu == "auto":
+        cpu = os.environ.get("SHARDIO_CPU", cpu)
     check_cpu(cpu)
     if cpu == "soft":
         return _soft(memory, vcpus, irqchip)

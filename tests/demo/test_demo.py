@@ -17,7 +17,7 @@ from shardio.dispatcher import ExitInfo
 from shardio.errors import MachineError
 
 
-@pytest.mark.kvm
+@pytest.mark.machine
 @pytest.mark.parametrize(("vcpus", "shards"), [(1, 1), (2, 2), (4, 3)])
 def test_the_guest_reads_what_the_host_calculates(vcpus: int, shards: int, tmp_path: Path) -> None:
     demo = Demo(vcpus, shards, count=100)
@@ -38,7 +38,7 @@ def test_the_guest_reads_what_the_host_calculates(vcpus: int, shards: int, tmp_p
     assert lines[-1] == "guest: done"
 
 
-@pytest.mark.kvm
+@pytest.mark.machine
 def test_shardio_demo_shows_banners_tables_and_verdict() -> None:
     command = [sys.executable, "-m", "shardio", "demo", "--count", "100"]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
@@ -49,7 +49,7 @@ def test_shardio_demo_shows_banners_tables_and_verdict() -> None:
     assert "all 4 checksums over 100 writes each match the host's" in done.stdout
 
 
-@pytest.mark.kvm
+@pytest.mark.machine
 def test_a_wrong_checksum_is_told_and_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -61,7 +61,7 @@ def test_a_wrong_checksum_is_told_and_fails(
     assert "the host expects 0x0000000000000000" in capsys.readouterr().out
 
 
-@pytest.mark.kvm
+@pytest.mark.machine
 def test_a_guest_that_does_not_end_is_told_and_fails() -> None:
     demo = Demo(1, 1, count=50_000)
 

@@ -11,7 +11,7 @@ import pytest
 from shardio import Machine
 from tests.guests.build import guest
 
-pytestmark = pytest.mark.kvm
+pytestmark = pytest.mark.machine
 
 
 def test_a_sleeping_guest_gets_every_byte_and_every_tick(tmp_path):

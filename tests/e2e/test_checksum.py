@@ -12,7 +12,7 @@ from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, machine, result
 from tests.guests.build import guest
 from tests.guests.model import checksum_sequence
 
-pytestmark = pytest.mark.kvm
+pytestmark = pytest.mark.machine
 
 COUNT = 150
 DEVICES = 3

@@ -14,7 +14,7 @@ from tests.e2e.devices import Pattern, Recorder
 from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, machine, result
 from tests.guests.build import buffer_address, guest
 
-pytestmark = pytest.mark.kvm
+pytestmark = pytest.mark.machine
 
 ENDED = ExitInfo("exit", status=0)
 

@@ -12,7 +12,7 @@ from shardio.dispatcher import MachineStatistics
 from tests.e2e.support import MMIO, NEVER, PATIENCE_S, add_exit_port, until
 from tests.guests.build import guest
 
-pytestmark = pytest.mark.kvm
+pytestmark = pytest.mark.machine
 
 QUEUES = "tests.e2e.irq_devices:Queues"
 SOURCE = "tests.e2e.irq_devices:Source"

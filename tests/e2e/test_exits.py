@@ -14,7 +14,7 @@ from tests.e2e.devices import Ascending, Recorder
 from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, fragments, machine, result
 from tests.guests.build import buffer_address, guest
 
-pytestmark = pytest.mark.kvm
+pytestmark = pytest.mark.machine
 
 VALUE = 0x8877665544332211
 ENDED = ExitInfo("exit", status=0)

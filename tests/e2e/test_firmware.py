@@ -16,7 +16,7 @@ MEMORY = 64 << 20
 LAST_LINE = b"No bootable device.  Retrying in 60 seconds.\n"
 
 pytestmark = [
-    pytest.mark.kvm,
+    pytest.mark.machine,
     pytest.mark.timeout(180),
     pytest.mark.skipif(not BIOS.exists(), reason=f"{BIOS} is missing: apt-get install seabios"),
 ]

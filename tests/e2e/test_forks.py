@@ -10,7 +10,7 @@ from shardio import Machine
 from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, until
 from tests.guests.build import guest
 
-pytestmark = pytest.mark.kvm
+pytestmark = pytest.mark.machine
 
 COUNT = 5
 

@@ -8,7 +8,7 @@ from shardio.dispatcher import MachineStatistics
 from tests.e2e.support import PATIENCE_S, add_exit_port, machine, result, until
 from tests.guests.build import guest
 
-pytestmark = pytest.mark.kvm
+pytestmark = pytest.mark.machine
 
 BYTES_AT = 0x9100
 # LCR, MCR and IER, the last thing the guest does before it sleeps.

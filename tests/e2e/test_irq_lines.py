@@ -8,7 +8,7 @@ from shardio import Machine
 from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, result
 from tests.guests.build import guest
 
-pytestmark = pytest.mark.kvm
+pytestmark = pytest.mark.machine
 
 PIC, IOAPIC_EDGE, IOAPIC_LEVEL, MESSAGE = range(4)
 SECOND = MMIO + 0x1000

@@ -8,7 +8,7 @@ from shardio import Machine, MachineError
 from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, result
 from tests.guests.build import guest
 
-pytestmark = pytest.mark.kvm
+pytestmark = pytest.mark.machine
 
 
 @pytest.mark.parametrize(("vcpus", "target"), [(1, 0), (2, 0), (2, 1)])

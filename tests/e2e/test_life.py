@@ -19,7 +19,7 @@ from tests.e2e.devices import Recorder, Slow, Visits
 from tests.e2e.support import MMIO, NEVER, PATIENCE_S, add_exit_port, machine, result, until
 from tests.guests.build import guest
 
-pytestmark = [pytest.mark.kvm, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(120)]
 
 VCPUS = 2
 ROOT = Path(__file__).resolve().parent.parent.parent

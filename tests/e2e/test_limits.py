@@ -18,7 +18,7 @@ from shardio.dispatcher import ExitInfo
 from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, machine
 from tests.guests.build import guest
 
-pytestmark = pytest.mark.kvm
+pytestmark = pytest.mark.machine
 
 IMAGE = guest("hello", EXIT_CODE=7)
 ENDED = ExitInfo("exit", status=7)

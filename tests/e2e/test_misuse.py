@@ -25,7 +25,7 @@ from tests.e2e.devices import Unfinished
 from tests.e2e.support import MMIO, NEVER, PATIENCE_S, add_exit_port, console, machine, read_until, until
 from tests.guests.build import guest
 
-pytestmark = [pytest.mark.kvm, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(120)]
 
 USES: dict[str, Callable[[Machine], object]] = {
     "start": Machine.start,

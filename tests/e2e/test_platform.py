@@ -15,7 +15,7 @@ from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, machine, result, 
 from tests.guests.build import guest
 from tests.platform.reading import read_acpi, read_dsdt, read_madt, read_mp
 
-pytestmark = pytest.mark.kvm
+pytestmark = pytest.mark.machine
 
 CODES_AT = 0x9100
 LEVEL_HIGH = 0x000D

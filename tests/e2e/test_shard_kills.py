@@ -26,7 +26,7 @@ from tests.e2e.support import (
 from tests.guests.build import guest
 from tests.guests.model import AccessRange, presets, random_accesses
 
-pytestmark = [pytest.mark.kvm, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(120)]
 
 VCPUS, SHARDS = 2, 2
 KILLS_A_SHARD = 4

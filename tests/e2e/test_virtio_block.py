@@ -24,7 +24,7 @@ from tests.e2e.support import (
 )
 from tests.guests.build import guest
 
-pytestmark = pytest.mark.kvm
+pytestmark = pytest.mark.machine
 
 MIB = 1 << 20
 IMAGE = 64 * MIB

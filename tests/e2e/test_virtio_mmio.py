@@ -14,7 +14,7 @@ from shardio.dispatcher import ExitInfo
 from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, console, machine, read_until, result, until
 from tests.guests.build import BUFFERS, guest
 
-pytestmark = pytest.mark.kvm
+pytestmark = pytest.mark.machine
 
 LINE = 5
 RUNNING = 15

@@ -12,7 +12,7 @@ from shardio.dispatcher import ExitInfo
 from tests.e2e.support import PATIENCE_S, add_exit_port, machine, result
 from tests.guests.build import guest
 
-pytestmark = pytest.mark.kvm
+pytestmark = pytest.mark.machine
 
 ENDED = ExitInfo("exit", status=0)
 WINDOW = 0xE000_0000
