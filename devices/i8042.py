@@ -1,14 +1,15 @@
 """`I8042`: the PC's keyboard controller with a keyboard that answers commands, at ports 0x60 and 0x64.
 
 Enough for firmware and kernels to find a working keyboard at once; keys come from `send_scancodes()`. There
-is no auxiliary (mouse) port. Port 0x61, between the two, is answered for machines without the kernel's PIT.
+is no auxiliary (mouse) port. Port 0x61, between the two, is answered where no PIT is; beside a `Pit`,
+which has that port, its ranges are its own two ports.
 
 Source: Intel UPI-41/42 keyboard controller as documented in the IBM PS/2 Hardware Interface Technical
 Reference, "Keyboard and auxiliary device controller"; commands of the MF II keyboard.
 
 >>> kbc = I8042()
->>> kbc.write(4, 1, 0xAA)
->>> hex(kbc.read(0, 1))
+>>> kbc.write_port(4, 0xAA)
+>>> hex(kbc.read_port(0))
 '0x55'
 """
 
@@ -16,12 +17,14 @@ from __future__ import annotations
 
 import msgspec
 
+from shardio.address import PioAddress
 from shardio.device import DeviceHost, MutDevicePio
 from shardio.devices.scan_codes import Translator
 
 DATA = 0
 PORT_B = 1
 COMMAND = 4
+_PORTS = 7  # a range may begin at any of them
 
 STATUS_OUTPUT_FULL = 0x01
 STATUS_SYSTEM = 0x04
@@ -116,27 +119,32 @@ class I8042(MutDevicePio):
     # --- the guest
     # -------------------------------------------------------------------------------------------
 
-    def read(self, offset: int, size: int) -> int:
-        """The data byte, port 0x61 or the status; the other two offsets read 0xFF. Of a wider access the low
-        byte.
-        """
-        if offset == DATA:
+    def pio_read(self, base: PioAddress, offset: int, data: memoryview) -> None:
+        """A port (see `read_port`), in the low byte of a wider access."""
+        data[:] = self.read_port((base & _PORTS) + offset).to_bytes(len(data), "little")
+
+    def pio_write(self, base: PioAddress, offset: int, data: memoryview) -> None:
+        """A port (see `write_port`), from the low byte of a wider access."""
+        self.write_port((base & _PORTS) + offset, data[0])
+
+    def read_port(self, port: int) -> int:
+        """The data byte (0), port 0x61 (1) or the status (4); others read 0xFF."""
+        if port == DATA:
             return self._read_data()
-        if offset == PORT_B:
+        if port == PORT_B:
             # The refresh bit toggles: loops that count it must come to an end.
             self._state.port_b ^= 0x10
             return self._state.port_b
-        return self._status() if offset == COMMAND else 0xFF
+        return self._status() if port == COMMAND else 0xFF
 
-    def write(self, offset: int, size: int, value: int) -> None:
-        """A data byte, port 0x61 or a command; anything else is dropped."""
-        value &= 0xFF
-        if offset == DATA:
+    def write_port(self, port: int, value: int) -> None:
+        """A data byte (0), port 0x61 (1) or a command (4); anything else is dropped."""
+        if port == DATA:
             self._state.last_was_command = False
             self._write_data(value)
-        elif offset == PORT_B:
+        elif port == PORT_B:
             self._state.port_b = self._state.port_b & 0x10 | value & 0x0F
-        elif offset == COMMAND:
+        elif port == COMMAND:
             self._state.last_was_command = True
             self._command(value)
 

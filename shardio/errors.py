@@ -19,6 +19,7 @@ __all__ = [
     "DeviceNotFound",
     "DeviceOptionError",
     "DeviceOverlap",
+    "DeviceStateError",
     "FabricError",
     "HandlerMissing",
     "HostError",

@@ -19,6 +19,7 @@ SAMPLES: list[errors.ShardioError] = [
     errors.DeviceNotFound(0x3F8, 2),
     errors.DeviceOptionError("CmosRtc", "vcpus", 0, "give a number from 1 to 256"),
     errors.DeviceOverlap(PioRange(1, 2), PioRange(2, 2)),
+    errors.DeviceStateError(600, 512),
     errors.InvalidDevice("Thing", "pio"),
     errors.HandlerMissing("Thing", "pio_read"),
     errors.InvalidBuffer("a str cannot carry an access"),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from shardio.devices import I8042
+from shardio.errors import DeviceNotFound
+from shardio.io_manager import IoManager
+from shardio.range import PioRange
 
 DATA, PORT_B, COMMAND = 0, 1, 4
 
@@ -178,7 +181,7 @@ def test_a_release_that_comes_in_two_pieces_is_one_code(port, kbc):
     successor = I8042()
     successor.restore(kbc.snapshot())
     successor.send_scancodes(b"\x1c")
-    assert successor.read(DATA, 1) == 0x9E
+    assert successor.read_port(DATA) == 0x9E
 
 
 @pytest.mark.parametrize(
@@ -252,14 +255,27 @@ def test_snapshot_and_restore(port, kbc, host):
     successor = I8042()
     successor.restore(kbc.snapshot())
     successor.attach(host)
-    assert [successor.read(DATA, 1), successor.read(DATA, 1)] == [0xFA, 0xAA]
+    assert [successor.read_port(DATA), successor.read_port(DATA)] == [0xFA, 0xAA]
     assert len(kbc.snapshot().queue) == 2
 
 
 def test_a_byte_that_waits_interrupts_the_new_owner(host):
     device = I8042()
-    device.write(COMMAND, 1, 0x60)
-    device.write(DATA, 1, 0x01)
-    device.write(COMMAND, 1, 0xAA)
+    device.write_port(COMMAND, 0x60)
+    device.write_port(DATA, 0x01)
+    device.write_port(COMMAND, 0xAA)
     device.attach(host)
     assert host.trigger.count == 1
+
+
+def test_at_its_own_two_ports_it_leaves_the_timers_between_them_alone(kbc):
+    manager = IoManager()
+    for port in (0x60, 0x64):
+        manager.register_pio(PioRange(port, 1), kbc)
+    data, status = bytearray(1), bytearray(1)
+    manager.pio_write(0x64, b"\xaa")
+    manager.pio_read(0x64, status)
+    manager.pio_read(0x60, data)
+    assert (status[0] & 0x01, data[0]) == (1, 0x55)
+    with pytest.raises(DeviceNotFound):
+        manager.pio_read(0x61, data)

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from shardio import devices
+from shardio.address import PioAddress
 from shardio.devices import virtio
 from shardio.interrupt import InterruptManager, RecordingBackend
 from shardio.memory import GuestMemory
@@ -58,8 +59,8 @@ def disturb(device: Any, ports: int) -> None:
     chance = random.Random(7)
     for _ in range(300):
         offset, value = chance.randrange(ports), chance.randrange(256)
-        device.write(offset, 1, value)
-        device.read(chance.randrange(ports), 1)
+        device.pio_write(PioAddress(0), offset, memoryview(bytes((value,))))
+        device.pio_read(PioAddress(0), chance.randrange(ports), memoryview(bytearray(1)))
 
 
 def test_every_device_is_held_to_it() -> None:

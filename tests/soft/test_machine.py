@@ -11,7 +11,6 @@ import pytest
 
 from shardio import Machine, PioRange
 from shardio._core import lib
-from shardio.devices import I8042
 from shardio.errors import MachineError
 from shardio.pc import firmware_devices
 from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, console, read_until, result, until
@@ -156,19 +155,6 @@ def test_long_mode_is_refused_by_name() -> None:
             vm.start()
 
 
-class KeyboardPorts(I8042):
-    """The keyboard controller at its own ports alone: 0x61 between them is the timer's."""
-
-    ranges = (PioRange(0x60, 1), PioRange(0x64, 1))
-    read = write = None  # type: ignore[assignment]
-
-    def pio_read(self, base: Any, offset: int, data: memoryview) -> None:
-        data[:] = I8042.read(self, int(base) - 0x60, len(data)).to_bytes(len(data), "little")
-
-    def pio_write(self, base: Any, offset: int, data: memoryview) -> None:
-        I8042.write(self, int(base) - 0x60, len(data), int.from_bytes(data, "little"))
-
-
 @pytest.mark.timeout(180)
 @pytest.mark.skipif(not BIOS.exists(), reason=f"{BIOS} is missing: apt-get install seabios")
 @pytest.mark.parametrize("vcpus", [1, 2])
@@ -178,7 +164,8 @@ def test_seabios_finds_no_bootable_device(vcpus: int, tmp_path: Path) -> None:
     options = {"memory": memory, "vcpus": vcpus, "cpu": "soft", "shards": 2, "hang_deadline": PATIENCE_S}
     with console(tmp_path / "debug") as log, Machine(**options) as vm:  # type: ignore[arg-type]
         vm.load_firmware(BIOS)
-        vm.add("tests.soft.test_machine:KeyboardPorts", name="i8042")
+        # Port 0x61 between its own two is the timer's.
+        vm.add("shardio.devices:I8042", ranges=(PioRange(0x60, 1), PioRange(0x64, 1)), name="i8042")
         for table in firmware_devices(memory, vcpus):
             if table["name"] != "i8042":
                 told = {key: value for key, value in table.items() if key not in ("type", "input", "output")}
