@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-import itertools
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -17,19 +17,19 @@ import msgspec
 from msgspec import Meta
 
 from shardio import pc
-from shardio.device import answers
-from shardio.errors import ConfigError, InvalidRange
-from shardio.options import check_options, listed, load_device_class, nearest
-from shardio.options import parse_size as parse_size  # the configuration's own word for it
-from shardio.range import MmioRange, PioRange
+from shardio._core import lib
+from shardio.dispatcher.claims import Claims
+from shardio.dispatcher.device import device_request, own_arguments
+from shardio.errors import ConfigError, DeviceOverlap, ShardioError
+from shardio.memory import check_size, parse_size, regions_of
+from shardio.options import check_options
 from shardio.reserved import reserved_by_kvm
+from shardio.shard.loading import resolve
+from shardio.spelling import listed, nearest
 
 if TYPE_CHECKING:
     from shardio.machine import Machine
 
-GIB = 1 << 30
-# Guest RAM fills the space below this address, and what is left over goes above 4 GiB.
-LOW_MEMORY = 3 * GIB
 # Where Debian's packages put firmware: `firmware = "bios.bin"` finds SeaBIOS.
 FIRMWARE_FOLDERS = (Path("/usr/share/seabios"), Path("/usr/share/qemu"), Path("/usr/share/bochs"))
 
@@ -38,27 +38,24 @@ Name = Annotated[str, Meta(min_length=1)]
 
 
 class DeviceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One `[[device]]` table. `pio` or `mmio` is the base of its range, `size` the range's bytes; a class
-    that declares both sizes may have both.
-
-    `irq` is an ISA line (GSI), `irq_mode` how it is driven, `shard` the name of the owner, `replicas` how
-    many shards answer for an immutable device, `policy` what becomes of the access in flight when its shard
-    dies, `options` the constructor's arguments.
+    """One `[[device]]` table: the arguments of `Machine.add`. `pio` or `mmio` is the base of its range and
+    `size` the bytes, `irq` a line (GSI), `pass_fds` descriptors of this process; `options` are the
+    constructor's arguments.
     """
 
     type: str
     pio: int | None = None
     mmio: int | None = None
-    size: Count | None = None
-    irq: Annotated[int, Meta(ge=0, le=4095)] | None = None
+    size: int | None = None
+    irq: int | None = None
+    irq_mode: str | None = None
     shard: Name | None = None
-    irq_mode: Literal["edge", "level", "followed"] | None = None
     posted: bool | Literal["coalesced"] = False
-    policy: Literal["replay", "fail"] | None = None
-    replicas: Count = 1
+    policy: str | None = None
+    replicas: int = 1
     name: Name | None = None
+    pass_fds: tuple[Annotated[int, Meta(ge=0)], ...] = ()
     options: dict[str, Any] = {}
-    sizes: tuple[int, int] = (0, 0)
 
     @property
     def label(self) -> str:
@@ -66,31 +63,26 @@ class DeviceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return self.name or self.type.rpartition(":")[2]
 
     @property
-    def ranges(self) -> tuple[PioRange | MmioRange, ...]:
-        """The addresses that it answers. Raises InvalidRange when they leave their space."""
-        pio, mmio = self.sizes
-        found: list[PioRange | MmioRange] = []
-        if self.pio is not None:
-            found.append(PioRange(self.pio, self.size or pio))
-        if self.mmio is not None:
-            found.append(MmioRange(self.mmio, self.size or mmio))
-        return tuple(found)
-
-    def __str__(self) -> str:
-        return f'"{self.label}" ({", ".join(map(_described, self.ranges))})'
+    def arguments(self) -> dict[str, Any]:
+        """What `Machine.add` is given, besides the type."""
+        table = msgspec.structs.asdict(self)
+        del table["type"]
+        return table
 
 
 class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The `[machine]` table, defaults filled in, and its devices.
 
-    `memory` is in bytes, `at` (where the flat image goes) and `entry` are guest-physical addresses,
-    `hang_deadline` is in seconds, `tables` tells the guest's kernel of the devices. `firmware` brings the
-    devices of a PC, except where a `[[device]]` has their range and unless `platform` is false.
+    `memory` is in bytes, `cpu` is what runs the vCPUs ("auto": KVM where it works, else software), `at`
+    (where the flat image goes) and `entry` are guest-physical addresses, `hang_deadline` is in seconds,
+    `tables` tells the guest's kernel of the devices. `firmware` brings the devices of a PC, except where a
+    `[[device]]` has their range and unless `platform` is false.
     """
 
-    vcpus: Annotated[int, Meta(ge=1, le=254)] = 1
+    vcpus: Annotated[int, Meta(ge=1, le=lib.SIO_MAX_VCPUS)] = 1
     memory: Count = 64 << 20
     shards: Count | None = None
+    cpu: Literal["auto", "kvm", "soft"] = "auto"
     irqchip: bool | Literal["split"] = True
     image: Path | None = None
     at: Annotated[int, Meta(ge=0)] = 0x1000
@@ -105,8 +97,7 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 MACHINE_KEYS = tuple(key for key in MachineConfig.__struct_fields__ if key != "devices")
-# `options` and `sizes` are what the other keys and the class come to.
-DEVICE_KEYS = tuple(key for key in DeviceConfig.__struct_fields__ if key not in ("options", "sizes"))
+DEVICE_KEYS = DeviceConfig.__struct_fields__
 # Keys whose value may be text: "0x3f8".
 NUMBERS = {"pio", "mmio", "size", "irq", "at", "entry"}
 
@@ -132,24 +123,31 @@ def load_tables(path: str | Path) -> dict[str, Any]:
 
 
 def machine_config(tables: Mapping[str, Any], *, where: str, folder: Path = Path()) -> MachineConfig:
-    """Checks the tables of a configuration; `where` begins each error, paths are relative to `folder`."""
+    """Checks the tables of a configuration; `where` begins each error, paths are relative to `folder`.
+
+    Every device claims its name, line and addresses as `build` will have it do, in a machine that is not
+    made: what the library refuses is refused here, with the file and the table in front.
+    """
     _check_shape(tables, where)
     machine, devices = tables.get("machine", {}), tables.get("device", [])
     _refuse_unknown(machine, MACHINE_KEYS, f"{where}: [machine]", "key")
     machine = dict(machine)
     if "memory" in machine:
-        try:
+        with _told_at(f"{where}: [machine] memory"):
             machine["memory"] = parse_size(machine["memory"])
-        except ConfigError as error:
-            raise ConfigError(f"{where}: [machine] memory", error.reason, error.cure) from error
+            check_size(machine["memory"])
     config: MachineConfig = _convert(machine, MachineConfig, f"{where}: [machine]")
-    placed = tuple(device_config(table, f"{where}: [[device]] {i}") for i, table in enumerate(devices, 1))
-    check_placement(placed, config, where)
+    named = [(table, f"{where}: [[device]] {i}") for i, table in enumerate(devices, 1)]
+    placed = [(device_config(table, at), at) for table, at in named]
+    claims = _claims(config)
+    for device, at in placed:
+        with _told_at(f'{at} "{device.label}"'):
+            _claim(claims, device)
     config = msgspec.structs.replace(
         config,
         image=folder / config.image if config.image else None,
         firmware=find_firmware(config.firmware, folder) if config.firmware else None,
-        devices=placed,
+        devices=tuple(device for device, _ in placed),
     )
     if config.firmware and config.platform:
         return with_devices(config, pc.firmware_devices(config.memory, config.vcpus))
@@ -161,69 +159,40 @@ def with_devices(config: MachineConfig, tables: Iterable[Mapping[str, Any]]) -> 
 
     Without an in-kernel irqchip there are no lines: they come without one, to be polled.
     """
+    claims = _claims(config)
+    for device in config.devices:
+        _claim(claims, device)
     lines = {} if config.irqchip is True else {"irq": None}
-    added = [device_config({**table, **lines}, "platform") for table in tables]
-    free = [new for new in added if not any(_overlap(new, old) for old in config.devices)]
-    names = {device.name for device in config.devices}
-    renamed = [msgspec.structs.replace(new, name=None) if new.name in names else new for new in free]
-    return msgspec.structs.replace(config, devices=(*config.devices, *renamed))
+    added: list[DeviceConfig] = []
+    for table in tables:
+        device = device_config({**table, **lines}, "platform")
+        if device.name in claims.handles:
+            device = msgspec.structs.replace(device, name=None)
+        with _told_at(f'platform "{device.label}"'):
+            try:
+                _claim(claims, device)
+            except DeviceOverlap:
+                continue
+        added.append(device)
+    return msgspec.structs.replace(config, devices=(*config.devices, *added))
 
 
 def device_config(table: Mapping[str, Any], where: str) -> DeviceConfig:
-    """Checks one device's table, its class and its options; the size may come from the class."""
+    """Translates one device's table; what is no key of `[[device]]` is an option, as are those of `options`.
+
+    Raises ConfigError for keys of the wrong type, and for options that the constructor does not take.
+    """
     if "type" not in table:
         meant = [key for key in table if key not in DEVICE_KEYS and nearest(key, ["type"])]
         cure = f'"{meant[0]}": did you mean "type"?' if meant else 'add `type = "package.module:Class"`'
         raise ConfigError(where, "no type", cure)
     own = {key: value for key, value in table.items() if key in DEVICE_KEYS}
     device: DeviceConfig = _convert(own, DeviceConfig, where)
-    where = f'{where} "{device.label}"'
-    device_class = load_device_class(device.type, where)
-    options = {key: value for key, value in table.items() if key not in DEVICE_KEYS}
-    check_options(device_class, options, where, DEVICE_KEYS)
-    spaces = [space for space in ("pio", "mmio") if getattr(device, space) is not None]
-    pio_size, mmio_size = (getattr(device_class, f"{space}_size", None) or 0 for space in ("pio", "mmio"))
-    if not spaces or (len(spaces) == 2 and (device.size or not pio_size or not mmio_size)):
-        raise ConfigError(where, "its range has no base, or two", "give one of pio and mmio")
-    for space in spaces:
-        if not (answers(device_class, space) or getattr(device_class, "native_handler", None)):
-            cure = f"place it in the other space, or give it {space}_read and {space}_write"
-            raise ConfigError(where, f"{device_class.__qualname__} has no handlers for {space}", cure)
-    placed: DeviceConfig = msgspec.structs.replace(device, options=options, sizes=(pio_size, mmio_size))
-    if len(spaces) == 1:
-        size = device.size or (pio_size if device.mmio is None else mmio_size)
-        if not size:
-            raise ConfigError(where, "no size", "add `size = ...`, the bytes of its range")
-        placed = msgspec.structs.replace(placed, size=size)
-    try:
-        _ = placed.ranges
-    except InvalidRange as error:
-        raise ConfigError(where, error.message, error.cure) from error
-    return placed
-
-
-def check_placement(devices: Iterable[DeviceConfig], machine: MachineConfig, where: str) -> None:
-    """Raises ConfigError when two devices overlap or share a name, or when guest RAM or KVM would answer in
-    the place of one; `machine` says which of these there are.
-    """
-    devices = list(devices)
-    placed = [(span, device) for device in devices for span in device.ranges]
-    placed.sort(key=lambda entry: (isinstance(entry[0], MmioRange), entry[0].base))
-    for (lower, below), (upper, above) in itertools.pairwise(placed):
-        if lower.overlaps(upper):  # type: ignore[arg-type]  # ranges of two spaces never overlap
-            cure = "move one, or make its size smaller"
-            raise ConfigError(where, f"device {above} overlaps {below}", cure)
-    names = [device.name for device in devices if device.name is not None]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(where, f'two devices have the name "{name}"', "rename one")
-    for span, device in placed:
-        if any(region.overlaps(span) for region in _ram(machine.memory)):  # type: ignore[arg-type]
-            cure = "move it above the memory and below 4 GiB, to 0xd0000000 say"
-            raise ConfigError(where, f"device {device} lies in guest RAM, which would answer instead", cure)
-        if (reserved := reserved_by_kvm(span, machine.irqchip)) is not None:
-            reason = f"device {device} would see no access: {reserved.who} answers there"
-            raise ConfigError(where, reason, reserved.cure)
+    more = {key: value for key, value in table.items() if key not in DEVICE_KEYS}
+    with _told_at(f'{where} "{device.label}"'):
+        options = own_arguments(device.label, device.options, more)
+        check_options(resolve(device.type), options, DEVICE_KEYS)
+    return msgspec.structs.replace(device, options=options)
 
 
 def find_firmware(name: str | Path, folder: Path = Path()) -> Path:
@@ -241,13 +210,14 @@ def build(config: MachineConfig, *, stdin: int | None = None) -> Machine:
     `stdin` is the descriptor that the shards get as standard input. Raises what Machine raises; then nothing
     of the machine is left.
     """
-    from shardio.machine import Machine  # checking a file needs neither KVM nor the compiled core
+    from shardio.machine import Machine  # only for a machine that is made
 
     given = {key: getattr(config, key) for key in ("pin", "hang_deadline")}
     machine = Machine(
         memory=config.memory,
         vcpus=config.vcpus,
         shards=config.shards,
+        cpu=config.cpu,
         irqchip=config.irqchip,
         stdin=stdin,
         **{key: value for key, value in given.items() if value is not None},
@@ -260,28 +230,34 @@ def build(config: MachineConfig, *, stdin: int | None = None) -> Machine:
         if config.tables is not None:
             machine.load_tables(config.tables)
         for device in config.devices:
-            table = msgspec.structs.asdict(device)
-            options = table.pop("options")
-            del table["sizes"]
-            machine.add(table.pop("type"), **table, **options)
+            machine.add(device.type, **device.arguments)
     except BaseException:
         machine.__exit__(None, None, None)
         raise
     return machine
 
 
-def _overlap(one: DeviceConfig, other: DeviceConfig) -> bool:
-    return any(mine.overlaps(theirs) for mine in one.ranges for theirs in other.ranges)  # type: ignore[arg-type]
+@contextmanager
+def _told_at(where: str) -> Iterator[None]:
+    """What the library refuses, with the place in the configuration in front."""
+    try:
+        yield
+    except ShardioError as error:
+        raise ConfigError(where, error.message, error.cure) from error
 
 
-def _ram(memory: int) -> list[PioRange | MmioRange]:
-    low: list[PioRange | MmioRange] = [MmioRange(0, min(memory, LOW_MEMORY))]
-    return low if memory <= LOW_MEMORY else [*low, MmioRange(4 * GIB, memory - LOW_MEMORY)]
+def _claims(config: MachineConfig) -> Claims:
+    """Room for the devices beside what the machine answers itself. "auto" may come to KVM, which answers more
+    than the software CPU.
+    """
+    irqchip = config.irqchip
+    return Claims(regions_of(config.memory), lambda span: reserved_by_kvm(span, irqchip), irqchip or None)
 
 
-def _described(span: PioRange | MmioRange) -> str:
-    space = "pio" if isinstance(span, PioRange) else "mmio"
-    return f"{space} {int(span.base):#x} to {int(span.last):#x}"
+def _claim(claims: Claims, device: DeviceConfig) -> None:
+    """What `Machine.add` does with its arguments before it makes anything."""
+    request = device_request(device.type, **device.arguments)
+    claims.claim(request, named=device.name is not None)
 
 
 def _check_shape(tables: Mapping[str, Any], where: str) -> None:

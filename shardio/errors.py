@@ -126,19 +126,24 @@ class AccessRefused(ShardioError):
 
 
 class DeviceOverlap(ShardioError, ValueError):
-    """A range that shares addresses with a registered one: the `requested` and the `existing` range.
+    """A range that shares addresses with a registered one: the `requested` and the `existing` range, and the
+    names of their devices where they have names (`device`, `holder`).
 
     >>> DeviceOverlap("PIO [0x3f8, 0x3ff]", "PIO [0x3f0, 0x3ff]").existing
     'PIO [0x3f0, 0x3ff]'
+    >>> print(DeviceOverlap("PIO [0x3f8, 0x3ff]", "PIO [0x3f0, 0x3ff]", "com1", "log").message)
+    device com1 at PIO [0x3f8, 0x3ff] overlaps device log at PIO [0x3f0, 0x3ff]
     """
 
-    def __init__(self, requested: Any, existing: Any) -> None:
-        super().__init__(
-            f"{requested} overlaps {existing}, which is registered",
-            "choose another base or deregister the other range first",
-        )
-        self.args = (requested, existing)
-        self.requested, self.existing = requested, existing
+    def __init__(self, requested: Any, existing: Any, device: str = "", holder: str = "") -> None:
+        message = f"{requested} overlaps {existing}, which is registered"
+        cure = "choose another base or deregister the other range first"
+        if device and holder:
+            message = f"device {device} at {requested} overlaps device {holder} at {existing}"
+            cure = "move one, or make its size smaller"
+        super().__init__(message, cure)
+        self.args = (requested, existing, device, holder)
+        self.requested, self.existing, self.device, self.holder = requested, existing, device, holder
 
     @property
     def ranges(self) -> tuple[Any, Any]:

@@ -30,8 +30,7 @@ from shardio.dispatcher.dispatcher import SPARE_RANGES
 from shardio.dispatcher.life import State
 from shardio.entry import check_mode
 from shardio.errors import MachineError
-from shardio.memory import GuestMemory
-from shardio.options import parse_size
+from shardio.memory import GuestMemory, parse_size
 from shardio.platform import TABLE_KINDS, Hardware, PlatformDevice, place_tables
 from shardio.range import PioRange
 from shardio.shard.loading import Factory

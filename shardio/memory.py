@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import mmap
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,6 +32,8 @@ LOW_MEMORY_END = 3 << 30
 """First byte of the hole below 4 GiB, where devices (from 0xC000_0000) and firmware live."""
 HIGH_MEMORY_BASE = 4 << 30
 """Guest address of the RAM that does not fit below the hole."""
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SIZE = re.compile(r"(0x[0-9a-f]+|[0-9]+)\s*(?:([KMGT])(?:i?B)?)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,29 @@ class MemoryRegion:
         return f"{self.guest_address:#x}-{self.end - 1:#x}"
 
 
+def parse_size(size: int | str) -> int:
+    """Bytes of a size: a number of bytes, or text with K, M, G or T for powers of 1024.
+
+    Raises `MachineError` for anything else and for zero.
+
+    >>> parse_size("64M"), parse_size("1 GiB"), parse_size(4096)
+    (67108864, 1073741824, 4096)
+    """
+    number = size if isinstance(size, int) and not isinstance(size, bool) else None
+    match = _SIZE.fullmatch(size.strip()) if isinstance(size, str) else None
+    if match is not None:
+        number = int(match[1], 0 if match[1][:2] in ("0x", "0X") else 10) * _UNITS[(match[2] or "").upper()]
+    if number is None or number <= 0:
+        raise MachineError(f'no size "{size}"', 'write bytes, or a number with K, M or G, like "64M"')
+    return number
+
+
+def check_size(size: int) -> None:
+    """Raises `MachineError` unless guest RAM can have `size` bytes: a positive multiple of the page."""
+    if not 0 < size < 1 << 63 or size % PAGE_SIZE:
+        raise MachineError(f"{size} bytes of guest memory", f"use a positive multiple of {PAGE_SIZE}")
+
+
 def regions_of(size: int) -> tuple[MemoryRegion, ...]:
     """The regions of `size` bytes of RAM: what fits below 3 GiB, and the rest from 4 GiB up."""
     low = MemoryRegion(0, min(size, LOW_MEMORY_END), 0)
@@ -66,7 +92,7 @@ class GuestMemory(Closing):
     """
 
     def __init__(self, size: int) -> None:
-        _check_size(size)
+        check_size(size)
         try:
             fd = os.memfd_create("shardio-guest-ram", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         except OSError as error:
@@ -87,7 +113,7 @@ class GuestMemory(Closing):
         Raises `MemoryAccessError` where the file is shorter than `size`, `HostError` where it cannot be
         mapped.
         """
-        _check_size(size)
+        check_size(size)
         if os.fstat(fd).st_size < size:
             raise MemoryAccessError(0, size, regions_of(os.fstat(fd).st_size))
         memory = cls.__new__(cls)
@@ -190,11 +216,6 @@ def _handed_over(kind: type[GuestMemory], handle: Any, size: int) -> GuestMemory
         return kind.from_fd(fd, size)
     finally:
         os.close(fd)
-
-
-def _check_size(size: int) -> None:
-    if not 0 < size < 1 << 63 or size % PAGE_SIZE:
-        raise MachineError(f"{size} bytes of guest memory", f"use a positive multiple of {PAGE_SIZE}")
 
 
 def _no_room(size: int, error: OSError) -> HostError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass, field
 from functools import total_ordering
-from typing import ClassVar, Generic, Self, TypeVar, cast
+from typing import ClassVar, Generic, Self, TypeVar
 
 from shardio.address import BusAddress, MmioAddress, PioAddress
 from shardio.errors import InvalidRange
@@ -49,10 +49,11 @@ class BusRange(Generic[A]):
         if base < 0 or int(base) + size - 1 > kind.LAST:
             raise InvalidRange(base, size, f"leaves the {kind.space.upper()} space",
                                f"the last address is {kind.LAST:#x}")
-        first = cast(A, base if isinstance(base, kind) else kind(base))
+        # Both ends have just been checked: the address type need not check them again.
+        first, last = (int.__new__(kind, number) for number in (operator.index(base), int(base) + size - 1))
         object.__setattr__(self, "base", first)
         object.__setattr__(self, "size", int(size))
-        object.__setattr__(self, "last", first + (size - 1))
+        object.__setattr__(self, "last", last)
 
     @classmethod
     def unit(cls, base: A | int) -> Self:

@@ -17,7 +17,7 @@ import msgspec
 
 from shardio._core import ffi, lib
 from shardio.bus import MmioBus, PioBus
-from shardio.errors import FabricError, MachineError, RangeTaken, ShardioError
+from shardio.errors import DeviceOverlap, FabricError, MachineError, RangeTaken, ShardioError
 from shardio.fabric import Fabric, barrier
 from shardio.memory import MemoryRegion
 from shardio.range import MmioRange, PioRange
@@ -105,10 +105,14 @@ class AddressMap:
         if not self._free and self._next == limit:
             raise FabricError(f"all {limit} ranges are in use", REMEDY)
         index = self._free[0] if self._free else self._next
-        if isinstance(span, PioRange):
-            self._pio.register(span, index)
-        else:
-            self._mmio.register(span, index)
+        try:
+            if isinstance(span, PioRange):
+                self._pio.register(span, index)
+            else:
+                self._mmio.register(span, index)
+        except DeviceOverlap as overlap:
+            holder = self._route(overlap.existing).device
+            raise DeviceOverlap(span, overlap.existing, device, holder) from None
         if self._free:
             heapq.heappop(self._free)
         else:
@@ -127,8 +131,13 @@ class AddressMap:
 
     def move(self, span: Span, new_base: int) -> Span:
         """Move a range, refused without loss when the target is taken. Returns where it is now."""
-        self._refuse_taken(self._route(span).device, type(span)(new_base, span.size))
-        return self._bus(span).move(int(span.base), new_base)
+        device = self._route(span).device
+        self._refuse_taken(device, type(span)(new_base, span.size))
+        try:
+            return self._bus(span).move(int(span.base), new_base)
+        except DeviceOverlap as overlap:
+            holder = self._route(overlap.existing).device
+            raise DeviceOverlap(overlap.requested, overlap.existing, device, holder) from None
 
     def device(self, index: int) -> str:
         """The name of the device that has a range index, or what stands for it."""

@@ -263,3 +263,10 @@ def test_unit_range_and_order_and_copies() -> None:
 def test_range_is_frozen() -> None:
     with pytest.raises(AttributeError):
         PioRange(8, 4).size = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("base", [1.0, "0x3f8", None])
+@pytest.mark.parametrize("kind", [PioRange, MmioRange])
+def test_a_range_begins_at_a_whole_number(kind: type[PioRange] | type[MmioRange], base: object) -> None:
+    with pytest.raises(TypeError):
+        kind(base, 8)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardio.errors import HostError, MachineError, MemoryAccessError
-from shardio.memory import HIGH_MEMORY_BASE, LOW_MEMORY_END, GuestMemory, MemoryRegion, regions_of
+from shardio.memory import HIGH_MEMORY_BASE, LOW_MEMORY_END, GuestMemory, MemoryRegion, parse_size, regions_of
 
 GIB = 1 << 30
 SMALL = 0x4000
@@ -139,3 +139,27 @@ def test_it_reads_like_a_bytearray(writes):
 
 def test_three_gib_are_one_region() -> None:
     assert regions_of(LOW_MEMORY_END) == (MemoryRegion(0, LOW_MEMORY_END, 0),)
+
+
+def is_no_size(text: str) -> bool:
+    try:
+        parse_size(text)
+    except MachineError:
+        return True
+    return False
+
+
+@given(st.integers(min_value=1, max_value=1 << 40), st.sampled_from("KMGT"), st.sampled_from(["", "B", "iB"]))
+def test_sizes_are_powers_of_1024(number: int, unit: str, suffix: str) -> None:
+    assert parse_size(f"{number}{unit}{suffix}") == number << 10 * ("KMGT".index(unit) + 1)
+
+
+@given(st.text(alphabet="0123456789xXKMGTiB .-"))
+def test_any_text_is_a_positive_size_or_refused(text: str) -> None:
+    assert is_no_size(text) or parse_size(text) > 0
+
+
+@pytest.mark.parametrize("size", [True, 0, -1, "0", "-1", "", "1X", 1.0])
+def test_what_is_no_size_is_refused(size: object) -> None:
+    with pytest.raises(MachineError, match="size"):
+        parse_size(size)  # type: ignore[arg-type]

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from shardio import pc
-from shardio.config import MachineConfig, check_placement, machine_config, with_devices
+from shardio.config import MachineConfig, machine_config, with_devices
+from shardio.errors import ConfigError
 
 MEMORY = 64 << 20
 
@@ -18,9 +19,8 @@ def machine(*devices: dict[str, Any], **keys: Any) -> MachineConfig:
 
 @pytest.mark.parametrize("tables", [pc.console_devices(), pc.firmware_devices(MEMORY, 4)])
 def test_every_device_is_valid_and_none_overlap(tables: list[dict[str, Any]]) -> None:
-    config = with_devices(MachineConfig(), tables)
+    config = with_devices(MachineConfig(memory=MEMORY), tables)
 
-    check_placement(config.devices, MachineConfig(memory=MEMORY), "platform")
     assert len(config.devices) == len(tables)
 
 
@@ -57,3 +57,10 @@ def test_named_device_stands_in_for_the_platform_s() -> None:
     assert labels.count("rtc") == 1
     assert "com1" not in labels
     assert "CmosRtc" in labels
+
+
+def test_a_line_that_the_platform_needs_is_told() -> None:
+    own = {"type": "shardio.devices:Echo", "pio": 0x300, "size": 16, "irq": 4}
+
+    with pytest.raises(ConfigError, match=r'platform "com1": .*share irq 4'):
+        machine(own, firmware="bios.bin")

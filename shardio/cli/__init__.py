@@ -17,7 +17,7 @@ from typing import NamedTuple, NoReturn
 from shardio import __version__
 from shardio.cli.streams import drain, give_up, open_closed, say
 from shardio.errors import ShardioError
-from shardio.options import nearest
+from shardio.spelling import nearest
 
 EXIT_USER_ERROR = 2
 # What a system call lacked, where the library has not said it in its own words.

@@ -29,11 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--count", type=int, default=2000, metavar="N", help="writes to each device (default 2000)"
     )
+    parser.add_argument(
+        "--cpu", default="auto", metavar="KIND",
+        help="what runs the vCPUs: kvm, soft or auto, which is KVM where it works (the default)",
+    )  # fmt: skip
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the demo, prints the tables and the verdict; returns the exit status."""
-    demo = Demo(arguments.vcpus, arguments.shards, arguments.count)
+    demo = Demo(arguments.vcpus, arguments.shards, arguments.count, arguments.cpu)
     sys.stdout.flush()
     outcome = demo.run()
     out = console(sys.stdout)

@@ -29,7 +29,8 @@ from shardio.cli.summary import console, summary
 from shardio.cli.terminal import RawMode, SerialInput
 from shardio.config import MachineConfig, build, find_firmware, load_tables, machine_config, with_devices
 from shardio.errors import ConfigError
-from shardio.options import load_device_class, takes_option
+from shardio.options import takes_option
+from shardio.shard.loading import resolve
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -62,6 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="add a device: its dotted path, then the keys of a [[device]] table (may be repeated)",
     )  # fmt: skip
     parser.add_argument("--no-platform", action="store_true", help="bring no devices but those named")
+    parser.add_argument(
+        "--cpu", metavar="KIND",
+        help="what runs the vCPUs: kvm, soft or auto, which is KVM where it works (the default)",
+    )  # fmt: skip
     parser.add_argument("--no-irqchip", action="store_true", help="no in-kernel interrupt controller")
     parser.add_argument("--no-pin", action="store_true", help="leave processes to the scheduler")
     parser.add_argument("--quiet", action="store_true", help="no table at the end")
@@ -111,7 +116,7 @@ def on_terminal(config: MachineConfig) -> MachineConfig:
     devices = list(config.devices)
     for i, device in enumerate(devices):
         free = "input" not in device.options
-        if free and takes_option(load_device_class(device.type, device.label), "input"):
+        if free and takes_option(resolve(device.type), "input"):
             devices[i] = msgspec.structs.replace(device, options={**device.options, "input": "stdin"})
             break
     return msgspec.structs.replace(config, devices=tuple(devices))
@@ -167,7 +172,8 @@ def _run(vm: Machine, stop: StopRequests) -> ExitInfo | None:
 
 def _machine_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The keys of `[machine]` that the command line gives; its paths are from the current folder."""
-    given = {key: getattr(arguments, key) for key in ("at", "entry", "mode", "vcpus", "memory", "shards")}
+    keys = ("at", "cpu", "entry", "mode", "vcpus", "memory", "shards")
+    given = {key: getattr(arguments, key) for key in keys}
     if arguments.image is not None:
         given["image"] = os.path.abspath(arguments.image)
     if arguments.firmware is not None:

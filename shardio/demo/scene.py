@@ -43,12 +43,13 @@ class Outcome:
 
 
 class Demo:
-    """The demo's scene: `vcpus` (1 to 10), `shards` (1 to 7), `count` writes to each device (1 to 2^31).
+    """The demo's scene: `vcpus` (1 to 10), `shards` (1 to 7), `count` writes to each device (1 to 2^31);
+    `cpu` as `Machine` has it.
 
     Raises MachineError for other numbers.
     """
 
-    def __init__(self, vcpus: int = 2, shards: int = 2, count: int = 2000) -> None:
+    def __init__(self, vcpus: int = 2, shards: int = 2, count: int = 2000, cpu: str = "auto") -> None:
         for what, value, limit in (
             ("vCPUs", vcpus, MAX_VCPUS),
             ("shards", shards, MAX_SHARDS),
@@ -56,7 +57,7 @@ class Demo:
         ):
             if not 1 <= value <= limit:
                 raise MachineError(f"a demo with {value} {what}", f"use 1 to {limit}")
-        self.vcpus, self.shards, self.count = vcpus, shards, count
+        self.vcpus, self.shards, self.count, self.cpu = vcpus, shards, count, cpu
 
     def run(self, output: str = "stdout", timeout: float = 60.0) -> Outcome:
         """Runs the guest to its end, its console on `output` (an output of `Uart16550`); `timeout` in
@@ -65,7 +66,7 @@ class Demo:
         Raises AssemblerError, and what `Machine` raises.
         """
         image = assemble(address=LOAD_ADDRESS)
-        with Machine(memory="2M", vcpus=self.vcpus, shards=self.shards) as vm:
+        with Machine(memory="2M", vcpus=self.vcpus, shards=self.shards, cpu=self.cpu) as vm:
             vm.load(image, at=LOAD_ADDRESS)
             for i, value in enumerate((self.vcpus, self.shards, self.count)):
                 vm.memory.write(PARAMETERS + 4 * i, value.to_bytes(4, "little"))

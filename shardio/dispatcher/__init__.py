@@ -1,8 +1,8 @@
 """`Dispatcher`: the sharded dispatcher, whatever runs the vCPUs, and the frozen values that it gives.
 
-`dispatcher` is the object; `devices` what it does with devices, `device` what it knows of each; `placement`
-which device goes to which shard and who is pinned where; `life` its states; `events` and `statistics` the
-values.
+`dispatcher` is the object; `device` what it knows of each device, `claims` what devices claim before anything
+runs, `devices` what becomes of them then; `placement` which device goes to which shard and who is pinned
+where; `life` its states; `events` and `statistics` the values.
 """
 
 from shardio.dispatcher.device import DeviceHandle, IrqMode

@@ -5,6 +5,7 @@ it gives back. Whatever is wrong with the arguments is found here, whoever gives
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -162,9 +163,18 @@ def device_request(
         getattr(factory, "compatible", ""),
         () if spans else _wanted(factory, label, size),
         irq is None and bool(getattr(factory, "needs_irq", False)),
-        tuple(map(operator.index, pass_fds)),
+        tuple(_open(label, operator.index(fd)) for fd in pass_fds),
         check,
     )
+
+
+def own_arguments(device: Factory, options: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """The constructor's arguments, given in one place and in another. Raises `MachineError` for one that is
+    given in both.
+    """
+    for name in sorted(options.keys() & more.keys()):
+        raise MachineError(f"{name!r} of {device} is given twice", "give it in options, or beside them")
+    return {**options, **more}
 
 
 def _spans(
@@ -183,6 +193,11 @@ def _spans(
         return tuple(fixed)
     if ranges is not None:
         raise MachineError(f"device {label} has ranges, and pio or mmio too", "give one of the two")
+    if pio is not None and mmio is not None and size is not None:
+        raise MachineError(
+            f"device {label} has two ranges and one size",
+            "let its class declare pio_size and mmio_size, or give ranges=[...]",
+        )
     return tuple(
         _span(factory, label, base, size, kind)
         for base, kind in ((pio, PioRange), (mmio, MmioRange))
@@ -202,6 +217,15 @@ def _wanted(factory: Any, label: str, size: int | None) -> tuple[ResourceConstra
     if memory:
         return (ResourceConstraint.mmio_with_constraints(length, None, max(align, 0x1000)),)
     return (ResourceConstraint.pio_with_constraints(length, None, align),)
+
+
+def _open(label: str, fd: int) -> int:
+    try:
+        os.fstat(fd)
+    except OSError as error:
+        cure = "open it first, and keep it open as long as the device is there"
+        raise MachineError(f"device {label} is given descriptor {fd}: {error.strerror}", cure) from None
+    return fd
 
 
 def _one_of(kind: type[E], value: str, what: str) -> E:

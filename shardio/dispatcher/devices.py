@@ -1,7 +1,7 @@
-"""The devices of a dispatcher: their addresses, their shards, and how they come and go while vCPUs run.
+"""The devices of a dispatcher that runs: their shards, and how they come and go while vCPUs run.
 
-Addresses are claimed in whatever thread adds a device. Everything else happens once there is a fabric, and
-what changes the address map in force happens in the supervisor's thread.
+Addresses are claimed in whatever thread adds a device (`claims`). Everything else happens once there is a
+fabric, and what changes the address map in force happens in the supervisor's thread.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import TYPE_CHECKING, Any
 
-from shardio.dispatcher.device import DeviceHandle, DeviceRequest, IrqMode, Posted, Span
+from shardio.dispatcher.claims import Claims, resource_of
+from shardio.dispatcher.device import DeviceHandle, IrqMode, Posted, Span
 from shardio.dispatcher.life import Life, State
 from shardio.dispatcher.placement import Placement
 from shardio.errors import MachineError, ShardioError
 from shardio.fabric import Fabric
 from shardio.memory import GuestMemory
-from shardio.range import MmioRange, PioRange
-from shardio.resources import Resource, ResourceAllocator, ResourceConstraint
-from shardio.routing import AddressMap, quiesce
+from shardio.range import PioRange
+from shardio.routing import quiesce
 from shardio.shard.persistent import persistent_memory
 from shardio.shard.protocol import (
     Call,
@@ -45,127 +45,27 @@ ACCESS_TIMEOUT_S = 30.0
 """How long `remove` and `pause` wait for an access in flight."""
 
 
-class Devices:
-    """All devices of one dispatcher, by name. `handles` is in the order in which they were added."""
+class Devices(Claims):
+    """All devices of one dispatcher. `handles` is in the order in which they were added."""
 
     def __init__(
         self, memory: GuestMemory | None, hypervisor: Hypervisor | None, life: Life
     ) -> None:
         """`life`: its dispatcher's; once that is closing, nobody waits for a shard any more."""
-        self.handles: dict[str, DeviceHandle] = {}
-        self.routes = AddressMap(
+        super().__init__(
             regions=() if memory is None else memory.regions,
             reserved=(lambda _: None) if hypervisor is None else hypervisor.reserved,
+            interrupts=None if hypervisor is None else hypervisor.interrupts,
+            line_cure="give the Dispatcher a hypervisor" if hypervisor is None else "use irqchip=True",
+            call=self.call,
         )
         self._memory = memory
         self._hypervisor = hypervisor
         self._life = life
-        self._copies: dict[str, int] = {}
         self._policies: dict[int, Policy | None] = {}
-        self._allocator: ResourceAllocator | None = None
         self._ring_reader: tuple[int, ...] = ()
         self._persistent: dict[str, int] = {}
         """The memory of devices whose state outlives their owner, by name."""
-
-    # ---- before there is a fabric ----
-
-    def claim(self, request: DeviceRequest, *, named: bool) -> DeviceHandle:
-        """Give a device its name and its addresses. `named`: by its user, so that it is not changed.
-
-        Raises `MachineError` for a name that is taken, `DeviceOverlap`, `RangeTaken`, `ResourceUnavailable`.
-        """
-        if request.name in self.handles:
-            if named:
-                raise MachineError(
-                    f"there is a device named {request.name!r}", "give each device its own name"
-                )
-            request.name = self._unused(request.name)
-        self._choose(request)
-        self._check_line(request)
-        self.routes.claim(request.name, request.spans)
-        if self._allocator is not None and not request.wanted:
-            self._allocator.reserve(*map(_resource, request.spans))
-        handle = DeviceHandle(request, self.call)
-        self.handles[handle.name] = handle
-        return handle
-
-    def give_back(self, handle: DeviceHandle) -> None:
-        """Its name and addresses are free again: no vCPU and no shard may know them any more."""
-        for span in handle.spans:
-            if (route := self.routes.find(int(span.base), pio=isinstance(span, PioRange))) is not None:
-                self.routes.remove(span)
-                self.routes.release(route)
-        if self._allocator is not None:
-            self._allocator.release(*map(_resource, handle.spans))
-        self.handles.pop(handle.name, None)
-
-    def find(self, device: DeviceHandle | str) -> DeviceHandle:
-        """The handle of a device that is there. Raises `MachineError`."""
-        handle = self.handles.get(device if isinstance(device, str) else device.name)
-        if handle is None or (isinstance(device, DeviceHandle) and handle is not device):
-            raise MachineError(f"there is no device {device!r}", "name one that was added and not removed")
-        return handle
-
-    def _unused(self, name: str) -> str:
-        number = self._copies.get(name, 1)
-        while True:
-            number += 1
-            if (free := f"{name}{number}") not in self.handles:
-                self._copies[name] = number
-                return free
-
-    def _choose(self, request: DeviceRequest) -> None:
-        """Addresses, and a line, for a device that leaves them to us."""
-        lines = self._hypervisor is not None and self._hypervisor.interrupts is not None
-        needs_irq = request.needs_irq and lines
-        if not request.wanted and not needs_irq:
-            return
-        allocator = self._resources()
-        constraints = [*request.wanted, *([ResourceConstraint.new_legacy_irq()] if needs_irq else [])]
-        got = allocator.allocate(*constraints)
-        if request.wanted:
-            request.spans = tuple(
-                [PioRange(*found) for found in got.get_pio_address_ranges()]
-                + [MmioRange(*found) for found in got.get_mmio_address_ranges()]
-            )
-            for span in request.spans:
-                request.checked(span)
-        if needs_irq:
-            request.irq = got.get_legacy_irq()
-
-    def _resources(self) -> ResourceAllocator:
-        if self._allocator is None:
-            self._allocator = ResourceAllocator()
-            self._allocator.reserve(*(_resource(span) for span, _ in self.routes))
-            used = {handle.request.irq for handle in self.handles.values()} - {None}
-            self._allocator.exclude(
-                *(Resource.LegacyIrq(irq) for irq in used if irq is not None and irq < 24)
-            )
-        return self._allocator
-
-    def _check_line(self, request: DeviceRequest) -> None:
-        """Raises `MachineError` for a line that cannot be, or that an edge device would share."""
-        if request.irq is None:
-            return
-        backend = None if self._hypervisor is None else self._hypervisor.interrupts
-        if backend is None:
-            cure = "use irqchip=True" if self._hypervisor is not None else "give the Dispatcher a hypervisor"
-            raise MachineError(f"device {request.name} wants irq {request.irq} and there are no lines", cure)
-        lines = getattr(backend, "lines", None)
-        if lines is not None and request.irq >= lines:
-            raise MachineError(
-                f"device {request.name} wants irq {request.irq}, and there are {lines} lines",
-                f"use a line from 0 to {lines - 1}",
-            )
-        for other in self.handles.values():
-            if other.request.irq == request.irq and IrqMode.EDGE in (
-                other.request.irq_mode,
-                request.irq_mode,
-            ):
-                raise MachineError(
-                    f"devices {other.name} and {request.name} share irq {request.irq}, which is an edge",
-                    'give each its own line, or use irq_mode="level" for both',
-                )
 
     # ---- once there is one ----
 
@@ -424,8 +324,8 @@ class Devices:
                 self.routes.move(after, int(before.base))
             raise
         if self._allocator is not None:
-            self._allocator.release(*map(_resource, old))
-            self._allocator.reserve(*map(_resource, spans))
+            self._allocator.release(*map(resource_of, old))
+            self._allocator.reserve(*map(resource_of, spans))
         handle.spans = handle.request.spans = tuple(moved)
         if handle.routes:
             self._unroute(handle)
@@ -463,12 +363,6 @@ class Devices:
         """
         for first in range(0, len(handles), AT_ONCE):
             self._call(lambda some: list(map(function, some)), handles[first : first + AT_ONCE])
-
-
-def _resource(span: Span) -> Resource:
-    if isinstance(span, PioRange):
-        return Resource.PioAddressRange(int(span.base), span.size)
-    return Resource.MmioAddressRange(int(span.base), span.size)
 
 
 def _moved(span: Span, base: int | None) -> Span:

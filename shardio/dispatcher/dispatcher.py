@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shardio._core import lib
 from shardio.closing import Closing
-from shardio.dispatcher.device import DeviceHandle, Span, device_request
+from shardio.dispatcher.device import DeviceHandle, Span, device_request, own_arguments
 from shardio.dispatcher.devices import ACCESS_TIMEOUT_S, Devices
 from shardio.dispatcher.events import EventStream, Subscribers
 from shardio.dispatcher.life import Life, State
@@ -122,21 +122,22 @@ class Dispatcher(Closing):
         replicas: int = 1,
         name: str | None = None,
         pass_fds: Sequence[int] = (),
-        **options: Any,
+        options: Mapping[str, Any] | None = None,
+        **arguments: Any,
     ) -> DeviceHandle:
         """Add a device: a class, a function that makes one, or a dotted path "package.module:Class".
 
-        `options` are its arguments; it is made in its shard. `pio`, `mmio`: the base of its range; `size`:
-        bytes, where the class does not say; `ranges`: all of its ranges, where it has several. Without any
-        of these it gets the `ranges` of its class, or a free range. `irq`: the interrupt line (GSI) of its
-        trigger; a class with `needs_irq` gets a free one. `irq_mode`: "edge", "level" or, for a level on an
-        ISA line, "followed" (None: the class's `irq_mode`, else edge). `shard`: its owner; without one it
-        goes where the fewest devices are. `posted`: the guest does not wait for its writes; "coalesced":
-        they go through the hypervisor's ring, without an exit, where it has one (all such devices in one
-        shard). `policy`: what becomes of a request that a dying shard had taken: "replay" or "fail" (None:
-        replay reads, fail writes). `replicas`: how many shards answer for it (immutable devices only).
-        `pass_fds`: descriptors of this process that it is given (`host.passed_fds`); they must stay open as
-        long as the device is there.
+        `arguments` are its own, and `options` those of them whose names this method takes (`size`, `name`).
+        It is made in its shard. `pio`, `mmio`: the base of its range; `size`: bytes, where the class does not
+        say; `ranges`: all of its ranges, where it has several. Without any of these it gets the `ranges` of
+        its class, or a free range. `irq`: the interrupt line (GSI) of its trigger; a class with `needs_irq`
+        gets a free one. `irq_mode`: "edge", "level" or, for a level on an ISA line, "followed" (None: the
+        class's `irq_mode`, else edge). `shard`: its owner; without one it goes where the fewest devices are.
+        `posted`: the guest does not wait for its writes; "coalesced": they go through the hypervisor's ring,
+        without an exit, where it has one (all such devices in one shard). `policy`: what becomes of a request
+        that a dying shard had taken: "replay" or "fail" (None: replay reads, fail writes). `replicas`: how
+        many shards answer for it (immutable devices only). `pass_fds`: descriptors of this process that it is
+        given (`host.passed_fds`); they must stay open as long as the device is there.
 
         While the dispatcher runs, the device is there when this returns. Raises `DeviceOverlap`,
         `InvalidRange`, `RangeTaken` (RAM or the hypervisor would answer in its place), `ResourceUnavailable`,
@@ -145,7 +146,7 @@ class Dispatcher(Closing):
         request = device_request(
             device, name=name, pio=pio, mmio=mmio, size=size, ranges=ranges, shard=shard, irq=irq,
             irq_mode=irq_mode, posted=posted, policy=policy, replicas=replicas, pass_fds=pass_fds,
-            options=options,
+            options=own_arguments(device, options or {}, arguments),
         )  # fmt: skip
         with self.life.turn(State.NEW, State.RUNNING):
             handle = self._devices.claim(request, named=name is not None)

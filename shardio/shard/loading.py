@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from shardio.errors import MachineError
+from shardio.spelling import listed, nearest
 
 Factory = str | Callable[..., Any]
 
@@ -39,12 +40,18 @@ def resolve(path: str) -> Callable[..., Any]:
             f"cannot import {module_name!r} of device {path!r}: {error}",
             "install the package, or correct the name",
         ) from error
+    except Exception as error:  # the module is the user's code: whatever it raises is the reason
+        raise MachineError(
+            f"importing {module_name!r} of device {path!r} raised {type(error).__name__}: {error}",
+            "correct the module",
+        ) from error
     for part in name.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
+            names = {each for each in dir(found) if each[:1].isupper()}
             raise MachineError(
-                f"module {module_name!r} has no {name!r}", "correct the device's class name"
+                f"module {module_name!r} has no {name!r}", nearest(part, names) or listed(names)
             ) from None
     if not callable(found):
         raise MachineError(f"{path!r} is not callable", "name a class or a factory function")

@@ -28,7 +28,7 @@ UART = "shardio.devices:Uart16550"
         (["run", "--image", "x", "--entry", "start"], ["[machine] entry", '"start" is no number']),
         (["run", "--image", "x", "--memory", "lots"], ["[machine] memory", '"64M"']),
         (["run", "--image", "x", "--mode", "huge"], ["[machine] mode", "huge"]),
-        (["run", "--image", "x", "--device", "Uart"], ['"Uart" is no dotted path']),
+        (["run", "--image", "x", "--device", "Uart"], ["'Uart' names no device"]),
         (["run", "--image", "x", "--device", f"{UART},pio"], ['"pio" is no KEY=VALUE']),
         (["run", "--image", "x", "--device", f"{UART},iqr=4"], ['knows no "iqr"', 'did you mean "irq"?']),
         (["doctor", "--jsno"], ["--jsno", 'did you mean "--json"?']),
@@ -91,7 +91,7 @@ def test_overlap_in_a_file_names_both(tmp_path: Path, capsys: pytest.CaptureFixt
 
     printed = capsys.readouterr().err
     assert status == 2
-    assert '"other" (pio 0x3fc to 0x403) overlaps "com1" (pio 0x3f8 to 0x3ff)' in printed
+    assert "device other at PIO [0x3fc, 0x403] overlaps device com1 at PIO [0x3f8, 0x3ff]" in printed
 
 
 @pytest.mark.parametrize("command", COMMANDS)

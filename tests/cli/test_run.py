@@ -53,7 +53,7 @@ def test_no_platform_brings_only_what_is_named() -> None:
     config = configured("--image", "g", "--no-platform", "--device", f"{UART},pio=0x2f8,irq=3,output=null")
 
     (device,) = config.devices
-    assert (device.pio, device.irq, device.size, device.options) == (0x2F8, 3, 8, {"output": "null"})
+    assert (device.pio, device.irq, device.options) == (0x2F8, 3, {"output": "null"})
 
 
 def test_named_device_replaces_the_console() -> None:
@@ -63,9 +63,12 @@ def test_named_device_replaces_the_console() -> None:
 
 
 def test_switches_reach_the_machine() -> None:
-    config = configured("--image", "g", "--no-irqchip", "--no-pin", "--shards", "3", "--memory", "1G")
+    config = configured(
+        "--image", "g", "--no-irqchip", "--no-pin", "--shards", "3", "--memory", "1G", "--cpu", "kvm"
+    )
 
     assert (config.irqchip, config.pin, config.shards, config.memory) == (False, False, 3, 1 << 30)
+    assert config.cpu == "kvm"
 
 
 def test_options_go_before_the_file(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +57,18 @@ def test_a_class_of_a_function_goes_by_value() -> None:
 def test_options_that_cannot_leave_the_process_are_refused() -> None:
     with pytest.raises(MachineError, match="cannot go to another process"):
         pack(PATH, {"lock": threading.Lock()})
+
+
+def test_module_that_raises_is_reported_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_device_module.py").write_text("raise RuntimeError('no lamp here')")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(MachineError, match="RuntimeError: no lamp here; correct the module"):
+        resolve("broken_device_module:Lamp")
+
+
+def test_a_mistyped_class_is_named() -> None:
+    with pytest.raises(MachineError, match='did you mean "Journal"'):
+        resolve("tests.supervisor.devices:Jurnal")
