@@ -20,6 +20,7 @@ import msgspec
 from shardio.address import PioAddress
 from shardio.device import DeviceHost, MutDevicePio
 from shardio.devices.scan_codes import Translator
+from shardio.range import PioRange
 
 DATA = 0
 PORT_B = 1
@@ -77,6 +78,7 @@ class I8042(MutDevicePio):
 
     compatible = "intel,8042"
     pio_size = 5
+    ranges = (PioRange(0x60, 1), PioRange(0x64, 1))
 
     def __init__(self) -> None:
         self._state = I8042State()

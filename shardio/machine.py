@@ -177,7 +177,7 @@ class Machine(Closing):
                 )
                 for device in requests
                 if device.compatible
-                for span in device.spans
+                for span in {type(span): span for span in reversed(device.spans)}.values()
             ),
         )
 

@@ -30,11 +30,13 @@ def firmware_devices(memory: int, vcpus: int) -> list[Table]:
         _device("CmosRtc", 0x70, "rtc", irq=8, memory=memory, vcpus=vcpus),
         _device("FwCfg", 0x510, "fw_cfg", memory=memory, vcpus=vcpus),
         _device("PciHost", 0xCF8, "pci"),
-        _device("I8042", 0x60, "i8042"),
+        _device("I8042", None, "i8042"),
         _device("Port92", 0x92, "port92"),
         _device("PostPort", 0x80, "post"),
     ]
 
 
-def _device(kind: str, pio: int, name: str, **keys: Any) -> Table:
-    return {"type": f"shardio.devices:{kind}", "pio": pio, "name": name, **keys}
+def _device(kind: str, pio: int | None, name: str, **keys: Any) -> Table:
+    """`pio`: None for a device that names its own ranges."""
+    base = {} if pio is None else {"pio": pio}
+    return {"type": f"shardio.devices:{kind}", **base, "name": name, **keys}

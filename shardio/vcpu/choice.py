@@ -22,8 +22,8 @@ def check_cpu(cpu: str) -> None:
 
 
 def open_hypervisor(cpu: str, memory: GuestMemory, vcpus: int, irqchip: bool | str) -> Hypervisor:
-    """A hypervisor of the kind `cpu`. "auto" is what the environment variable SHARDIO_CPU says; without it, it
-    takes KVM where that works, and otherwise says on standard error which CPU the machine runs on and why.
+    """A hypervisor of the kind `cpu`. "auto" is what the environment variable SHARDIO_CPU says; without it,
+    it takes KVM where that works, and otherwise says on standard error which CPU the machine runs on and why.
 
     Raises `HostError` where the kind cannot be used here, `KvmError`, `MachineError`.
     """

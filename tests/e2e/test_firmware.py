@@ -27,7 +27,6 @@ def milestones(vcpus: int) -> list[str]:
     return [
         "SeaBIOS (version ",
         "Running on QEMU (i440fx)",
-        "Running on KVM",
         "Found QEMU fw_cfg",
         f"RamSize: {MEMORY:#010x} [cmos]",
         "Found 1 PCI devices (max PCI bus is 00)",
