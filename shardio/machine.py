@@ -97,8 +97,6 @@ class Machine(Closing):
                 vcpus, shards, self.memory, stdin=stdin, pin=pin, hang_deadline=hang_deadline,
                 max_ranges=max_ranges, hypervisor=self.hypervisor, on_event=self._on_event, noun="machine",
             )  # fmt: skip
-            for device, irq in self.hypervisor.board:
-                self.dispatcher.add(device, irq=irq)
             self._life = self.dispatcher.life
             self._cleanup = undo.pop_all()
             self._held = True
@@ -204,6 +202,8 @@ class Machine(Closing):
         with self._life.turn(State.NEW):
             if self._entry is None:
                 raise MachineError("there is nothing to run", "load() an image or load_firmware() first")
+            for device, irq in self.hypervisor.board:  # behind the user's own devices
+                self.dispatcher.add(device, irq=irq)
             self.dispatcher.start(self._begin)
 
     def _begin(self) -> None:

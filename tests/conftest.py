@@ -126,9 +126,10 @@ def require_soft() -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Runs a test with the `machine` marker on each kind of CPU."""
+    """Runs a test with the `machine` marker on each kind of CPU, unless it has the `kvm` marker too."""
     if metafunc.definition.get_closest_marker("machine") is not None:
-        metafunc.parametrize("cpu", ["kvm", "soft"], indirect=True)
+        kvm_alone = metafunc.definition.get_closest_marker("kvm") is not None
+        metafunc.parametrize("cpu", ["kvm"] if kvm_alone else ["kvm", "soft"], indirect=True)
 
 
 @pytest.fixture(autouse=True)

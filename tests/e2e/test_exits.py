@@ -65,6 +65,7 @@ def test_triple_fault_is_a_shutdown() -> None:
     assert exits == {"SHUTDOWN": 1}
 
 
+@pytest.mark.kvm
 def test_an_instruction_that_kvm_cannot_emulate_fails_with_bytes_and_registers() -> None:
     with machine() as vm:
         vm.load(guest("bad_instruction"))
@@ -97,6 +98,7 @@ def test_aps_that_wait_for_their_sipi_come_up_in_order(vcpus: int) -> None:
 # ---- widths ----
 
 
+@pytest.mark.kvm
 @pytest.mark.parametrize("posted", [False, True], ids=["waiting", "posted"])
 def test_mmio_of_1_2_4_and_8_bytes(posted: bool) -> None:
     with machine(shards=1) as vm:
@@ -162,6 +164,7 @@ def test_four_bytes_across_a_page_end(shift: int, posted: bool) -> None:
     assert read == cut(VALUE, 4)
 
 
+@pytest.mark.kvm
 @pytest.mark.parametrize("head", range(1, 8))
 def test_eight_bytes_across_a_page_end(head: int) -> None:
     first = 0x1000 - head
@@ -230,6 +233,7 @@ def test_rep_outs_of_4096_bytes(width: int, posted: bool) -> None:
     assert (value, length, writes) == (expected.value, 2 * 4096, 2 * 4096 // width)
 
 
+@pytest.mark.kvm
 @pytest.mark.parametrize("width", [1, 2, 4])
 def test_rep_ins_of_4096_bytes(width: int) -> None:
     count = 4096 // width
