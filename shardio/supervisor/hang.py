@@ -150,7 +150,7 @@ class HangWatch:
             wait.told = True
             stopped = self._clocks[shard.index].stopped > 0
             log.warning(
-                "shard %s (pid %d) has not answered vCPU %d for %.1f s%s; without a deadline it is left alone",
+                "shard %s (pid %d) has not answered vCPU %d for %.1f s%s; it has no deadline and lives",
                 shard.name, shard.pid, vcpu.index, waited, ", it is stopped" if stopped else "",
             )  # fmt: skip
             self._context.on_event(events.ShardWaitedFor(shard.name, shard.pid, vcpu.index, stopped))

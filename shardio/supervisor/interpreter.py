@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from shardio.errors import ShardError
 from shardio.shard import protocol
 from shardio.supervisor.bytecode import READ
+from shardio.supervisor.outbox import Outbox
+from shardio.threads import close_aside
 
 PREPARE_BYTES = 64 * 1024
 """Of factories that one message names; what does not fit is loaded when it is needed."""
@@ -59,6 +61,7 @@ class Interpreter:
             undo.callback(self._process.kill)
             self.pidfd = os.pidfd_open(self._process.pid)
             self.control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * protocol.MAX_MESSAGE)
+            self.outbox = Outbox(self.control)
             undo.pop_all()
 
     @property
@@ -81,9 +84,9 @@ class Interpreter:
             return
         message = protocol.Prepare(sys.path, new)
         with contextlib.suppress(OSError):
-            protocol.send(self.control, message, () if self._prepared else (fabric_fd,), wait=False)
-            self._prepared = True
-            self._loaded.update(new)
+            if self.outbox.send(message, () if self._prepared else (fabric_fd,)):
+                self._prepared = True
+                self._loaded.update(new)
 
     def kill(self) -> None:
         """SIGKILL, unless it is dead already (a program that waits for any child may have reaped it)."""
@@ -97,8 +100,9 @@ class Interpreter:
     def close(self) -> None:
         """Close its descriptors; it must be reaped, and nobody may wait for them any more."""
         os.close(self.pidfd)
-        self.control.close()
-        self.interrupts.close()
+        self.outbox.close()
+        # What it has sent and nobody has read is closed with them.
+        close_aside(self.control.detach(), self.interrupts.detach())
 
 
 def _pair(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:

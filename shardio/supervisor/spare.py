@@ -101,13 +101,17 @@ class SpareKeeper:
 
     def _on_message(self, spare: Interpreter) -> None:
         try:
-            message = protocol.receive_in_vmm(spare.control, "spare")
+            message = protocol.receive_in_vmm(spare.control, "spare", lambda _serial: False)
+        except BlockingIOError:
+            return
         except ShardioError as error:
             log.error("%s", error)
+            self._context.forget(spare.control)
             spare.kill()
             return
         if message is None:
             self._context.forget(spare.control)  # its pidfd tells of its death
+            spare.kill()
         elif isinstance(message, protocol.Ready):
             self.warm = True
 
