@@ -14,6 +14,7 @@ from shardio.errors import ShardError
 from shardio.shard import protocol
 from shardio.supervisor.bytecode import READ
 from shardio.supervisor.outbox import Outbox
+from shardio.supervisor.process_state import process_state
 from shardio.threads import close_aside
 
 PREPARE_BYTES = 64 * 1024
@@ -68,6 +69,12 @@ class Interpreter:
     def pid(self) -> int:
         """The process's id."""
         return self._process.pid
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal or a tracer has stopped it."""
+        state = process_state(self.pid)
+        return state is not None and state.stopped
 
     def prepare(self, fabric_fd: int, factories: Iterable[bytes]) -> None:
         """Have it attach the fabric and load the factories (`Packed.factory`) that it was not told of yet.

@@ -193,7 +193,7 @@ class Supervisor:
         self._drain(
             lambda: [shard for shard in self.shards if shard.alive], ShardProcess.flush, ShardProcess.kill
         )
-        while self._spares.pid:
+        while not self._spares.gone:
             self._poll(0.01)
 
     def _drain(
