@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterable
 
 from shardio.errors import ShardError
+from shardio.processes import kill
 from shardio.shard import protocol
 from shardio.supervisor.bytecode import READ
 from shardio.supervisor.outbox import Outbox
@@ -97,8 +97,7 @@ class Interpreter:
 
     def kill(self) -> None:
         """SIGKILL, unless it is dead already (a program that waits for any child may have reaped it)."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        kill(self.pidfd, self.pid)
 
     def reap(self) -> int | None:
         """Collect it if it is dead: its return code (negative: a signal), else None."""
