@@ -6,6 +6,7 @@ fabric, and what changes the address map in force happens in the supervisor's th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from shardio.dispatcher.claims import Claims, resource_of
 from shardio.dispatcher.device import DeviceHandle, IrqMode, Posted, Span
 from shardio.dispatcher.life import Life, State
 from shardio.dispatcher.placement import Placement
-from shardio.errors import MachineError, ShardioError
+from shardio.errors import MachineError, ShardError, ShardioError
 from shardio.fabric import Fabric
 from shardio.memory import GuestMemory
 from shardio.range import PioRange
@@ -117,7 +118,8 @@ class Devices(Claims):
         indices = [route.index for route in handle.routes]
         for number in handle.shard_numbers:
             shard = self._supervisor.shards[number]
-            self.answer(self._call(self._send_removal, shard, handle.name, indices))
+            with contextlib.suppress(ShardError):  # it died: no successor is told of the device
+                self.answer(self._call(self._send_removal, shard, handle.name, indices))
         for index in indices:
             self._fabric.clear_statistics(index)
         self._call(self._forget, handle)
@@ -140,7 +142,8 @@ class Devices(Claims):
         self._call_each(self._route, [handle])
         record = self._record(handle)
         for number in handle.shard_numbers:
-            self.answer(self._call(self._send_move, self._supervisor.shards[number], record))
+            with contextlib.suppress(ShardError):  # it died: its successor makes the device at the new bases
+                self.answer(self._call(self._send_move, self._supervisor.shards[number], record))
         self._publish([handle])
 
     def call(

@@ -9,8 +9,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-import msgspec
-
 from shardio.errors import InterruptError, ShardioError
 from shardio.interrupt.backend import InterruptBackend
 from shardio.interrupt.doorbell import Doorbell, DoorbellBackend
@@ -33,7 +31,10 @@ from shardio.interrupt.messages import (
 )
 from shardio.interrupt.proxy import MAX_MESSAGE
 from shardio.interrupt.wires import line_bit
+from shardio.threads import close_aside
 
+MAX_SENT = 253
+"""Descriptors that a message can have beside it (SCM_MAX_FD)."""
 DEFAULT_LIMIT = 4096
 """Irqfds that one shard may hold, of a VM's 4096 routes."""
 
@@ -77,12 +78,14 @@ class InterruptServer:
             return Refused(error.line, error.reason, error.cure), []
         except ShardioError as error:
             return Refused("request", error.message, error.cure), []
+        except (OSError, OverflowError, TypeError, ValueError) as error:
+            return Refused("request", f"cannot be done: {error}", "ask for what there is"), []
 
     def handle_bytes(self, message: bytes) -> tuple[bytes, list[int]]:
         """The same for an encoded request; one that cannot be decoded is refused."""
         try:
             request = decode_request(message)
-        except (msgspec.DecodeError, ShardioError) as error:
+        except (ValueError, RecursionError, ShardioError) as error:
             return encode(
                 Refused("request", f"not understood: {error}", "run the same shardio everywhere")
             ), []
@@ -90,19 +93,35 @@ class InterruptServer:
         return encode(reply), fds
 
     def serve(self, sock: socket.socket) -> bool:
-        """Receive one request from a SOCK_SEQPACKET socket and answer it. False when the shard is gone."""
+        """Receive one request from a SOCK_SEQPACKET socket and answer it, without waiting for anybody. False
+        when the shard is gone. Raises InterruptError for a shard that has to be ended: it does not read its
+        answers, or sends descriptors.
+        """
         try:
-            message = sock.recv(MAX_MESSAGE)
+            message, sent, _, _ = socket.recv_fds(
+                sock, MAX_MESSAGE, MAX_SENT, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+            )
+            if sent:
+                close_aside(*sent)
+                raise InterruptError("request", "has descriptors beside it", "send none")
             if not message:
                 return False
             reply, fds = self.handle_bytes(message)
-            if fds:
-                socket.send_fds(sock, [reply], fds)
-            else:
-                sock.send(reply)
+            self._reply(sock, reply, fds)
+        except BlockingIOError:
+            return True
         except (BrokenPipeError, ConnectionResetError):
             return False
         return True
+
+    def _reply(self, sock: socket.socket, reply: bytes, fds: list[int]) -> None:
+        try:
+            if fds:
+                socket.send_fds(sock, [reply], fds, socket.MSG_DONTWAIT)
+            else:
+                sock.send(reply, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            raise InterruptError("answers", "are not read", "read one before the next request") from None
 
     def close(self) -> None:
         """The shard is gone: free all that it held. Idempotent."""

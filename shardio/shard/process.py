@@ -116,16 +116,19 @@ class Shard:
 
     def _answer(self, serial: int, action: Any) -> None:
         try:
-            done = protocol.Done(serial, result=action())
+            done = protocol.Done(serial, result=self._packed(action()))
         except ShardioError as error:
-            done = protocol.Done(serial, error=error.message, cure=error.cure)
+            done = protocol.Done(serial, error=error.message[: protocol.MAX_TEXT], cure=error.cure)
         except BaseException as error:  # a device's constructor may raise anything, SystemExit too
             log.debug("request failed", exc_info=True)
-            done = protocol.Done(serial, error=_described(error))
+            done = protocol.Done(serial, error=_described(error)[: protocol.MAX_TEXT])
+        protocol.tell(self.control, done)
+
+    def _packed(self, result: Any) -> bytes:
         try:
-            protocol.tell(self.control, done)
+            return protocol.pack_result(result)
         except (TypeError, ValueError, OverflowError, MachineError) as error:
-            protocol.tell(self.control, protocol.Done(serial, error=f"the result cannot be sent: {error}"))
+            raise MachineError(f"the result cannot be sent: {error}") from None
 
     def _share(self, message: protocol.Share, fd: int) -> None:
         try:

@@ -1,12 +1,14 @@
 """What the VMM and a shard say to each other: MessagePack over a Unix SOCK_SEQPACKET socket, descriptors by
 SCM_RIGHTS.
 
-A message that is too long for the socket travels in a sealed memfd, the last descriptor beside `LONG`: a
-device's options or the result of a call may be a disk image. Seals and size are checked before it is read, so
-that no peer makes the other wait, or read what changes.
+A message to a shard that is too long for the socket travels in a sealed memfd, the last descriptor beside
+`LONG`, and so does the long result of a call: either may be a disk image. Seals and size are checked before
+it is read, so that no peer makes the other wait, or read what changes.
 
 Requests carry a serial number and are answered by `Done`. Pickles travel only from the VMM to a shard (they
-carry the device factories and options that the VMM's program named), never back: a shard is not trusted.
+carry the device factories and options that the VMM's program named), never back: a shard is not trusted. Its
+messages are small and flat; a result stays packed until whoever waits for it unpacks it. No end of the VMM
+ever waits for room in a socket, and closing what a shard has sent is left to another thread (`close_aside`).
 """
 
 from __future__ import annotations
@@ -17,13 +19,15 @@ import fcntl
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from shardio.errors import MachineError, ShardError
 from shardio.shard.loading import Packed
+from shardio.shard.objects import has_more_objects
+from shardio.threads import close_aside
 
 MAX_MESSAGE = 128 * 1024
 """Bytes of the longest message on the socket, either way; below Linux's default socket buffer."""
@@ -33,6 +37,10 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """A terminal, `timeout` or a service manager sends them to a whole group: the VMM acts on them, no shard."""
 LONG = b"\xc1"
 """In a long message's place; MessagePack never begins so."""
+MAX_TEXT = 8 * 1024
+"""Characters of an error that a shard tells."""
+MAX_OBJECTS = 256 * 1024
+"""Values that one result may consist of: some 30 MiB of them in the VMM."""
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 MAX_FDS = 250
 """Descriptors beside one message: Linux takes 253."""
@@ -158,12 +166,15 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """The answer to a request: an error's type and text, or a result of plain values."""
+    """The answer to a request: an error's type and text, or a result of plain values (`pack_result`; empty
+    for None). `beside`: the result is in a sealed memfd that comes with the message.
+    """
 
     serial: int
     error: str | None = None
     cure: str = ""
-    result: Any = None
+    result: bytes = b""
+    beside: bool = False
 
 
 class ExitRequest(msgspec.Struct, frozen=True, tag="exit"):
@@ -188,16 +199,20 @@ FromShard = Ready | Done | ExitRequest | ResetRequest | HandlerFailed
 _encode = msgspec.msgpack.Encoder().encode
 _decode_to_shard = msgspec.msgpack.Decoder(ToShard).decode
 _decode_from_shard = msgspec.msgpack.Decoder(FromShard).decode
+_decode_result = msgspec.msgpack.Decoder().decode
 
 
-def send(
-    sock: socket.socket, message: ToShard | FromShard, fds: Sequence[int] = (), *, wait: bool = True
-) -> None:
-    """Send one message with descriptors beside it (the sender keeps its own). Raises OSError when the peer is
-    gone; `BlockingIOError` when there is no room and it should not `wait` for any; `MachineError` for more
-    than `MAX_LONG` bytes.
-    """
+def encode(message: ToShard | FromShard) -> bytes:
+    """What `send_encoded` sends. Raises `MachineError` for more than `MAX_LONG` bytes."""
     data = _encode(message)
+    _check_length(data)
+    return data
+
+
+def send_encoded(sock: socket.socket, data: bytes, fds: Sequence[int] = (), *, wait: bool = True) -> None:
+    """Send one message with descriptors beside it (the sender keeps its own). Raises OSError when the peer is
+    gone; `BlockingIOError` when there is no room and it should not `wait` for any.
+    """
     with contextlib.ExitStack() as sent:
         if len(data) > MAX_MESSAGE:
             fd = in_memfd(data)
@@ -207,10 +222,42 @@ def send(
         sock.sendmsg([data], ancillary, 0 if wait else socket.MSG_DONTWAIT)
 
 
+def send(
+    sock: socket.socket, message: ToShard | FromShard, fds: Sequence[int] = (), *, wait: bool = True
+) -> None:
+    """`encode` and `send_encoded`."""
+    send_encoded(sock, encode(message), fds, wait=wait)
+
+
 def tell(sock: socket.socket, message: FromShard) -> None:
     """`send` of a shard; nothing where the VMM is gone, which ends the shard too."""
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        send(sock, message)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError), contextlib.ExitStack() as sent:
+        fds: list[int] = []
+        if isinstance(message, Done) and len(message.result) > MAX_MESSAGE // 2:
+            fds.append(in_memfd(message.result))
+            sent.callback(os.close, fds[0])
+            message = Done(message.serial, beside=True)
+        send(sock, message, fds)
+
+
+def pack_result(result: Any) -> bytes:
+    """A call's result for `Done`. Raises `TypeError`, `ValueError`, `OverflowError` for what is not plain,
+    `MachineError` for what is too long.
+    """
+    packed = b"" if result is None else _encode(result)
+    _check_length(packed)
+    return packed
+
+
+def unpack_result(packed: bytes, shard: str) -> Any:
+    """The result in `Done`, in whatever thread waits for it. Raises `ShardError` for what is none."""
+    try:
+        if len(packed) > MAX_OBJECTS and has_more_objects(packed, MAX_OBJECTS):
+            raise ValueError(f"more than {MAX_OBJECTS} values")
+        return _decode_result(packed) if packed else None
+    except (ValueError, RecursionError, IndexError) as error:
+        cure = "return plain values, and many of them as bytes"
+        raise ShardError(shard, f"sent a result that cannot be read: {error}", cure) from None
 
 
 def receive_in_shard(sock: socket.socket) -> tuple[ToShard | None, list[int]]:
@@ -219,40 +266,65 @@ def receive_in_shard(sock: socket.socket) -> tuple[ToShard | None, list[int]]:
     return (_decode_to_shard(data) if data else None), fds
 
 
-def receive_in_vmm(sock: socket.socket, shard: str) -> FromShard | None:
-    """The next message of a shard; None when it is gone. Raises `ShardError` for one that makes no sense."""
-    data, fds = _receive(sock)
-    for fd in fds:  # a shard has none to give
-        socket.close(fd)
-    if not data:
-        return None
+def receive_in_vmm(sock: socket.socket, shard: str, waits: Callable[[int], bool]) -> FromShard | None:
+    """The next message of a shard; None when it is gone. `waits(serial)`: whether somebody waits for that
+    answer. Raises `ShardError` for a message that makes no sense, or has descriptors that it should not have;
+    `BlockingIOError` where there is none.
+    """
+    data, fds = _receive_raw(sock, socket.MSG_DONTWAIT)
     try:
+        if not data:
+            return None
         message: FromShard = _decode_from_shard(data)
-        return message
-    except msgspec.DecodeError as error:
+        if not isinstance(message, Done) or not message.beside:
+            if fds:
+                raise ValueError("there are descriptors beside it")
+            return message
+        if not waits(message.serial):
+            raise ValueError("nobody waits for this answer")
+        result = _of_memfd(fds[0]) if len(fds) == 1 else None
+        if result is None:
+            raise ValueError("its result is not beside it")
+        return msgspec.structs.replace(message, result=result)
+    except (ValueError, RecursionError) as error:
         raise ShardError(
             shard, f"sent a message that makes no sense: {error}", "run one version of shardio"
         ) from None
+    finally:
+        close_aside(*fds)
 
 
-def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
+def _receive_raw(sock: socket.socket, flags: int = 0) -> tuple[bytes, list[int]]:
     try:
-        data, fds, _flags, _address = socket.recv_fds(sock, MAX_MESSAGE, MAX_FDS + 1, socket.MSG_CMSG_CLOEXEC)
+        data, fds, _flags, _address = socket.recv_fds(
+            sock, MAX_MESSAGE, MAX_FDS + 3, socket.MSG_CMSG_CLOEXEC | flags
+        )
     except (ConnectionResetError, BrokenPipeError):
         return b"", []
-    if data == LONG and fds:
-        *fds, fd = fds
-        data = _of_memfd(fd) or data
     return data, list(fds)
 
 
-def in_memfd(data: bytes) -> int:
-    """The descriptor, the caller's, of a sealed memfd that holds `data`. Raises `MachineError`, `OSError`."""
+def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
+    data, fds = _receive_raw(sock)
+    if data == LONG and fds:
+        fd = fds.pop()
+        try:
+            data = _of_memfd(fd) or data
+        finally:
+            os.close(fd)
+    return data, fds
+
+
+def _check_length(data: bytes) -> None:
     if len(data) > MAX_LONG:
         raise MachineError(
             f"{len(data)} bytes between a shard and the VMM are too many",
             f"give a device up to {MAX_LONG >> 20} MiB, or a file's name",
         )
+
+
+def in_memfd(data: bytes) -> int:
+    """The descriptor, the caller's, of a sealed memfd that holds `data`. Raises `OSError`."""
     fd = os.memfd_create("shardio-message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with open(fd, "wb", closefd=False) as file:
@@ -265,15 +337,14 @@ def in_memfd(data: bytes) -> int:
 
 
 def _of_memfd(fd: int) -> bytes | None:
-    """What a long message's descriptor holds, which is closed; None where it cannot be one."""
+    """What a long message's descriptor holds; None where it cannot be one. Nothing but a memfd has seals, and
+    nothing else is asked further: a file may be served by a process that does not answer.
+    """
     try:
-        size = os.fstat(fd).st_size
-        if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS != SEALS or size > MAX_LONG:
+        if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS != SEALS or os.fstat(fd).st_size > MAX_LONG:
             return None
         with open(fd, "rb", closefd=False) as file:
             file.seek(0)
             return file.read()
     except OSError:  # no memfd at all
         return None
-    finally:
-        os.close(fd)

@@ -40,6 +40,17 @@ class ShardQuarantined(Event, frozen=True):
     devices: tuple[str, ...]
 
 
+class ShardWaitedFor(Event, frozen=True):
+    """A vCPU has waited for a shard that has no deadline: it hangs, or is at a debugger's prompt. `stopped`:
+    by a signal or a tracer. Told once for each access.
+    """
+
+    shard: str
+    pid: int
+    vcpu: int
+    stopped: bool
+
+
 class HandlerFailed(Event, frozen=True):
     """A device's handler raised; told once for each place in its code. `error`: direction, type and text."""
 

@@ -126,14 +126,20 @@ class Failover:
 
     def _on_message(self, shard: ShardProcess, interpreter: Interpreter) -> None:
         try:
-            message = protocol.receive_in_vmm(interpreter.control, shard.name)
+            message = protocol.receive_in_vmm(interpreter.control, shard.name, shard.waits_for)
+        except BlockingIOError:
+            return
         except ShardioError as error:
             log.error("%s", error)
+            self._context.forget(interpreter.control)  # nothing that it says counts any more
             shard.kill()
             return
+        shard.flush()
         match message:
             case None:
                 self._context.forget(interpreter.control)  # its pidfd tells of its death
+                if not shard.quitting:
+                    shard.kill()  # it is deaf, if it lives
             case protocol.Done():
                 shard.answered(message)
             case protocol.ExitRequest(status):
@@ -151,8 +157,14 @@ class Failover:
             # Without interrupts nobody can answer: the shard's request fails at once.
             self._context.forget(sock)
             sock.shutdown(socket.SHUT_RDWR)
-        elif not server.serve(sock):
-            self._context.forget(sock)
+            return
+        try:
+            if server.serve(sock):
+                return
+        except ShardioError as error:
+            log.error("shard %s: %s; killing it", shard.name, error)
+            shard.kill()
+        self._context.forget(sock)
 
     # ---- mending ----
 

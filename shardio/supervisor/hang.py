@@ -1,70 +1,171 @@
 """Kills the shard that a vCPU has waited for too long.
 
-Facts. A shard hangs in many ways: its GIL held, an endless loop, SIGSTOP. It cannot be asked; what can be
-seen is what its vCPUs wait for, and how much it has taken.
+Facts. A shard hangs in many ways: its GIL held, an endless loop, SIGSTOP. It cannot be asked. What can be
+seen is whether an access is unanswered (its mailbox still says REQUEST, or the ring of posted writes is
+full), how much the shard has taken, and what the kernel tells of its process. A vCPU that is stopped after
+the shard has answered waits for nobody. A shard that is suspended together with this process, or gets no CPU,
+has had no time to answer.
 
-Consequences. A shard hangs when a vCPU waits for it, it has taken nothing for a deadline, and is not at
-making its devices; or when, however busy it is, the same access is unanswered for (vCPUs + 1) deadlines.
+Consequences. Time is counted for each shard, and only while it could have answered: no longer than a tick for
+each look, so that a suspension of this process counts for nothing; and no more than the CPU time that it has
+had where it is runnable, so that a starved one is not blamed. A shard hangs when a vCPU waits for it and it
+has taken nothing for a deadline of that time; or when, however busy it is, the same access is unanswered for
+(vCPUs + 1) deadlines. One that makes its devices has longer, unless it is stopped. Without a deadline,
+whoever waits is told once of a shard that does not answer: it may be at a debugger's prompt.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from shardio._core import lib
+from shardio._core import ffi, lib
+from shardio.supervisor import events
 from shardio.supervisor.context import Context
+from shardio.supervisor.process_state import ProcessState, process_state
+from shardio.supervisor.shard_process import ShardProcess
 from shardio.vcpu import Vcpu
 
 START_S = 30.0
 """How long a shard may take to make its devices before that counts as hanging."""
+STOPPED_START_S = 1.0
+"""How long it may be stopped meanwhile."""
+MOST_A_LOOK_S = 0.1
+"""A longer time between two looks was not all this process's."""
+ANNOUNCE_S = 1.0
+"""After how long a shard without a deadline is told of."""
 
 log = logging.getLogger("shardio.supervisor")
 
 
 @dataclass
-class _Wait:
-    """What a vCPU waits for (`access`, of the shard `target`), since when, and when that shard last moved."""
+class _Clock:
+    """The time, in seconds, in which a shard's process `pid` could have answered; `stopped` without a break.
+    """
 
-    access: int
-    target: int
+    pid: int
+    ran: float = 0.0
+    stopped: float = 0.0
+    cpu_s: float = math.inf
+
+
+@dataclass
+class _Wait:
+    """What a vCPU waits for: `access` of the process `pid` of a shard. Since when, when that shard last
+    moved, and whether somebody was told; times are those of the shard's clock.
+    """
+
+    access: tuple[int, ...]
+    pid: int
     progress: int
     began: float
     moved: float
+    told: bool = False
 
 
 class HangWatch:
-    """Looks at what every vCPU waits for. `deadline` in seconds."""
+    """Looks at what every vCPU waits for. `deadline` in seconds of running, infinity for none."""
 
-    def __init__(self, context: Context, deadline: float) -> None:
+    def __init__(
+        self,
+        context: Context,
+        deadline: float,
+        observe: Callable[[int], ProcessState | None] = process_state,
+    ) -> None:
         self._context = context
         self._deadline = deadline
+        self._observe = observe
+        self._looked_at: float | None = None
+        self._clocks: dict[int, _Clock] = {}
         self._waits: dict[int, _Wait] = {}
+        self._request, self._taken = ffi.new("struct sio_request *"), ffi.new("int *")
 
     def look(self, now: float) -> None:
         """Kill what hangs; `now` in seconds of the monotonic clock."""
+        step = 0.0 if self._looked_at is None else min(now - self._looked_at, MOST_A_LOOK_S)
+        self._looked_at = now
+        waited = {wait.access[0] for wait in self._waits.values()}
+        for shard in self._context.shards:
+            if shard.alive and (shard.index in waited or not shard.restored):
+                self._advance(shard, step)
+            else:
+                self._clocks.pop(shard.index, None)
+        for shard in self._context.shards:
+            if shard.alive and not shard.restored:
+                self._look_at_start(shard)
         for vcpu in self._context.vcpus:
             self._look_at(vcpu, now)
 
+    def _advance(self, shard: ShardProcess, step: float) -> None:
+        clock = self._clocks.get(shard.index)
+        if clock is None or clock.pid != shard.pid:
+            clock = self._clocks[shard.index] = _Clock(shard.pid)
+            step = 0.0
+        seen = self._observe(shard.pid)
+        clock.stopped = clock.stopped + step if seen is not None and seen.stopped else 0.0
+        if seen is None or not seen.runnable:
+            clock.ran += step
+        else:
+            clock.ran += min(step, max(0.0, seen.cpu_s - clock.cpu_s))
+        if seen is not None and not seen.stopped:
+            clock.cpu_s = seen.cpu_s
+
+    def _look_at_start(self, shard: ShardProcess) -> None:
+        clock = self._clocks[shard.index]
+        if clock.stopped > min(STOPPED_START_S, self._deadline) and math.isfinite(self._deadline):
+            log.error("shard %s is stopped and does not make its devices; killing it", shard.name)
+            shard.kill()
+
     def _look_at(self, vcpu: Vcpu, now: float) -> None:
-        access, target = int(lib.sio_client_pending(vcpu.client)), int(vcpu.client.target)
-        if not access or vcpu.ended or target >= len(self._context.shards):
+        access = None if vcpu.ended else self._unanswered(vcpu)
+        if access is None:
             self._waits.pop(vcpu.index, None)
             return
-        shard = self._context.shards[target]
-        progress = self._context.fabric.progress(target)
+        shard = self._context.shards[access[0]]
+        progress = self._context.fabric.progress(shard.index)
         wait = self._waits.get(vcpu.index)
         starting = not shard.restored and now - shard.spawned_at < START_S
-        if wait is None or (wait.access, wait.target) != (access, target) or starting:
-            self._waits[vcpu.index] = _Wait(access, target, progress, now, now)
+        clock = self._clocks.get(shard.index)
+        ran = clock.ran if clock is not None else 0.0
+        if wait is None or clock is None or (wait.access, wait.pid) != (access, shard.pid) or starting:
+            self._waits[vcpu.index] = _Wait(access, shard.pid, progress, ran, ran)
             return
         if wait.progress != progress:
-            wait.progress, wait.moved = progress, now
-        patience = self._deadline * (len(self._context.vcpus) + 1)
-        if shard.alive and (now - wait.moved > self._deadline or now - wait.began > patience):
-            waited = now - wait.began
+            wait.progress, wait.moved = progress, ran
+        self._judge(shard, vcpu, wait, ran)
+
+    def _judge(self, shard: ShardProcess, vcpu: Vcpu, wait: _Wait, ran: float) -> None:
+        if not shard.alive:
+            return
+        waited, patience = ran - wait.began, self._deadline * (len(self._context.vcpus) + 1)
+        if ran - wait.moved > self._deadline or waited > patience:
             log.error(
                 "shard %s has not answered vCPU %d for %.1f s; killing it", shard.name, vcpu.index, waited
             )
             del self._waits[vcpu.index]
             shard.kill()
+        elif not math.isfinite(self._deadline) and waited > ANNOUNCE_S and not wait.told:
+            wait.told = True
+            stopped = self._clocks[shard.index].stopped > 0
+            log.warning(
+                "shard %s (pid %d) has not answered vCPU %d for %.1f s%s; it has no deadline and lives",
+                shard.name, shard.pid, vcpu.index, waited, ", it is stopped" if stopped else "",
+            )  # fmt: skip
+            self._context.on_event(events.ShardWaitedFor(shard.name, shard.pid, vcpu.index, stopped))
+
+    def _unanswered(self, vcpu: Vcpu) -> tuple[int, ...] | None:
+        """What a vCPU waits for, its shard's number first; None where the shard owes it nothing."""
+        pending = int(lib.sio_client_pending(vcpu.client))
+        kind, target, fabric = pending >> 62, pending >> 56 & 63, self._context.fabric
+        if target >= len(self._context.shards):
+            return None
+        if kind == lib.SIO_PENDING_SYNC:
+            found = lib.sio_recover_request(fabric.view, target, vcpu.index, self._request, self._taken)
+            return (target, kind, int(self._request.state)) if found else None
+        if kind == lib.SIO_PENDING_NONE:
+            posted = int(lib.sio_client_posted(vcpu.client, target))
+            credit = int(lib.sio_credit(fabric.view, target, vcpu.index).credit)
+            return (target, kind, posted) if posted - credit >= fabric.posted_slots else None
+        return None

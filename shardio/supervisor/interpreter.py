@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterable
 
 from shardio.errors import ShardError
+from shardio.processes import kill
 from shardio.shard import protocol
 from shardio.supervisor.bytecode import READ
+from shardio.supervisor.outbox import Outbox
+from shardio.supervisor.process_state import process_state
+from shardio.threads import close_aside
 
 PREPARE_BYTES = 64 * 1024
 """Of factories that one message names; what does not fit is loaded when it is needed."""
@@ -59,12 +62,19 @@ class Interpreter:
             undo.callback(self._process.kill)
             self.pidfd = os.pidfd_open(self._process.pid)
             self.control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * protocol.MAX_MESSAGE)
+            self.outbox = Outbox(self.control)
             undo.pop_all()
 
     @property
     def pid(self) -> int:
         """The process's id."""
         return self._process.pid
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal or a tracer has stopped it."""
+        state = process_state(self.pid)
+        return state is not None and state.stopped
 
     def prepare(self, fabric_fd: int, factories: Iterable[bytes]) -> None:
         """Have it attach the fabric and load the factories (`Packed.factory`) that it was not told of yet.
@@ -81,14 +91,13 @@ class Interpreter:
             return
         message = protocol.Prepare(sys.path, new)
         with contextlib.suppress(OSError):
-            protocol.send(self.control, message, () if self._prepared else (fabric_fd,), wait=False)
-            self._prepared = True
-            self._loaded.update(new)
+            if self.outbox.send(message, () if self._prepared else (fabric_fd,)):
+                self._prepared = True
+                self._loaded.update(new)
 
     def kill(self) -> None:
         """SIGKILL, unless it is dead already (a program that waits for any child may have reaped it)."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        kill(self.pidfd, self.pid)
 
     def reap(self) -> int | None:
         """Collect it if it is dead: its return code (negative: a signal), else None."""
@@ -97,8 +106,9 @@ class Interpreter:
     def close(self) -> None:
         """Close its descriptors; it must be reaped, and nobody may wait for them any more."""
         os.close(self.pidfd)
-        self.control.close()
-        self.interrupts.close()
+        self.outbox.close()
+        # What it has sent and nobody has read is closed with them.
+        close_aside(self.control.detach(), self.interrupts.detach())
 
 
 def _pair(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:

@@ -191,9 +191,9 @@ class Supervisor:
             shard.quit()
         self._spares.end()
         self._drain(
-            lambda: [shard for shard in self.shards if shard.alive], lambda _shard: None, ShardProcess.kill
+            lambda: [shard for shard in self.shards if shard.alive], ShardProcess.flush, ShardProcess.kill
         )
-        while self._spares.pid:
+        while not self._spares.gone:
             self._poll(0.01)
 
     def _drain(
@@ -293,6 +293,7 @@ class Supervisor:
     def _tick(self) -> None:
         now = time.monotonic()
         for shard in self.shards:
+            shard.flush()
             if shard.quarantined:
                 self._failover.refuse(shard)  # what was on its way when the map changed
         for vcpu in self.vcpus:

@@ -6,6 +6,7 @@ Used in the supervisor's thread alone: a shard dies with the thread that spawned
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -26,6 +27,8 @@ BATCH_BYTES = 64 * 1024
 DEATHS = 5
 DEATHS_WITHIN_S = 10.0
 
+log = logging.getLogger("shardio.supervisor")
+
 
 class DeviceRecord:
     """What a shard must be told to hold a device: its specification, and the descriptors that go with it, in
@@ -37,6 +40,19 @@ class DeviceRecord:
     def __init__(self, spec: protocol.DeviceSpec, fds: Sequence[int]) -> None:
         self.spec = spec
         self.fds = tuple(fds)
+
+
+class Reply(Future[Any]):
+    """A shard's answer. Its result stays packed until somebody asks for it, in whose thread it is unpacked.
+    """
+
+    def __init__(self, shard: str) -> None:
+        super().__init__()
+        self._shard = shard
+
+    def result(self, timeout: float | None = None) -> Any:
+        """See `Future.result`. Raises `ShardError` for a result that cannot be read."""
+        return protocol.unpack_result(super().result(timeout), self._shard)
 
 
 class ShardProcess:
@@ -131,11 +147,14 @@ class ShardProcess:
         """Send what `make(serial)` gives; the future ends with the shard's answer, or a `ShardError` when it
         dies.
         """
-        future: Future[Any] = Future()
+        future: Future[Any] = Reply(self.name)
         self._serial += 1
         self._waiting[self._serial] = future
         try:
             self._send(make(self._serial), fds)
+        except MachineError as error:
+            del self._waiting[self._serial]
+            future.set_exception(error)
         except OSError as error:
             del self._waiting[self._serial]
             future.set_exception(
@@ -157,6 +176,19 @@ class ShardProcess:
             future.set_result(done.result)
         else:
             future.set_exception(MachineError(f"shard {self.name}: {done.error}", done.cure))
+
+    def waits_for(self, serial: int) -> bool:
+        """Whether somebody waits for the answer to this request."""
+        return serial in self._waiting
+
+    def flush(self) -> None:
+        """Send what waits for room, as far as there is room now. Call it now and then."""
+        if self.interpreter is not None and not self.interpreter.outbox.flush():
+            self._end_deaf()
+
+    def _end_deaf(self) -> None:
+        log.error("shard %s does not take what it is sent; killing it", self.name)
+        self.kill()
 
     def quit(self) -> None:
         """Ask it to detach its devices and end."""
@@ -213,7 +245,9 @@ class ShardProcess:
     def _send(self, message: protocol.ToShard, fds: Sequence[int] = ()) -> None:
         if self.interpreter is None:
             raise OSError("it has no process")
-        protocol.send(self.interpreter.control, message, fds)
+        if not self.interpreter.outbox.send(message, fds):
+            self._end_deaf()
+            raise OSError("it does not take what it is sent")
 
 
 def _all(answers: Sequence[Future[Any]]) -> Future[Any]:

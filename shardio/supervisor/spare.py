@@ -37,6 +37,7 @@ class SpareKeeper:
         self._factories: tuple[bytes, ...] = ()
         self._ended = False
         self._bytecode: int | None = None
+        self._discarded = 0
 
     @property
     def pid(self) -> int:
@@ -59,9 +60,12 @@ class SpareKeeper:
         spare = self._spare
         if spare is not None:
             self._forget(spare)
-            if spare.reap() is None:
+            if spare.reap() is not None:
+                spare.close()
+            elif spare.stopped:
+                self._discard(spare)
+            else:
                 return spare
-            spare.close()
         fresh = Interpreter(self._stdin, self._compiled)
         fresh.prepare(self._context.fabric.fd, ())
         return fresh
@@ -83,11 +87,30 @@ class SpareKeeper:
             os.close(self._compiled)
         self._bytecode = -1
 
+    @property
+    def gone(self) -> bool:
+        """Whether no interpreter is left of those that are no shard."""
+        return self._spare is None and not self._discarded
+
     def end(self) -> None:
-        """Kill the spare, and keep none any more; it is gone when `pid` is 0."""
+        """Kill the spare, and keep none any more; see `gone`."""
         self._ended = True
         if self._spare is not None:
             self._spare.kill()
+
+    def _discard(self, spare: Interpreter) -> None:
+        """End a spare that is stopped: a shard that it became would not make its devices."""
+        log.warning("the spare interpreter is stopped; a fresh one is started in its place")
+        spare.kill()
+        self._discarded += 1
+
+        def gone() -> None:
+            self._context.forget(spare.pidfd)
+            spare.reap()
+            spare.close()
+            self._discarded -= 1
+
+        self._context.watch(spare.pidfd, gone)
 
     def _start(self) -> None:
         spare = self._spare = Interpreter(self._stdin, self._compiled)
@@ -101,13 +124,17 @@ class SpareKeeper:
 
     def _on_message(self, spare: Interpreter) -> None:
         try:
-            message = protocol.receive_in_vmm(spare.control, "spare")
+            message = protocol.receive_in_vmm(spare.control, "spare", lambda _serial: False)
+        except BlockingIOError:
+            return
         except ShardioError as error:
             log.error("%s", error)
+            self._context.forget(spare.control)
             spare.kill()
             return
         if message is None:
             self._context.forget(spare.control)  # its pidfd tells of its death
+            spare.kill()
         elif isinstance(message, protocol.Ready):
             self.warm = True
 

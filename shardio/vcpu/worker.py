@@ -4,15 +4,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 from typing import Any
 
 from shardio._core import ffi, lib
 from shardio.fabric import Fabric
 from shardio.fabric.statistics import copied
 from shardio.kvm.exits import EXIT_NAMES, decode
+from shardio.processes import kill
 from shardio.vcpu.interface import ExitCounts, Vcpu, VcpuState, VcpuStatistics
 
 
@@ -52,8 +51,7 @@ class Worker(Vcpu):
     def kill(self) -> None:
         """SIGKILL, where there is a worker."""
         if self.pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):  # the program has reaped it already
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            kill(self.pidfd, self.pid)
 
     def reap(self) -> int | None:
         """Collect the worker if it has ended: its wait status's signal number (0: it left by itself, or

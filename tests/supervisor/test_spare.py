@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from shardio.fabric import Outcome
+from shardio.supervisor.process_state import process_state
 from tests.e2e.support import until
 from tests.supervisor.devices import Journal, Troubled
 from tests.supervisor.loaded import IMPORTED, ORDERS
@@ -150,6 +151,21 @@ def test_a_spare_that_dies_together_with_a_shard_is_no_successor() -> None:
 
         assert client.read(MMIO, BASE, 4)[0] is Outcome.ANSWERED
         assert c.shards[0].spawns == 2
+
+
+def test_a_spare_that_is_stopped_is_no_successor() -> None:
+    """It would count as making its devices while the guest waits."""
+    with cluster() as c:
+        c.add(Journal)
+        client, stopped = c.client(), spare(c)
+        os.kill(stopped, signal.SIGSTOP)
+        until(lambda: process_state(stopped).stopped, "it is stopped")  # type: ignore[union-attr]
+
+        kill(c)
+        outcome, _ = client.read(MMIO, BASE, 8)
+
+        assert outcome is Outcome.ANSWERED
+        assert c.shards[0].pid != stopped
 
 
 def test_a_module_that_a_spare_cannot_import_is_left_for_the_shard(orders: Path) -> None:
