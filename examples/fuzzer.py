@@ -1,4 +1,5 @@
-"""A fuzzer: random accesses through a port drive a device in a shard, and what its handlers raise is reported.
+"""A fuzzer: random accesses through a port drive a device in a shard, and what its handlers raise is
+reported.
 
 python examples/fuzzer.py [SEED [COUNT]]
 """

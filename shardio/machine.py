@@ -172,6 +172,7 @@ class Machine(Closing):
                     pio=isinstance(span, PioRange),
                     irq=device.irq,
                     level=device.irq_mode is IrqMode.LEVEL,
+                    **device.described,
                 )
                 for device in requests
                 if device.compatible

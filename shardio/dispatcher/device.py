@@ -15,6 +15,7 @@ import msgspec
 from shardio.device import DevicePio, MutDevicePio, answers, is_mutable
 from shardio.dispatcher.placement import Shard, shard_name
 from shardio.errors import MachineError
+from shardio.platform import described
 from shardio.range import MmioRange, PioRange
 from shardio.resources import ResourceConstraint
 from shardio.routing import Route
@@ -66,6 +67,8 @@ class DeviceRequest(msgspec.Struct):
     """Bytes of memory for a state that its owner's successor finds again."""
     compatible: str = ""
     """What it is, in the device tree's words; for the tables that tell a kernel of it."""
+    described: Mapping[str, Any] = {}
+    """What its options make of it there: see `shardio.platform.described`."""
     wanted: tuple[ResourceConstraint, ...] = ()
     needs_irq: bool = False
     pass_fds: tuple[int, ...] = ()
@@ -161,6 +164,7 @@ def device_request(
         bool(getattr(factory, "dma", False)),
         int(getattr(factory, "persistent", 0)),
         getattr(factory, "compatible", ""),
+        described(factory, options or {}),
         () if spans else _wanted(factory, label, size),
         irq is None and bool(getattr(factory, "needs_irq", False)),
         tuple(_open(label, operator.index(fd)) for fd in pass_fds),

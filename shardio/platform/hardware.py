@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from shardio.errors import ShardioError
 from shardio.memory import MemoryRegion
 
 VIRTIO_MMIO = "virtio,mmio"
@@ -91,7 +92,10 @@ def described(factory: object, options: Mapping[str, Any]) -> dict[str, Any]:
     `pins` as tuples of slot, pin and GSI; one without has nothing to tell.
     """
     describe = getattr(factory, "describe", None)
-    told: dict[str, Any] = dict(describe(**options)) if describe is not None else {}
+    try:
+        told: dict[str, Any] = {} if describe is None else dict(describe(**options))
+    except (TypeError, ValueError, ShardioError):  # options that its constructor refuses, which says why
+        return {}
     if "pins" in told:
         told["pins"] = tuple(PciPin(*pin) for pin in told["pins"])
     return told

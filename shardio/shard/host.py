@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from shardio.interrupt.interrupt import Interrupt
     from shardio.interrupt.manager import InterruptManager
     from shardio.memory import GuestMemory
+    from shardio.range import MmioRange, PioRange
     from shardio.shard.persistent import Persistent
 
 
@@ -30,6 +31,7 @@ class Host:
         memory: GuestMemory | None,
         passed_fds: dict[int, int] | None = None,
         persistent: Persistent | None = None,
+        ranges: tuple[PioRange | MmioRange, ...] = (),
     ) -> None:
         self.name = name
         self.loop = loop
@@ -37,6 +39,8 @@ class Host:
         """The device's own interrupt, enabled: an `EdgeInterrupt`, or a `LevelInterrupt` where asked for."""
         self.memory = memory
         self.persistent = persistent
+        self.ranges = ranges
+        """Where the device answers."""
         self.interrupts = interrupts
         """Where the device asks for further interrupts: lines, messages, groups."""
         self.passed_fds = passed_fds or {}

@@ -177,8 +177,9 @@ class Shard:
             trigger = _trigger(interrupts, spec)
             memory = self.memory if spec.dma else None
             host = Host(
-                spec.name, self.loop, self.control, interrupts, trigger, memory, passed, persistent
-            )
+                spec.name, self.loop, self.control, interrupts, trigger, memory, passed, persistent,
+                tuple(map(_span, spec.ranges)),
+            )  # fmt: skip
             attach = getattr(device, "attach", None)
             if attach is not None:
                 attach(host)
@@ -205,7 +206,7 @@ class Shard:
         return persistent
 
     def _register(self, spec: protocol.RangeSpec, held: Held, name: str) -> None:
-        span = (PioRange if spec.space == Space.PIO else MmioRange)(spec.base, spec.size)
+        span = _span(spec)
         posted = spec.posted or spec.coalesced
         owner, device, persistent = self.runtime.owner, held.device, held.host.persistent
         if isinstance(device, PioManager if spec.space == Space.PIO else MmioManager):
@@ -274,6 +275,10 @@ def _described(error: BaseException) -> str:
         return " ".join(f"{type(error).__name__}: {error}".split())  # an error is one line
     except Exception:  # its text is the user's code
         return type(error).__name__
+
+
+def _span(spec: protocol.RangeSpec) -> PioRange | MmioRange:
+    return (PioRange if spec.space == Space.PIO else MmioRange)(spec.base, spec.size)
 
 
 def _trigger(interrupts: InterruptManager, spec: protocol.DeviceSpec) -> Interrupt | None:

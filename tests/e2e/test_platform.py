@@ -24,7 +24,7 @@ LEVEL_HIGH = 0x000D
 def add_devices(vm: Machine) -> None:
     """A serial line, the keyboard controller, and two virtio devices of which one has a level line."""
     vm.add("shardio.devices:Uart16550", pio=0x3F8, irq=4, output="null")
-    vm.add("shardio.devices:I8042", pio=0x60, irq=1)
+    vm.add("shardio.devices:I8042", irq=1)
     vm.add(VirtioMmioRng, mmio=MMIO, irq=5, name="edge")
     vm.add(VirtioMmioRng, mmio=MMIO + 0x1000, irq=6, irq_mode="level", name="level")
     add_exit_port(vm)
@@ -106,7 +106,7 @@ def test_firmware_that_failed_to_load_is_no_firmware(tmp_path: Path) -> None:
 def test_scan_codes_wake_the_guest_and_it_resets_the_machine() -> None:
     with machine(shards=1) as vm:
         vm.load(guest("keyboard", COUNT=5))
-        keyboard = vm.add("shardio.devices:I8042", pio=0x60, irq=1)
+        keyboard = vm.add("shardio.devices:I8042", irq=1)
         vm.start()
         until(lambda: result(vm, 12) == 1, "the guest sleeps")
 
