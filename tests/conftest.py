@@ -104,7 +104,7 @@ def nothing_left_behind() -> Iterator[None]:
 
 
 def kvm_obstacle() -> str | None:
-    """Why /dev/kvm cannot be used here, or None. A node that is not KVM's, /dev/null over it say, opens too."""
+    """Why /dev/kvm cannot be used here, or None. /dev/null over it opens too, and is no KVM."""
     try:
         fd = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
         try:
