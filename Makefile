@@ -1,7 +1,7 @@
 # Everything that a clean clone needs: each target sets up what it uses and is quick when nothing changed.
 #
 #   make setup   the virtual environment in .venv, with the compiled core
-#   make run     the demo guest (needs /dev/kvm)
+#   make run     the demo guest, on KVM or, without it, on a software CPU
 #   make test    lint, the sanitizer harness of the core, the test suite, sdist and wheel
 #   make bench   the benchmark suites        make soak    the tests that run for minutes
 #   make lint    ruff, mypy, import floors   make clean   removes what was built, .venv included

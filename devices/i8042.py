@@ -79,6 +79,7 @@ class I8042(MutDevicePio):
     compatible = "intel,8042"
     pio_size = 5
     ranges = (PioRange(0x60, 1), PioRange(0x64, 1))
+    """Where it is without a base: at its own two ports alone."""
 
     def __init__(self) -> None:
         self._state = I8042State()

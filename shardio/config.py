@@ -19,12 +19,13 @@ from msgspec import Meta
 from shardio import pc
 from shardio._core import lib
 from shardio.dispatcher.claims import Claims
-from shardio.dispatcher.device import device_request, own_arguments
+from shardio.dispatcher.device import Span, device_request, own_arguments
 from shardio.errors import ConfigError, DeviceOverlap, ShardioError
 from shardio.memory import check_size, parse_size, regions_of
 from shardio.options import check_options
-from shardio.reserved import reserved_by_kvm
+from shardio.reserved import Reserved, reserved_by_kvm, reserved_by_soft
 from shardio.shard.loading import resolve
+from shardio.soft.machine import BOARD
 from shardio.spelling import listed, nearest
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def machine_config(tables: Mapping[str, Any], *, where: str, folder: Path = Path
         devices=tuple(device for device, _ in placed),
     )
     if config.firmware and config.platform:
-        return with_devices(config, pc.firmware_devices(config.memory, config.vcpus))
+        return with_devices(config, pc.firmware_devices(config.memory, config.vcpus, config.irqchip))
     return config
 
 
@@ -248,10 +249,17 @@ def _told_at(where: str) -> Iterator[None]:
 
 def _claims(config: MachineConfig) -> Claims:
     """Room for the devices beside what the machine answers itself. "auto" may come to KVM, which answers more
-    than the software CPU.
+    than the software CPU, where the controllers are devices at the same addresses.
     """
-    irqchip = config.irqchip
-    return Claims(regions_of(config.memory), lambda span: reserved_by_kvm(span, irqchip), irqchip or None)
+    irqchip, soft = config.irqchip, config.cpu == "soft"
+
+    def reserved(span: Span) -> Reserved | None:
+        return reserved_by_soft(span, bool(irqchip)) if soft else reserved_by_kvm(span, irqchip)
+
+    claims = Claims(regions_of(config.memory), reserved, irqchip or None)
+    for device, irq in BOARD if soft and irqchip is True else ():
+        claims.claim(device_request(device, irq=irq), named=False)
+    return claims
 
 
 def _claim(claims: Claims, device: DeviceConfig) -> None:

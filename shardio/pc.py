@@ -18,11 +18,12 @@ def console_devices() -> list[Table]:
     ]
 
 
-def firmware_devices(memory: int, vcpus: int) -> list[Table]:
-    """What SeaBIOS asks of its machine; `memory` is in bytes.
+def firmware_devices(memory: int, vcpus: int, irqchip: bool | str = True) -> list[Table]:
+    """What SeaBIOS asks of its machine; `memory` is in bytes, `irqchip` as `Machine` has it.
 
     CMOS and fw_cfg tell the memory's size and the number of CPUs, fw_cfg puts the console on COM1, 0x402
-    takes the log. The interrupt controllers and the PIT are in the kernel.
+    takes the log. The interrupt controllers and the PIT come with the irqchip. Port 0x61, between those of
+    the keyboard controller, is then the PIT's; without one the keyboard controller answers there.
     """
     return [
         *console_devices(),
@@ -30,7 +31,7 @@ def firmware_devices(memory: int, vcpus: int) -> list[Table]:
         _device("CmosRtc", 0x70, "rtc", irq=8, memory=memory, vcpus=vcpus),
         _device("FwCfg", 0x510, "fw_cfg", memory=memory, vcpus=vcpus),
         _device("PciHost", 0xCF8, "pci"),
-        _device("I8042", None, "i8042"),
+        _device("I8042", None if irqchip is True else 0x60, "i8042"),
         _device("Port92", 0x92, "port92"),
         _device("PostPort", 0x80, "post"),
     ]

@@ -12,7 +12,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     >>> nearest("vcpu", ["memory", "vcpus"]), nearest("vcpu", ["cpu", "vcpus"])
     ('did you mean "vcpus"?', 'did you mean "cpu" or "vcpus"?')
     """
-    names = sorted(known)
+    names = sorted(set(known))
     slip = [each for each in names if _slips(name, each) == 1]
     close = slip or difflib.get_close_matches(name, names, n=1)
     meant = " or ".join(f'"{each}"' for each in close)

@@ -8,6 +8,7 @@ import pytest
 
 from shardio import pc
 from shardio.config import MachineConfig, machine_config, with_devices
+from shardio.dispatcher.device import device_request
 from shardio.errors import ConfigError
 
 MEMORY = 64 << 20
@@ -64,3 +65,27 @@ def test_a_line_that_the_platform_needs_is_told() -> None:
 
     with pytest.raises(ConfigError, match=r'platform "com1": .*share irq 4'):
         machine(own, firmware="bios.bin")
+
+
+@pytest.mark.parametrize(
+    ("irqchip", "ports"), [(True, [(0x60, 1), (0x64, 1)]), ("split", [(0x60, 5)]), (False, [(0x60, 5)])]
+)
+def test_port_0x61_is_the_pit_s_where_there_is_one(irqchip: bool | str, ports: list[tuple[int, int]]) -> None:
+    config = machine(firmware="bios.bin", irqchip=irqchip)
+
+    (keyboard,) = [device for device in config.devices if device.name == "i8042"]
+    spans = device_request(keyboard.type, **keyboard.arguments).spans
+    assert [(int(span.base), span.size) for span in spans] == ports
+
+
+def test_on_the_software_cpu_the_platform_lies_beside_the_controllers() -> None:
+    config = machine(firmware="bios.bin", cpu="soft")
+
+    assert "i8042" in {device.name for device in config.devices}
+
+
+def test_on_the_software_cpu_the_controllers_are_devices_in_the_way() -> None:
+    own = {"type": "shardio.devices:Echo", "pio": 0x40, "size": 4}
+
+    with pytest.raises(ConfigError, match="overlaps device Pit"):
+        machine(own, cpu="soft")

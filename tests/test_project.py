@@ -103,6 +103,16 @@ def test_without_kvm_tests_skip_with_the_reason(tmp_path: Path) -> None:
     assert "2 skipped" in output
 
 
+def test_a_node_that_is_not_kvm_s_is_no_kvm(tmp_path: Path) -> None:
+    covered = NO_KVM.replace('raise FileNotFoundError(2, "No such file or directory", path)',
+                             'return real_open("/dev/null", *rest, **more)')
+
+    output = pytest_on(tmp_path, covered)
+
+    assert "/dev/kvm: Inappropriate ioctl for device" in output
+    assert "2 skipped" in output
+
+
 def test_where_kvm_is_required_they_fail(tmp_path: Path) -> None:
     output = pytest_on(tmp_path, NO_KVM, SHARDIO_REQUIRE_KVM="1")
 

@@ -6,6 +6,7 @@ A check looks and changes nothing. `CHECKS` lists them in the order of the repor
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import importlib
 import os
 import platform
@@ -38,6 +39,8 @@ KVM_WANTED = {
     "KVM_CAP_READONLY_MEM": "a firmware ROM that the guest cannot write",
     "KVM_CAP_COALESCED_MMIO": "coalesced posted writes",
 }
+# UC_API_MAJOR and UC_API_MINOR of <unicorn/unicorn.h>, as `uc_version` returns them.
+UNICORN_NEEDED = 0x0201
 # From <linux/membarrier.h>, and the system call's numbers from the kernel's syscall tables.
 MEMBARRIER_QUERY = 0
 MEMBARRIER_GLOBAL_EXPEDITED = 1 << 1
@@ -73,32 +76,66 @@ def core() -> Finding:
 
 
 def kvm() -> Finding:
-    """/dev/kvm can be opened and speaks the stable API."""
-    try:
-        from shardio.kvm import Kvm
-
-        with Kvm() as opened:
-            detail = f"/dev/kvm opens, up to {opened.max_vcpus} vCPUs a machine"
-    except ShardioError as error:
-        return Finding("kvm", State.UNUSABLE, error.message, error.cure)
-    except ImportError as error:
-        return Finding("kvm", State.UNUSABLE, f"cannot be asked: {error}", "build the compiled core first")
-    return Finding("kvm", State.OK, detail)
-
-
-def kvm_capabilities() -> Finding:
-    """KVM has what the data path uses (KVM_CHECK_EXTENSION)."""
-    name = "kvm capabilities"
+    """/dev/kvm can be opened, speaks the stable API and has what the data path uses (KVM_CHECK_EXTENSION)."""
     try:
         from shardio.kvm import Kvm
 
         with Kvm() as opened:
             needs = [f"{cap} ({use})" for cap, use in KVM_NEEDED.items() if not opened.check_extension(cap)]
+            detail = f"/dev/kvm opens, up to {opened.max_vcpus} vCPUs a machine"
+    except ShardioError as error:
+        return Finding("KVM", State.UNUSABLE, error.message, error.cure)
+    except ImportError as error:
+        return Finding("KVM", State.UNUSABLE, f"cannot be asked: {error}", "build the compiled core first")
+    if needs:
+        missing = f"missing: {', '.join(needs)}"
+        return Finding("KVM", State.UNUSABLE, missing, "use a newer kernel on the host")
+    return Finding("KVM", State.OK, detail)
+
+
+def software_cpu() -> Finding:
+    """Unicorn is installed and its library, of a version that is known to work, can be loaded."""
+    name = "software CPU"
+    try:
+        from shardio.soft.library import CURE, library
+
+        found = library()
+    except ShardioError as error:
+        return Finding(name, State.UNUSABLE, error.message, error.cure)
+    except ImportError as error:
+        return Finding(name, State.UNUSABLE, f"cannot be asked: {error}", "build the compiled core first")
+    try:
+        version = ctypes.CDLL(str(found)).uc_version(None, None)
+    except (OSError, AttributeError) as error:
+        return Finding(name, State.UNUSABLE, f"cannot be loaded: {error}", CURE)
+    shown = f"Unicorn {version >> 24 & 0xFF}.{version >> 16 & 0xFF}.{version >> 8 & 0xFF}"
+    if version >> 16 != UNICORN_NEEDED:
+        return Finding(name, State.UNUSABLE, f"{shown}, which is not of version 2.1", CURE)
+    return Finding(name, State.OK, f"{shown}: 16- and 32-bit guests without /dev/kvm")
+
+
+def vcpus() -> tuple[Finding, Finding]:
+    """The two kinds of CPU. A machine needs either, so only a host without both is unusable; without KVM it
+    is slower, and without the software CPU nothing is missing on a host that keeps its KVM.
+    """
+    hardware, software = kvm(), software_cpu()
+    if software.state is not State.UNUSABLE and hardware.state is State.UNUSABLE:
+        hardware = msgspec.structs.replace(hardware, state=State.DEGRADED)
+    elif hardware.state is not State.UNUSABLE and software.state is State.UNUSABLE:
+        software = msgspec.structs.replace(software, state=State.NOTE)
+    return hardware, software
+
+
+def kvm_capabilities() -> Finding:
+    """KVM has what makes the data path faster, or serves some devices only (KVM_CHECK_EXTENSION)."""
+    name = "KVM capabilities"
+    try:
+        from shardio.kvm import Kvm
+
+        with Kvm() as opened:
             wants = [f"{cap} ({use})" for cap, use in KVM_WANTED.items() if not opened.check_extension(cap)]
     except (ShardioError, ImportError):
-        return Finding(name, State.UNUSABLE, "unknown while KVM cannot be opened", "see kvm above")
-    if needs:
-        return Finding(name, State.UNUSABLE, f"missing: {', '.join(needs)}", "use a newer kernel on the host")
+        return Finding(name, State.NOTE, "unknown while KVM cannot be opened", "see KVM above")
     if wants:
         return Finding(name, State.DEGRADED, f"missing: {', '.join(wants)}", "use a newer kernel on the host")
     return Finding(name, State.OK, f"all {len(KVM_NEEDED) + len(KVM_WANTED)} present")
@@ -108,10 +145,17 @@ def shared_memory() -> Finding:
     """Memory can be shared with other processes and sealed against any other size (memfd_create)."""
     name = "shared memory"
     try:
-        os.close(os.memfd_create("shardio-doctor", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+        fd = os.memfd_create("shardio-doctor", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except OSError as error:
         cure = "allow the system call memfd_create in the sandbox's seccomp filter"
         return Finding(name, State.UNUSABLE, f"memfd_create: {error.strerror}", cure)
+    try:
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except OSError as error:
+        cure = "allow fcntl(F_ADD_SEALS) in the sandbox's seccomp filter"
+        return Finding(name, State.UNUSABLE, f"F_ADD_SEALS: {error.strerror}", cure)
+    finally:
+        os.close(fd)
     return Finding(name, State.OK, "memfd, sealed")
 
 
@@ -201,9 +245,9 @@ def seabios() -> Finding:
     return Finding("SeaBIOS", State.OK, str(image))
 
 
-CHECKS: tuple[Callable[[], Finding], ...] = (
+CHECKS: tuple[Callable[[], Finding | tuple[Finding, ...]], ...] = (
     core,
-    kvm,
+    vcpus,
     kvm_capabilities,
     shared_memory,
     cpus,
@@ -215,3 +259,12 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     toolchain,
     seabios,
 )
+
+
+def findings() -> list[Finding]:
+    """What every check finds, in the order of the report."""
+    found: list[Finding] = []
+    for check in CHECKS:
+        outcome = check()
+        found += (outcome,) if isinstance(outcome, Finding) else outcome
+    return found

@@ -5,6 +5,7 @@ The exit status is 0 only if every checksum that the guest read is the one that 
 examples:
   shardio demo
   shardio demo --vcpus 4 --shards 3 --count 10000
+  shardio demo --cpu soft
 """
 
 from __future__ import annotations

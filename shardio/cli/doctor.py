@@ -1,5 +1,8 @@
 """Tells what this host lacks for shardio at full speed, each with its cure.
 
+A machine's vCPUs are run by KVM or by the software CPU: without KVM shardio runs degraded, and only where
+neither works it cannot run machines.
+
 Exit status: 0 when nothing is missing, 1 when shardio runs degraded, 2 when it cannot run machines here.
 """
 
@@ -14,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from shardio.cli.checks import CHECKS, Finding, State
+from shardio.cli.checks import Finding, State, findings
 from shardio.cli.summary import console
 
 EXIT_STATUS = {State.OK: 0, State.NOTE: 0, State.DEGRADED: 1, State.UNUSABLE: 2}
@@ -29,11 +32,11 @@ class Report(msgspec.Struct, frozen=True):
     checks: tuple[Finding, ...]
 
 
-def report(findings: Sequence[Finding]) -> Report:
+def report(found: Sequence[Finding]) -> Report:
     """Sums the findings up: a note alone leaves the host ok."""
-    exit_status = max((EXIT_STATUS[finding.state] for finding in findings), default=0)
+    exit_status = max((EXIT_STATUS[finding.state] for finding in found), default=0)
     status = (State.OK, State.DEGRADED, State.UNUSABLE)[exit_status]
-    return Report(status, exit_status, tuple(findings))
+    return Report(status, exit_status, tuple(found))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Checks the host and prints what was found; returns the exit status."""
-    found = report([check() for check in CHECKS])
+    found = report(findings())
     if arguments.json:
         print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
     else:

@@ -8,6 +8,7 @@ examples:
   shardio run --image guest.bin --entry 0x1000 --vcpus 2 --memory 64M
   shardio run --image guest.bin --device 'shardio.devices:Uart16550,pio=0x3f8,irq=4'
   shardio run --firmware bios.bin --vcpus 2 --shards 2
+  shardio run --firmware bios.bin --cpu soft
 """
 
 from __future__ import annotations

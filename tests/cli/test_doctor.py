@@ -36,12 +36,73 @@ def test_worst_finding_decides(states: list[State], status: State, exit_status: 
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_every_check_names_itself_and_a_cure_for_what_is_wrong(check: Callable[[], Finding]) -> None:
-    finding = check()
+def test_every_check_names_itself_and_a_cure_for_what_is_wrong(
+    check: Callable[[], Finding | tuple[Finding, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "CHECKS", (check,))
 
-    assert finding.name
-    assert finding.detail
-    assert bool(finding.cure) == (finding.state is not State.OK)
+    for finding in checks.findings():
+        assert finding.name
+        assert finding.detail
+        assert bool(finding.cure) == (finding.state is not State.OK)
+
+
+def found(name: str, state: State) -> Callable[[], Finding]:
+    return lambda: Finding(name, state, "detail", "cure")
+
+
+@pytest.mark.parametrize(
+    ("kvm", "software", "told", "exit_status"),
+    [
+        (State.OK, State.OK, (State.OK, State.OK), 0),
+        (State.OK, State.UNUSABLE, (State.OK, State.NOTE), 0),
+        (State.UNUSABLE, State.OK, (State.DEGRADED, State.OK), 1),
+        (State.UNUSABLE, State.UNUSABLE, (State.UNUSABLE, State.UNUSABLE), 2),
+    ],
+)
+def test_a_host_is_unusable_only_without_both_cpus(
+    kvm: State, software: State, told: tuple[State, State], exit_status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "kvm", found("KVM", kvm))
+    monkeypatch.setattr(checks, "software_cpu", found("software CPU", software))
+
+    outcome = checks.vcpus()
+
+    assert tuple(finding.state for finding in outcome) == told
+    assert report(outcome).exit_status == exit_status
+
+
+def test_a_missing_software_cpu_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shardio.soft.library.find_spec", lambda name: None)
+
+    finding = checks.software_cpu()
+
+    assert finding.state is State.UNUSABLE
+    assert finding.cure.startswith("pip install 'shardio[soft]'")
+
+
+def test_a_library_that_is_no_unicorn_is_not_the_software_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "libunicorn.so").write_bytes(b"no library")
+    monkeypatch.setattr("shardio.soft.library.library", lambda: tmp_path / "libunicorn.so")
+
+    finding = checks.software_cpu()
+
+    assert finding.state is State.UNUSABLE
+    assert "cannot be loaded" in finding.detail
+
+
+def test_memory_that_cannot_be_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(fd: int, command: int, seals: int) -> int:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(checks.fcntl, "fcntl", refused)
+
+    finding = checks.shared_memory()
+
+    assert finding.state is State.UNUSABLE
+    assert "F_ADD_SEALS" in finding.cure
 
 
 def test_json_is_the_report(capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,7 +110,7 @@ def test_json_is_the_report(capsys: pytest.CaptureFixture[str]) -> None:
 
     found = msgspec.json.decode(capsys.readouterr().out, type=Report)
     assert found.exit_status == status
-    assert len(found.checks) == len(CHECKS)
+    assert [finding.name for finding in found.checks][:3] == ["core", "KVM", "software CPU"]
 
 
 def test_text_has_a_line_for_each_check(capsys: pytest.CaptureFixture[str]) -> None:

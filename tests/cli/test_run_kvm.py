@@ -128,6 +128,49 @@ def test_configuration_file(image: Path, environment: dict[str, str]) -> None:
     assert b"serial" in done.stderr
 
 
+def test_output_goes_to_a_descriptor_that_the_file_passes(image: Path, environment: dict[str, str]) -> None:
+    file, log = image.with_name("machine.toml"), image.with_name("log")
+    file.write_text(
+        """
+        [machine]
+        image = "hello.bin"
+        [[device]]
+        type = "shardio.devices:Uart16550"
+        pio = 0x3f8
+        pass_fds = [7]
+        output = "fd:7"
+        [[device]]
+        type = "shardio.devices:ExitPort"
+        pio = 0xf4
+        raw = true
+        """
+    )
+
+    done = shardio("run", file, environment=environment, before=f"exec 7>{log}")
+
+    assert (done.stdout, done.returncode) == (b"", 42)
+    assert HELLO in log.read_bytes()
+
+
+def test_a_closed_descriptor_is_told_with_the_file(image: Path, environment: dict[str, str]) -> None:
+    file = image.with_name("machine.toml")
+    file.write_text(
+        """
+        [machine]
+        image = "hello.bin"
+        [[device]]
+        type = "shardio.devices:Uart16550"
+        pio = 0x3f8
+        pass_fds = [777]
+        """
+    )
+
+    done = shardio("run", file, environment=environment)
+
+    assert done.returncode == 2
+    assert is_one_error(done.stderr, "[[device]] 1", "descriptor 777", "Bad file descriptor"), done.stderr
+
+
 def test_device_beside_the_file_is_found(image: Path, environment: dict[str, str]) -> None:
     image.with_name("my_end.py").write_text(
         "from shardio.devices import ExitPort\n\n\nclass MyEnd(ExitPort):\n    pass\n"
