@@ -12,7 +12,6 @@ is opened at its first access, by the process that makes that access, and has on
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import mmap
 import os
 import threading
@@ -29,6 +28,7 @@ from shardio.errors import AccessRefused, DeviceNotFound, FabricError, InvalidBu
 from shardio.fabric import barrier
 from shardio.fabric.alone import Alone
 from shardio.fabric.segment import Fabric
+from shardio.fabric.shared import keeps_its_size, shared_memory
 from shardio.range import MmioRange, PioRange
 
 SAMPLE_EVERY = 64
@@ -37,7 +37,6 @@ SETTLE_S = 2.0
 """How long a new user of a port waits for the shard that still has the request of a dead one."""
 
 _PIO, _MMIO = lib.SIO_PIO, lib.SIO_MMIO
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _ports: weakref.WeakSet[Port] = weakref.WeakSet()
 
 
@@ -72,8 +71,8 @@ class PortRecord:
         self.fd = fd
         size = ffi.sizeof("struct sio_port")
         try:
-            if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS != _SEALS or os.fstat(fd).st_size < size:
-                raise OSError("it is no sealed memfd of a port's size")
+            if not keeps_its_size(fd) or os.fstat(fd).st_size < size:
+                raise OSError("it has not the size of a port, sealed")
             mapping = mmap.mmap(fd, size)
         except (OSError, ValueError) as error:
             os.close(fd)
@@ -87,13 +86,7 @@ class PortRecord:
     def create(cls, fabric: Fabric, vcpu: int, sample_every: int = SAMPLE_EVERY) -> Self:
         """A new one for a vCPU of the fabric. Raises `FabricError` where the host has no room."""
         try:
-            fd = os.memfd_create("shardio-port", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            try:
-                os.ftruncate(fd, ffi.sizeof("struct sio_port"))
-                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-            except BaseException:
-                os.close(fd)
-                raise
+            fd = shared_memory("shardio-port", ffi.sizeof("struct sio_port"))
         except OSError as error:
             cure = "raise the limits on memory and open files (ulimit -v, -n)"
             raise FabricError(f"cannot make a port: {error.strerror}", cure) from None

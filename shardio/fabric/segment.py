@@ -8,7 +8,6 @@ other size.
 from __future__ import annotations
 
 import errno
-import fcntl
 import mmap
 import os
 import threading
@@ -17,6 +16,7 @@ from typing import Any, Self
 from shardio._core import ffi, lib
 from shardio.closing import Closing
 from shardio.errors import FabricError, LayoutMismatch
+from shardio.fabric.shared import shared_memory
 from shardio.fabric.statistics import AccessStatistics, ShardCounters, VcpuCounters
 
 POSTED_SLOTS = 512
@@ -222,24 +222,12 @@ def _address(mapping: mmap.mmap) -> Any:
 
 
 def _allocate(size: int) -> int:
-    """The descriptor of a fresh segment: never named, fully backed, and of this size for ever.
-
-    Shards hold it too: were one able to shrink the file, everyone else would die of SIGBUS. Only a memfd can
-    be sealed against that, so there is no other way.
-    """
+    """The descriptor of a fresh segment: never named, fully backed, and of this size for ever."""
     try:
-        fd = os.memfd_create("shardio-fabric", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        return shared_memory("shardio-fabric", size)
     except OSError as error:
-        cure = "allow the system call memfd_create (seccomp filters), and more files (ulimit -n)"
-        raise FabricError(f"cannot create shared memory: {error.strerror}", cure) from None
-    try:
-        os.posix_fallocate(fd, 0, size)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-    except OSError as error:
-        os.close(fd)
         raise FabricError(
             f"cannot allocate {size / 2**20:.1f} MiB of shared memory: {error.strerror}",
-            "free memory, raise the limits on it (the control group's memory.max, ulimit -f), or use fewer "
-            "vCPUs, shards or ranges",
+            "free memory, raise the limits on it and on files (the control group's memory.max, ulimit -f, -n), "
+            "or use fewer vCPUs, shards or ranges",
         ) from None
-    return fd

@@ -1,0 +1,77 @@
+"""Shared memory without a name: a memfd sealed against any other size, or POSIX shared memory where the
+kernel has no memfd.
+
+Facts. Whoever has the descriptor of a file can shrink it, and everybody else who touches what is gone dies of
+SIGBUS. Only a memfd can be sealed against that. Some sandboxes refuse the system call memfd_create.
+
+Consequences. Memory is a sealed memfd. Where that is refused, `posix_ipc` makes a segment, exclusively and
+with mode 0600, and takes its name away at once, with signals blocked meanwhile; a warning says that a shard
+of bad intent could then end the machine.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import signal
+
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+_NO_MEMFD = (errno.EPERM, errno.EACCES, errno.ENOSYS)
+
+log = logging.getLogger("shardio.fabric")
+
+
+def shared_memory(name: str, size: int) -> int:
+    """The descriptor, the caller's, of `size` fresh bytes, backed so that touching them cannot fail. `name`
+    is what /proc shows. Raises OSError where the host has no room or refuses it.
+    """
+    try:
+        fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    except OSError as error:
+        if error.errno not in _NO_MEMFD:
+            raise
+        fd = _posix_shared_memory(name)
+        log.warning("memfd_create is refused (%s): %s can be shrunk by whoever shares it", error.strerror,
+        name)
+    try:
+        os.posix_fallocate(fd, 0, size)
+        if _sealable(fd):
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def keeps_its_size(fd: int) -> bool:
+    """Whether nobody can shrink it: it is sealed, or no memfd at all, which this host then has none of."""
+    return not _sealable(fd) or fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS == SEALS
+
+
+def _sealable(fd: int) -> bool:
+    try:
+        fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:
+        return False
+    return True
+
+
+def _posix_shared_memory(name: str) -> int:
+    """No signal, short of SIGKILL, leaves its name behind."""
+    import secrets  # these two take milliseconds, which no shard's start should
+
+    import posix_ipc
+
+    path = f"/{name}-{os.getpid()}-{secrets.token_hex(8)}"
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        segment = posix_ipc.SharedMemory(path, posix_ipc.O_CREX, mode=0o600)
+        posix_ipc.unlink_shared_memory(path)
+    except posix_ipc.Error as error:
+        raise OSError(errno.ENOSPC, str(error)) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    os.set_inheritable(segment.fd, False)
+    return int(segment.fd)
