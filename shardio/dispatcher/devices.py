@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,13 @@ from shardio.dispatcher.claims import Claims, resource_of
 from shardio.dispatcher.device import DeviceHandle, IrqMode, Posted, Span
 from shardio.dispatcher.life import Life, State
 from shardio.dispatcher.placement import Placement
-from shardio.errors import MachineError, ShardError, ShardioError
+from shardio.dispatcher.structure import structure
+from shardio.errors import DeviceFailed, MachineError, ShardError, ShardioError
 from shardio.fabric import Fabric
 from shardio.memory import GuestMemory
 from shardio.range import PioRange
 from shardio.routing import quiesce
+from shardio.shard import by_value
 from shardio.shard.persistent import persistent_memory
 from shardio.shard.protocol import (
     Call,
@@ -29,6 +30,7 @@ from shardio.shard.protocol import (
     MoveDevice,
     RangeSpec,
     RemoveDevice,
+    Returned,
     ShareMemory,
     ShareRing,
 )
@@ -111,18 +113,25 @@ class Devices(Claims):
 
     def remove(self, handle: DeviceHandle) -> None:
         """Returns once no access is in flight and the shards have dropped the device. Raises
-        `MachineError`.
+        `MachineError`; where it is `DeviceFailed`, the device is gone all the same.
         """
         self._call(self._unroute, handle)
         self._quiesce()
         indices = [route.index for route in handle.routes]
+        failed: DeviceFailed | None = None
         for number in handle.shard_numbers:
             shard = self._supervisor.shards[number]
-            with contextlib.suppress(ShardError):  # it died: no successor is told of the device
+            try:
                 self.answer(self._call(self._send_removal, shard, handle.name, indices))
+            except ShardError:  # it died: no successor is told of the device
+                pass
+            except DeviceFailed as error:  # its detach() has run, and the shard has dropped it
+                failed = failed or error
         for index in indices:
             self._fabric.clear_statistics(index)
         self._call(self._forget, handle)
+        if failed is not None:
+            raise failed
 
     def move(self, handle: DeviceHandle, pio: int | None, mmio: int | None) -> None:
         """Let the device answer at other bases. Nobody answers at either until the shards know.
@@ -155,11 +164,12 @@ class Devices(Claims):
             raise MachineError(
                 f"device {handle.name} is in no running dispatcher", "start it, or add() it again"
             )
-        packed = pickle.dumps((arguments, dict(options)))
+        packed = by_value.dumps((arguments, dict(options)), handle.request.factory)
         shard = self._supervisor.shards[handle.shard_numbers[0]]
-        return self.answer(
+        result = self.answer(
             self._call(shard.request, lambda serial: Call(serial, handle.name, method, packed))
         )
+        return structure(handle, shard.name, result) if isinstance(result, Returned) else result
 
     def answer(self, future: Future[Any]) -> Any:
         """What a shard answers, unless the dispatcher is closed meanwhile."""
@@ -273,8 +283,8 @@ class Devices(Claims):
             persistent = self._persistent[handle.name]
             passed.append(persistent)
         spec = DeviceSpec(
-            request.name, request.packed, ranges, request.dma, irq, level, passed, followed, persistent,
-            request.persistent,
+            request.name, request.packed, ranges, request.kind, request.dma, irq, level, passed, followed,
+            persistent, request.persistent,
         )  # fmt: skip
         return DeviceRecord(spec, passed)
 
