@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shardio.errors import ShardioError
+from shardio.shard.notebook import doing
 from shardio.shard.protocol import Failure
 
 TRACE_LIMIT = 8 * 1024
@@ -27,7 +28,8 @@ class Blamed(ShardioError):
 def blame(device: str, kind: str, step: str) -> Iterator[None]:
     """What is raised within, SystemExit too, becomes `Blamed`."""
     try:
-        yield
+        with doing(f"device {device} ({kind}), {step}"):
+            yield
     except BaseException as error:
         known = isinstance(error, ShardioError)
         message = error.message if isinstance(error, ShardioError) else described(error)

@@ -28,7 +28,7 @@ from shardio.interrupt.manager import InterruptManager
 from shardio.interrupt.proxy import ProxyBackend, call_over
 from shardio.io_manager import MmioManager, PioManager
 from shardio.range import MmioRange, PioRange
-from shardio.shard import protocol
+from shardio.shard import notebook, protocol
 from shardio.shard.blame import Blamed, blame, described
 from shardio.shard.host import Host
 from shardio.shard.loading import make
@@ -302,10 +302,11 @@ def _trigger(interrupts: InterruptManager, spec: protocol.DeviceSpec) -> Interru
     return trigger
 
 
-def main(control_fd: int, interrupt_fd: int, parent: int) -> None:
+def main(control_fd: int, interrupt_fd: int, parent: int, notebook_fd: int) -> None:
     """Run as a shard, once told which. `parent`: the VMM's pid. The descriptors become this process's own."""
     if lib.sio_die_with_parent(parent) != 0:
         return
+    notebook.open_in_shard(notebook_fd)
     for number in protocol.STOP_SIGNALS:
         signal.signal(number, lambda *_: None)  # not SIG_IGN: what a device starts would inherit that
     signal.pthread_sigmask(signal.SIG_UNBLOCK, protocol.STOP_SIGNALS)

@@ -227,8 +227,9 @@ def test_what_a_constructor_raises_is_one_line() -> None:
     with machine() as vm:
         busy(vm, VCPUS=1)
         vm.add(Wordy, mmio=MMIO, size=0x1000)
-        with pytest.raises(MachineError, match=r"RuntimeError: no such hardware$"):
+        with pytest.raises(MachineError) as caught:
             vm.start()
+        assert str(caught.value).endswith("constructor: RuntimeError: no such hardware")
 
 
 def test_an_entry_mode_that_does_not_exist_is_refused_with_the_image() -> None:
