@@ -24,7 +24,7 @@ from shardio.errors import DeviceFailed, HostError, MachineError
 from shardio.fabric import Fabric
 from shardio.memory import GuestMemory
 from shardio.shard.loading import Factory
-from shardio.supervisor import ShardProcess, Supervisor
+from shardio.supervisor import ShardProcess, Supervisor, events
 from shardio.supervisor.events import Event
 from shardio.vcpu import ExternalVcpu, Vcpu, VcpuState
 
@@ -424,5 +424,7 @@ class Dispatcher(Closing):
 
     def _on_event(self, event: Event) -> None:
         """In the supervisor's thread, out of turn."""
+        if isinstance(event, events.RangesQuarantined | events.ShardQuarantined):
+            self.life.quarantined.extend(event.devices)
         self._subscribers.put(event)
         self._on_each(event)

@@ -192,6 +192,7 @@ class Shard:
             host = Host(
                 spec.name, self.loop, self.control, interrupts, trigger, memory, passed, persistent,
                 tuple(map(_span, spec.ranges)),
+                hold=self.runtime.owner.hold,
             )  # fmt: skip
             attach = getattr(device, "attach", None)
             if attach is not None:
