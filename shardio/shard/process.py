@@ -18,8 +18,6 @@ import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from shardio._core import lib
 from shardio.address import Space
 from shardio.errors import InterruptError, MachineError, ShardioError

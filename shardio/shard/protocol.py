@@ -265,8 +265,8 @@ def tell(sock: socket.socket, message: FromShard) -> None:
 
 
 def pack_result(result: Any) -> bytes:
-    """A call's result for `Done`. Raises `TypeError`, `ValueError`, `OverflowError` for what is neither plain nor a
-    Struct, `MachineError` for what is too long.
+    """A call's result for `Done`. Raises `TypeError`, `ValueError`, `OverflowError` for what is neither plain
+    nor a Struct, `MachineError` for what is too long.
     """
     if isinstance(result, msgspec.Struct):
         kind = type(result)
@@ -284,7 +284,7 @@ def unpack_result(packed: bytes, shard: str) -> Any:
             raise ValueError(f"more than {MAX_OBJECTS} values")
         result = _decode_result(packed) if packed else None
         if isinstance(result, msgspec.msgpack.Ext) and result.code == STRUCT:
-            name, _, data = result.data.partition(b"\0")
+            name, _, data = bytes(result.data).partition(b"\0")
             return Returned(name.decode(), data)
         return result
     except (ValueError, RecursionError, IndexError) as error:
