@@ -93,7 +93,7 @@ static NEVER_INLINE enum sio_outcome no_answer(struct sio_client *c, uint64_t se
 static NEVER_INLINE void note_lines(struct sio_client *c, uint32_t shard, uint32_t lines)
 {
     uint32_t granted = sio_load_relaxed(&c->granted[shard]);
-    c->lines |= lines & (granted ? granted | SIO_LINE_MOVED | SIO_LINE_OUTPUT_MOVED : 0);
+    c->lines |= lines & ((granted ? granted | SIO_LINE_MOVED | SIO_LINE_OUTPUT_MOVED : 0) | SIO_LINE_HOLD);
 }
 
 static ALWAYS_INLINE enum sio_outcome await_reply(struct sio_client *c, struct sio_mailbox *box, uint32_t shard, uint64_t seq,

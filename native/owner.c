@@ -102,6 +102,14 @@ static inline uint32_t serve_coalesced(struct sio_owner *o)
     return unlikely(o->drain_coalesced != NULL) ? o->drain_coalesced(o) : 0;
 }
 
+int sio_owner_hold(struct sio_owner *o)
+{
+    if (sio_load_relaxed(&o->serving) != (uint64_t)pthread_self())
+        return 0;
+    o->lines |= SIO_LINE_HOLD;
+    return 1;
+}
+
 int sio_owner_raise(struct sio_owner *o, uint32_t gsi)
 {
     if (sio_load_relaxed(&o->serving) != (uint64_t)pthread_self() || gsi >= 32)

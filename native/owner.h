@@ -93,6 +93,8 @@ uint32_t sio_owner_scan(struct sio_owner *owner);
 enum sio_turn sio_owner_turn(struct sio_owner *owner, uint64_t turn_ns, int epoll_fd);
 /* Raises interrupt line `gsi` (below 32) with the reply of the access in hand. Zero where there is none: outside an access, in
  * a posted write, in another thread than the one that serves. */
+/* The vCPU of the access in hand is not to go on before the VMM has said what becomes of the machine. 0 outside an access. */
+int sio_owner_hold(struct sio_owner *owner);
 int sio_owner_raise(struct sio_owner *owner, uint32_t gsi);
 /* Makes wired line `bit` (a GSI, or that of SIO_LINE_EXTINT) high or low. Non-zero: the reply of the access in hand says so. */
 int sio_owner_set_level(struct sio_owner *owner, uint32_t bit, int high);

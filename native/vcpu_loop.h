@@ -18,6 +18,7 @@
 #include <sys/prctl.h>
 
 #define PARK_NS 1000000000u
+#define HOLD_NS 1000000000u
 #define RETRY_NS 100000000u /* entries that bring nothing follow each other closely when they are less than this apart */
 
 /* One entry: 0 after an exit, whose record is in v->run; -EINTR after a kick or with immediate_exit set, -EAGAIN to be entered
@@ -89,6 +90,10 @@ static uint32_t park(struct sio_vcpu *v)
         enter_state(v, SIO_RUNNING);
     return told;
 }
+
+/* The access in hand asked for the machine's end: the guest does not go on until the VMM has said what becomes of it, which it
+ * does at once, or says nothing because whoever uses it lets the guest go on. */
+static __attribute__((noinline, cold)) void hold(struct sio_vcpu *v) { sio_futex_wait(&v->command, SIO_RUN, HOLD_NS); }
 
 /* ---- exits -------------------------------------------------------------------------------------------------------- */
 
@@ -196,9 +201,14 @@ static uint32_t serve(struct sio_vcpu *v)
             outcome = run->exit_reason == KVM_EXIT_IO ? serve_pio(v) : serve_mmio(v);
         if (outcome == SIO_ABORTED)
             return SIO_STOPPED;
-        if (__builtin_expect(v->client.lines, 0))
+        uint32_t lines = v->client.lines;
+        if (__builtin_expect(lines, 0)) {
+            v->client.lines = lines & ~SIO_LINE_HOLD;
             raise_lines(v);
+        }
         complete(v);
+        if (__builtin_expect(lines & SIO_LINE_HOLD, 0))
+            hold(v);
         sio_store_relaxed(&v->wait_ticks, v->wait_ticks + (sio_ticks() - begin));
         return SIO_RUNNING;
     case KVM_EXIT_IOAPIC_EOI: {

@@ -21,6 +21,7 @@
 #define SIO_WIRED_LINES 24u
 #define SIO_WIRED_MASK 0xffffffu
 #define SIO_LINE_EXTINT (1u << 24)
+#define SIO_LINE_HOLD (1u << 29)         /* no line: the access asked for the machine's end (vcpu_loop.h) */
 #define SIO_LINE_OUTPUT_MOVED (1u << 30)
 #define SIO_LINE_MOVED (1u << 31)
 

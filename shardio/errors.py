@@ -16,6 +16,7 @@ from typing import Any
 __all__ = [
     "AccessRefused",
     "ConfigError",
+    "DeviceFailed",
     "DeviceNotFound",
     "DeviceOptionError",
     "DeviceOverlap",
@@ -350,6 +351,24 @@ class VcpuError(ShardioError):
 
 class MachineError(ShardioError):
     """A machine was asked for what its state or its parts do not allow: `message` and `cure`."""
+
+
+class DeviceFailed(MachineError):
+    """What a device's own code raised in its shard: the `device`'s name, its class and file (`kind`), its
+    `shard`, the `step` ("constructor", "attach()", "detach()", a method called), and the `reason`: type and
+    text. The traceback in the shard is a note on the error (PEP 678).
+
+    >>> print(DeviceFailed("lamp", "Lamp, lamp.py", "shard0", "constructor", "OSError: no socket"))
+    device lamp (Lamp, lamp.py) in shard shard0, constructor: OSError: no socket
+    """
+
+    def __init__(
+        self, device: str, kind: str, shard: str, step: str, reason: str, cure: str = ""
+    ) -> None:
+        which = f"{device} ({kind})" if kind else device
+        super().__init__(f"device {which} in shard {shard}, {step}: {reason}", cure)
+        self.args = (device, kind, shard, step, reason, cure)
+        self.device, self.kind, self.shard, self.step, self.reason = device, kind, shard, step, reason
 
 
 class RangeTaken(MachineError):

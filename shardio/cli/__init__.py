@@ -10,6 +10,7 @@ import argparse
 import errno
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple, NoReturn
@@ -63,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = _execute(words)
         sys.stdout.flush()
     except ShardioError as error:
+        if "--debug" in words:
+            traceback.print_exception(error)
         return complain(error.message, error.cure)
     except BrokenPipeError:
         give_up(sys.stdout)  # its reader is gone: no word about it

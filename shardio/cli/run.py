@@ -43,7 +43,8 @@ STDIN = 0
 COMMAND_LINE = "command line"
 # Ends that the guest chose, and so successes without a status of its own. The others get a line.
 QUIET_ENDS = {"reset", "halted", "stopped"}
-ORDERLY_ENDS = {*QUIET_ENDS, "shutdown", "system event"}
+ORDERLY_ENDS = {*QUIET_ENDS, "system event"}
+TRIPLE_FAULT = "shutdown"
 # One key=value of --device; a comma inside quotes or brackets does not end it.
 DEVICE_PART = re.compile(r"""(?:[^,"\[]|"(?:\\.|[^"\\])*"|\[[^\]]*\])+""")
 
@@ -71,6 +72,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-irqchip", action="store_true", help="no in-kernel interrupt controller")
     parser.add_argument("--no-pin", action="store_true", help="leave processes to the scheduler")
     parser.add_argument("--quiet", action="store_true", help="no table at the end")
+    parser.add_argument("--debug", action="store_true", help="tell an error with its tracebacks")
+    parser.add_argument(
+        "--triple-fault-ok", action="store_true", help="a triple fault is how the guest resets: no failure"
+    )
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -83,7 +88,15 @@ def execute(arguments: argparse.Namespace) -> int:
             table = summary(vm.statistics())
     if not arguments.quiet:
         _tell(table)
-    return exit_status(ended, stop)
+    warn_of_quarantine(ended)
+    return exit_status(ended, stop, triple_fault_ok=arguments.triple_fault_ok)
+
+
+def warn_of_quarantine(ended: ExitInfo | None) -> None:
+    """A line on standard error where devices were quarantined: the guest has seen all-ones there."""
+    if ended is not None and ended.quarantined:
+        names = ", ".join(ended.quarantined)
+        say(f"shardio: quarantined, because their shards died of it: {names} (see their tracebacks above)")
 
 
 def _tell(table: Group) -> None:
@@ -141,7 +154,9 @@ def parse_device(text: str) -> dict[str, Any]:
     return table
 
 
-def exit_status(ended: ExitInfo | None, stop: StopRequests) -> int:
+def exit_status(
+    ended: ExitInfo | None, stop: StopRequests, *, triple_fault_ok: bool = False
+) -> int:
     """The status of the command: the guest's own, else 0 for a machine that was left or came to its end.
 
     A signal gives 128 and its number, as a shell would. Any other end is a failure: a line says which.
@@ -156,7 +171,8 @@ def exit_status(ended: ExitInfo | None, stop: StopRequests) -> int:
         which = "" if ended.vcpu is None else f"vCPU {ended.vcpu}: "
         more = f": {ended.detail}" if ended.detail else ""
         say(f"shardio: {which}{ended.reason}{more}")
-    return 0 if ended.reason in ORDERLY_ENDS else 1
+    orderly = ended.reason in ORDERLY_ENDS or (triple_fault_ok and ended.reason == TRIPLE_FAULT)
+    return 0 if orderly else 1
 
 
 def _run(vm: Machine, stop: StopRequests) -> ExitInfo | None:

@@ -14,8 +14,15 @@ UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "us"))
 
 
 def summary(statistics: MachineStatistics) -> Group:
-    """Both tables of a machine's frozen statistics."""
-    return Group(_vcpus(statistics), _devices(statistics))
+    """The tables of a machine's frozen statistics; those of unclaimed and of
+    refused accesses only where there were any.
+    """
+    tables = [_vcpus(statistics), _devices(statistics)]
+    if any(vcpu.unclaimed_reads + vcpu.unclaimed_writes + vcpu.crossing for vcpu in statistics.vcpus):
+        tables.append(_unclaimed(statistics))
+    if any(device.refused for device in statistics.devices):
+        tables.append(_refused(statistics))
+    return Group(*tables)
 
 
 class _Console(Console):
@@ -77,6 +84,30 @@ def _vcpus(statistics: MachineStatistics) -> Table:
             duration(vcpu.waiting_ns),
             share(vcpu.waiting_ns, time),
         )
+    return table
+
+
+def _unclaimed(statistics: MachineStatistics) -> Table:
+    columns = ("reads", "writes", "past a range's end", "the last at")
+    table = _table("vCPU", "unclaimed", right=columns)
+    for i, vcpu in enumerate(statistics.vcpus):
+        if total := vcpu.unclaimed_reads + vcpu.unclaimed_writes + vcpu.crossing:
+            table.add_row(
+                str(i),
+                str(total),
+                str(vcpu.unclaimed_reads),
+                str(vcpu.unclaimed_writes),
+                str(vcpu.crossing),
+                f"{'mmio' if vcpu.unclaimed_space else 'pio'} {vcpu.unclaimed_address:#x}",
+            )
+    return table
+
+
+def _refused(statistics: MachineStatistics) -> Table:
+    table = _table("device", right=("refused",))
+    for device in statistics.devices:
+        if device.refused:
+            table.add_row(device.name, str(device.refused))
     return table
 
 

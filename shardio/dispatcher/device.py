@@ -15,10 +15,12 @@ import msgspec
 from shardio.device import DevicePio, MutDevicePio, answers, is_mutable
 from shardio.dispatcher.placement import Shard, shard_name
 from shardio.errors import MachineError
+from shardio.options import check_names
 from shardio.platform import described
 from shardio.range import MmioRange, PioRange
 from shardio.resources import ResourceConstraint
 from shardio.routing import Route
+from shardio.shard.by_value import file_of
 from shardio.shard.loading import Factory, Packed, pack, resolve
 from shardio.supervisor.failover import Policy
 
@@ -27,6 +29,12 @@ E = TypeVar("E", bound=StrEnum)
 
 GSIS = 4096
 """Interrupt lines and messages that KVM tells apart (KVM_MAX_IRQ_ROUTES)."""
+
+TAKEN = frozenset({
+    "pio", "mmio", "size", "ranges", "irq", "irq_mode", "shard", "posted", "policy", "replicas", "name",
+    "pass_fds", "options",
+})  # fmt: skip
+"""Names of arguments of `add`: a constructor's options of these names go into `options`."""
 
 
 class IrqMode(StrEnum):
@@ -65,6 +73,10 @@ class DeviceRequest(msgspec.Struct):
     dma: bool
     persistent: int = 0
     """Bytes of memory for a state that its owner's successor finds again."""
+    factory: Any = None
+    """What makes it, as this process knows it: it says which Structs it may return."""
+    kind: str = ""
+    """Its class and file, for messages."""
     compatible: str = ""
     """What it is, in the device tree's words; for the tables that tell a kernel of it."""
     described: Mapping[str, Any] = {}
@@ -98,9 +110,10 @@ class DeviceHandle:
 
     def call(self, method: str, *arguments: Any, **options: Any) -> Any:
         """Call a method of the device in its shard, between two accesses; the first replica's. The result
-        must be plain values (None, bool, int, float, str, bytes, list, dict).
+        must be plain values (None, bool, int, float, str, bytes, list, dict), or a msgspec Struct whose class
+        the module of the device's class declares or imports: `restore(snapshot())`.
 
-        Raises `MachineError` with the text of what the method raised, `ShardError` when the shard dies.
+        Raises `DeviceFailed` with the text of what the method raised, `ShardError` when the shard dies.
         """
         return self._call(self, method, arguments, options)
 
@@ -143,6 +156,8 @@ def device_request(
             "add a class that derives from DevicePio or DeviceMmio to replicate it",
         )
 
+    check_names(factory, options or {}, TAKEN)
+
     def check(span: Span) -> None:
         if isinstance(factory, type):
             _check_space(factory, label, span, replicas)
@@ -163,6 +178,8 @@ def device_request(
         replicas,
         bool(getattr(factory, "dma", False)),
         int(getattr(factory, "persistent", 0)),
+        factory,
+        _kind(factory),
         getattr(factory, "compatible", ""),
         described(factory, options or {}),
         () if spans else _wanted(factory, label, size),
@@ -179,6 +196,10 @@ def own_arguments(device: Factory, options: Mapping[str, Any], more: Mapping[str
     for name in sorted(options.keys() & more.keys()):
         raise MachineError(f"{name!r} of {device} is given twice", "give it in options, or beside them")
     return {**options, **more}
+def _kind(factory: Any) -> str:
+    """A factory's name and file."""
+    name = getattr(factory, "__qualname__", type(factory).__qualname__)
+    return f"{name}, {file}" if (file := file_of(factory)) else name
 
 
 def _spans(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,13 @@ from shardio.dispatcher.claims import Claims, resource_of
 from shardio.dispatcher.device import DeviceHandle, IrqMode, Posted, Span
 from shardio.dispatcher.life import Life, State
 from shardio.dispatcher.placement import Placement
-from shardio.errors import MachineError, ShardError, ShardioError
+from shardio.dispatcher.structure import structure
+from shardio.errors import DeviceFailed, MachineError, ShardError, ShardioError
 from shardio.fabric import Fabric
 from shardio.memory import GuestMemory
 from shardio.range import PioRange
 from shardio.routing import quiesce
+from shardio.shard import by_value
 from shardio.shard.persistent import persistent_memory
 from shardio.shard.protocol import (
     Call,
@@ -29,11 +30,13 @@ from shardio.shard.protocol import (
     MoveDevice,
     RangeSpec,
     RemoveDevice,
+    Returned,
     ShareMemory,
     ShareRing,
 )
 from shardio.supervisor import DeviceRecord, ShardProcess, Supervisor
 from shardio.supervisor.failover import Policy
+from shardio.supervisor.stacks import look_into
 
 if TYPE_CHECKING:
     from shardio.vcpu import Hypervisor
@@ -49,9 +52,7 @@ ACCESS_TIMEOUT_S = 30.0
 class Devices(Claims):
     """All devices of one dispatcher. `handles` is in the order in which they were added."""
 
-    def __init__(
-        self, memory: GuestMemory | None, hypervisor: Hypervisor | None, life: Life
-    ) -> None:
+    def __init__(self, memory: GuestMemory | None, hypervisor: Hypervisor | None, life: Life) -> None:
         """`life`: its dispatcher's; once that is closing, nobody waits for a shard any more."""
         super().__init__(
             regions=() if memory is None else memory.regions,
@@ -111,18 +112,25 @@ class Devices(Claims):
 
     def remove(self, handle: DeviceHandle) -> None:
         """Returns once no access is in flight and the shards have dropped the device. Raises
-        `MachineError`.
+        `MachineError`; where it is `DeviceFailed`, the device is gone all the same.
         """
         self._call(self._unroute, handle)
         self._quiesce()
         indices = [route.index for route in handle.routes]
+        failed: DeviceFailed | None = None
         for number in handle.shard_numbers:
             shard = self._supervisor.shards[number]
-            with contextlib.suppress(ShardError):  # it died: no successor is told of the device
-                self.answer(self._call(self._send_removal, shard, handle.name, indices))
+            try:
+                self.answer(shard, self._call(self._send_removal, shard, handle.name, indices))
+            except ShardError:  # it died: no successor is told of the device
+                pass
+            except DeviceFailed as error:  # its detach() has run, and the shard has dropped it
+                failed = failed or error
         for index in indices:
             self._fabric.clear_statistics(index)
         self._call(self._forget, handle)
+        if failed is not None:
+            raise failed
 
     def move(self, handle: DeviceHandle, pio: int | None, mmio: int | None) -> None:
         """Let the device answer at other bases. Nobody answers at either until the shards know.
@@ -142,8 +150,9 @@ class Devices(Claims):
         self._call_each(self._route, [handle])
         record = self._record(handle)
         for number in handle.shard_numbers:
+            shard = self._supervisor.shards[number]
             with contextlib.suppress(ShardError):  # it died: its successor makes the device at the new bases
-                self.answer(self._call(self._send_move, self._supervisor.shards[number], record))
+                self.answer(shard, self._call(self._send_move, shard, record))
         self._publish([handle])
 
     def call(
@@ -155,14 +164,15 @@ class Devices(Claims):
             raise MachineError(
                 f"device {handle.name} is in no running dispatcher", "start it, or add() it again"
             )
-        packed = pickle.dumps((arguments, dict(options)))
+        packed = by_value.dumps((arguments, dict(options)), handle.request.factory)
         shard = self._supervisor.shards[handle.shard_numbers[0]]
-        return self.answer(
-            self._call(shard.request, lambda serial: Call(serial, handle.name, method, packed))
+        result = self.answer(
+            shard, self._call(shard.request, lambda serial: Call(serial, handle.name, method, packed))
         )
+        return structure(handle, shard.name, result) if isinstance(result, Returned) else result
 
-    def answer(self, future: Future[Any]) -> Any:
-        """What a shard answers, unless the dispatcher is closed meanwhile."""
+    def answer(self, shard: ShardProcess, future: Future[Any]) -> Any:
+        """What `shard` answers, unless the dispatcher is closed meanwhile."""
         done, _ = wait((future, self._life.closing), REQUEST_TIMEOUT_S, FIRST_COMPLETED)
         if future in done:
             return future.result()
@@ -170,10 +180,19 @@ class Devices(Claims):
             raise MachineError(
                 "it was closed before a shard had answered", "make a new Machine or Dispatcher"
             )
-        raise MachineError(
-            f"a shard has not answered for {REQUEST_TIMEOUT_S} s",
-            "a device's constructor or attach() hangs: see its log",
+        raise self._hanging(shard)
+
+    def _hanging(self, shard: ShardProcess) -> MachineError:
+        """What is told of a shard that has not answered a request in time."""
+        step, stacks = self._call(look_into, shard)
+        where = f" at {step}" if step else ""
+        error = MachineError(
+            f"shard {shard.name} has not answered for {REQUEST_TIMEOUT_S} s{where}",
+            "mend what hangs there, or do it in a task of host.loop",
         )
+        if stacks:
+            error.add_note(f"in shard {shard.name}, the innermost call first:\n{stacks.rstrip()}")
+        return error
 
     # ---- its parts ----
 
@@ -187,8 +206,8 @@ class Devices(Claims):
             record = self._record(handle)
             for number in handle.shard_numbers:
                 by_shard.setdefault(number, []).append(record)
-        for future in self._call(self._send_records, by_shard):
-            self.answer(future)
+        for shard, future in self._call(self._send_records, by_shard):
+            self.answer(shard, future)
 
     def _publish(self, handles: Sequence[DeviceHandle]) -> None:
         self._call(self.routes.publish)
@@ -273,13 +292,16 @@ class Devices(Claims):
             persistent = self._persistent[handle.name]
             passed.append(persistent)
         spec = DeviceSpec(
-            request.name, request.packed, ranges, request.dma, irq, level, passed, followed, persistent,
-            request.persistent,
+            request.name, request.packed, ranges, request.kind, request.dma, irq, level, passed, followed,
+            persistent, request.persistent,
         )  # fmt: skip
         return DeviceRecord(spec, passed)
 
-    def _send_records(self, by_shard: Mapping[int, list[DeviceRecord]]) -> list[Future[Any]]:
-        return [self._supervisor.shards[number].add(records) for number, records in by_shard.items()]
+    def _send_records(
+        self, by_shard: Mapping[int, list[DeviceRecord]]
+    ) -> list[tuple[ShardProcess, Future[Any]]]:
+        shards = [self._supervisor.shards[number] for number in by_shard]
+        return [(shard, shard.add(by_shard[shard.index])) for shard in shards]
 
     def _send_removal(self, shard: ShardProcess, name: str, indices: list[int]) -> Future[Any]:
         shard.records.pop(name, None)

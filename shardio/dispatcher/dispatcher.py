@@ -20,11 +20,11 @@ from shardio.dispatcher.events import EventStream, Subscribers
 from shardio.dispatcher.life import Life, State
 from shardio.dispatcher.placement import Placement, Shard, check_shards, pins
 from shardio.dispatcher.statistics import ExitInfo, MachineStatistics, ShardStatistics, device_statistics
-from shardio.errors import HostError, MachineError
+from shardio.errors import DeviceFailed, HostError, MachineError
 from shardio.fabric import Fabric
 from shardio.memory import GuestMemory
 from shardio.shard.loading import Factory
-from shardio.supervisor import ShardProcess, Supervisor
+from shardio.supervisor import ShardProcess, Supervisor, events
 from shardio.supervisor.events import Event
 from shardio.vcpu import ExternalVcpu, Vcpu, VcpuState
 
@@ -161,12 +161,17 @@ class Dispatcher(Closing):
     def remove(self, device: DeviceHandle | str) -> None:
         """Take a device out. Returns once no access to it is in flight and its shard has dropped it.
 
-        Raises `MachineError` for a device that is not there, or when an access does not end within 30 s.
+        Raises `MachineError` for a device that is not there, or when an access does not end within 30 s;
+        `DeviceFailed` for what its `detach` raised: it is gone all the same.
         """
         with self.life.turn(State.NEW, State.RUNNING):
             handle = self._devices.find(device)
             if self._supervisor is not None:
-                self._devices.remove(handle)
+                try:
+                    self._devices.remove(handle)
+                except DeviceFailed:
+                    self._devices.give_back(handle)
+                    raise
             self._devices.give_back(handle)
 
     def move(self, device: DeviceHandle | str, *, pio: int | None = None, mmio: int | None = None) -> None:
@@ -419,5 +424,7 @@ class Dispatcher(Closing):
 
     def _on_event(self, event: Event) -> None:
         """In the supervisor's thread, out of turn."""
+        if isinstance(event, events.RangesQuarantined | events.ShardQuarantined):
+            self.life.quarantined.extend(event.devices)
         self._subscribers.put(event)
         self._on_each(event)

@@ -21,6 +21,8 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager
 from enum import IntEnum
 
+import msgspec
+
 from shardio.dispatcher.statistics import ExitInfo
 from shardio.errors import MachineError
 
@@ -53,6 +55,8 @@ class Life:
         self.state = State.NEW
         self.exit: ExitInfo | None = None
         self.closing: Future[None] = Future()
+        self.quarantined: list[str] = []
+        """Devices that nobody answers for any more."""
         self._pid = os.getpid()
         self._turn = threading.RLock()
         self._ended = threading.Event()
@@ -92,7 +96,7 @@ class Life:
     def end(self, info: ExitInfo) -> None:
         """The first end counts. From any thread, out of turn."""
         if self.exit is None:
-            self.exit = info
+            self.exit = msgspec.structs.replace(info, quarantined=tuple(dict.fromkeys(self.quarantined)))
             self._ended.set()
             for listener in tuple(self._listeners):
                 listener()

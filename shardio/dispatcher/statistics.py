@@ -28,6 +28,8 @@ class ExitInfo(msgspec.Struct, frozen=True):
     status: int | None = None
     vcpu: int | None = None
     detail: str = ""
+    quarantined: tuple[str, ...] = ()
+    """Devices that nobody answered for any more, because their owners died of it."""
 
 
 class DeviceStatistics(msgspec.Struct, frozen=True):

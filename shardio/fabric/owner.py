@@ -184,6 +184,13 @@ class Owner:
             lib.sio_owner_coalesced(self._opened(), ffi.NULL if coalesced is None else coalesced)
             self._coalesced = coalesced
 
+    def hold(self) -> bool:
+        """Have the vCPU of the access in hand not go on, for up to a second, before the VMM has said what
+        becomes of the machine. False outside an access, and once this is closed.
+        """
+        owner = self.view
+        return owner is not None and bool(lib.sio_owner_hold(owner))
+
     def raise_line(self, gsi: int) -> bool:
         """Have interrupt line `gsi` (below 32) raised with the completion of the access in hand: the vCPU
         worker pulses it before the guest goes on. False outside an access, in any other thread, and once

@@ -102,6 +102,8 @@ class VcpuCounters(msgspec.Struct, frozen=True):
     unclaimed_reads: int
     unclaimed_writes: int
     crossing: int
+    unclaimed_space: int
+    unclaimed_address: int
     sleeps: int
     yields: int
     lost_wakeups: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from shardio.shard.protocol import ExitRequest, ResetRequest, tell
@@ -32,7 +33,10 @@ class Host:
         passed_fds: dict[int, int] | None = None,
         persistent: Persistent | None = None,
         ranges: tuple[PioRange | MmioRange, ...] = (),
+        *,
+        hold: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`hold`: keeps the vCPU of the access in hand from going on (`Owner.hold`)."""
         self.name = name
         self.loop = loop
         self.trigger = trigger
@@ -48,11 +52,16 @@ class Host:
         self.doorbells: tuple[DoorbellSet, ...] = ()
         """The device's doorbells in force, one set a range; empty during `attach`."""
         self._control = control
+        self._hold = hold
 
     def exit(self, status: int) -> None:
-        """Ask the VMM to stop the machine with this exit status; it is cut to 8 bits."""
+        """Ask the VMM to stop the machine with this exit status; it is cut to 8 bits. A vCPU whose access
+        asks so executes nothing more, unless the VMM has done nothing within a second.
+        """
+        self._hold()
         tell(self._control, ExitRequest(status & 0xFF))
 
     def reset(self) -> None:
         """Ask the VMM to reset the machine."""
+        self._hold()
         tell(self._control, ResetRequest())

@@ -13,13 +13,16 @@ from typing import Any
 import msgspec
 
 from shardio.errors import MachineError
+from shardio.shard import by_value
 from shardio.spelling import listed, nearest
 
 Factory = str | Callable[..., Any]
 
 
 class Packed(msgspec.Struct, frozen=True, array_like=True):
-    """A device to make: pickles of its factory (or dotted path) and of the options, a dict."""
+    """A device to make: pickles of its factory (or dotted path) beside source text for its tracebacks, and of
+    the options, a dict.
+    """
 
     factory: bytes
     options: bytes
@@ -65,10 +68,9 @@ def pack(factory: Factory, options: Mapping[str, Any]) -> Packed:
 
     Raises `MachineError` for what cannot leave this process: an open file or socket, a lock.
     """
-    import cloudpickle  # the VMM alone needs it, and only for devices
-
+    texts = {} if isinstance(factory, str) else by_value.sources(factory)
     try:
-        return Packed(cloudpickle.dumps(factory), cloudpickle.dumps(dict(options)))
+        return Packed(by_value.dumps((factory, texts), factory), by_value.dumps(dict(options), factory))
     except (pickle.PicklingError, AttributeError, TypeError, ValueError) as error:
         raise MachineError(
             f"the device {factory!r} or its options cannot go to another process: {error}",
@@ -78,8 +80,10 @@ def pack(factory: Factory, options: Mapping[str, Any]) -> Packed:
 
 def load(factory: bytes) -> Callable[..., Any]:
     """A packed factory, its modules imported. Raises whatever importing them raises."""
-    found: Factory = pickle.loads(factory)
-    return resolve(found) if isinstance(found, str) else found
+    found, texts = pickle.loads(factory)
+    by_value.show_sources(texts)
+    made: Callable[..., Any] = resolve(found) if isinstance(found, str) else found
+    return made
 
 
 def make(packed: Packed) -> Any:

@@ -26,7 +26,8 @@ from shardio.interrupt.manager import InterruptManager
 from shardio.interrupt.proxy import ProxyBackend, call_over
 from shardio.io_manager import MmioManager, PioManager
 from shardio.range import MmioRange, PioRange
-from shardio.shard import protocol
+from shardio.shard import notebook, protocol
+from shardio.shard.blame import Blamed, blame, described
 from shardio.shard.host import Host
 from shardio.shard.loading import make
 from shardio.shard.runtime import Runtime
@@ -46,12 +47,15 @@ COALESCED_LOOK_S = 0.002
 
 
 class Held:
-    """A device that this shard holds: the object, what it was given, and its ranges by their index."""
+    """A device that this shard holds: the object, its class and file, what it was given, and its ranges by
+    their index.
+    """
 
-    __slots__ = ("device", "host", "ranges")
+    __slots__ = ("device", "host", "kind", "ranges")
 
-    def __init__(self, device: Any, host: Host) -> None:
+    def __init__(self, device: Any, kind: str, host: Host) -> None:
         self.device = device
+        self.kind = kind
         self.host = host
         self.ranges: list[int] = []
 
@@ -89,7 +93,10 @@ class Shard:
                     self._detach(name)
                 except InterruptError:  # the VMM is gone, and what it had to free with it
                     pass
-                except Exception:  # the others are to be detached all the same
+                except Blamed as error:  # the others are to be detached all the same
+                    if not isinstance(error.__cause__, InterruptError):
+                        log.error("device %s failed to detach", name, exc_info=error.__cause__)
+                except Exception:
                     log.exception("device %s failed to detach", name)
             self.runtime.close()
             if self.ring is not None:
@@ -117,11 +124,14 @@ class Shard:
     def _answer(self, serial: int, action: Any) -> None:
         try:
             done = protocol.Done(serial, result=self._packed(action()))
+        except Blamed as error:
+            text = error.message[: protocol.MAX_TEXT]
+            done = protocol.Done(serial, error=text, cure=error.cure, failure=error.failure)
         except ShardioError as error:
             done = protocol.Done(serial, error=error.message[: protocol.MAX_TEXT], cure=error.cure)
-        except BaseException as error:  # a device's constructor may raise anything, SystemExit too
+        except BaseException as error:
             log.debug("request failed", exc_info=True)
-            done = protocol.Done(serial, error=_described(error)[: protocol.MAX_TEXT])
+            done = protocol.Done(serial, error=described(error)[: protocol.MAX_TEXT])
         protocol.tell(self.control, done)
 
     def _packed(self, result: Any) -> bytes:
@@ -173,18 +183,21 @@ class Shard:
             coalesced = any(span.coalesced for span in spec.ranges)
             if (spec.dma and self.memory is None) or (coalesced and self.ring is None):
                 raise self._unshared or MachineError("what the device shares was not handed over")
-            device = make(spec.device)
+            with blame(spec.name, spec.kind, "constructor"):
+                device = make(spec.device)
             trigger = _trigger(interrupts, spec)
             memory = self.memory if spec.dma else None
             host = Host(
                 spec.name, self.loop, self.control, interrupts, trigger, memory, passed, persistent,
                 tuple(map(_span, spec.ranges)),
+                hold=self.runtime.owner.hold,
             )  # fmt: skip
             attach = getattr(device, "attach", None)
             if attach is not None:
-                attach(host)
+                with blame(spec.name, spec.kind, "attach()"):
+                    attach(host)
             undo.pop_all()
-        self.devices[spec.name] = held = Held(device, host)
+        self.devices[spec.name] = held = Held(device, spec.kind, host)
         try:
             for span in spec.ranges:
                 self._register(span, held, spec.name)
@@ -252,6 +265,7 @@ class Shard:
                 last_first.callback(held.host.persistent.close)
             last_first.callback(held.host.interrupts.close)
             if (detach := getattr(held.device, "detach", None)) is not None:
+                last_first.enter_context(blame(name, held.kind, "detach()"))
                 last_first.callback(detach)
             # What the guest rang before is delivered while the device still has its host.
             for doorbells in held.host.doorbells:
@@ -259,7 +273,9 @@ class Shard:
 
     def _call(self, message: protocol.Call) -> Any:
         arguments, options = pickle.loads(message.arguments)
-        return getattr(self.devices[message.name].device, message.method)(*arguments, **options)
+        held = self.devices[message.name]
+        with blame(message.name, held.kind, f"{message.method}()"):
+            return getattr(held.device, message.method)(*arguments, **options)
 
     def _report(self, name: str, text: str) -> None:
         protocol.tell(self.control, protocol.HandlerFailed(name, text))
@@ -268,13 +284,6 @@ class Shard:
 def _close_all(passed: dict[int, int]) -> None:
     for fd in passed.values():
         os.close(fd)
-
-
-def _described(error: BaseException) -> str:
-    try:
-        return " ".join(f"{type(error).__name__}: {error}".split())  # an error is one line
-    except Exception:  # its text is the user's code
-        return type(error).__name__
 
 
 def _span(spec: protocol.RangeSpec) -> PioRange | MmioRange:
@@ -292,10 +301,11 @@ def _trigger(interrupts: InterruptManager, spec: protocol.DeviceSpec) -> Interru
     return trigger
 
 
-def main(control_fd: int, interrupt_fd: int, parent: int) -> None:
+def main(control_fd: int, interrupt_fd: int, parent: int, notebook_fd: int) -> None:
     """Run as a shard, once told which. `parent`: the VMM's pid. The descriptors become this process's own."""
     if lib.sio_die_with_parent(parent) != 0:
         return
+    notebook.open_in_shard(notebook_fd)
     for number in protocol.STOP_SIGNALS:
         signal.signal(number, lambda *_: None)  # not SIG_IGN: what a device starts would inherit that
     signal.pthread_sigmask(signal.SIG_UNBLOCK, protocol.STOP_SIGNALS)

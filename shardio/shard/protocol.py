@@ -41,6 +41,8 @@ MAX_TEXT = 8 * 1024
 """Characters of an error that a shard tells."""
 MAX_OBJECTS = 256 * 1024
 """Values that one result may consist of: some 30 MiB of them in the VMM."""
+STRUCT = 1
+"""The code of the MessagePack extension in which a Struct travels: its class's name, a zero, its values."""
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 MAX_FDS = 250
 """Descriptors beside one message: Linux takes 253."""
@@ -60,15 +62,17 @@ class RangeSpec(msgspec.Struct, frozen=True, array_like=True):
 
 
 class DeviceSpec(msgspec.Struct, frozen=True):
-    """A device to make, and its ranges. `dma`: it is given guest RAM. `irq`: the line (GSI) of its trigger,
-    -1 for none; `level`: it is a level line. `followed`: of the kind that its controller sees rise and fall.
-    `passed`: the VMM's numbers of the descriptors that it is given, which are in the message in this order.
-    `persistent`: which of them is its memory (-1: it has none), for a state of `persistent_size` bytes.
+    """A device to make, and its ranges. `kind`: its class and file, for messages. `dma`: it is given guest
+    RAM. `irq`: the line (GSI) of its trigger, -1 for none; `level`: it is a level line. `followed`: of the
+    kind that its controller sees rise and fall. `passed`: the VMM's numbers of the descriptors that it is
+    given, which are in the message in this order. `persistent`: which of them is its memory (-1: it has
+    none), for a state of `persistent_size` bytes.
     """
 
     name: str
     device: Packed
     ranges: list[RangeSpec]
+    kind: str = ""
     dma: bool = False
     irq: int = -1
     level: bool = False
@@ -165,9 +169,28 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """A spare interpreter is warm: it has done what `Prepare` told."""
 
 
+class Returned(msgspec.Struct, frozen=True):
+    """A result that is a Struct: what the shard calls its class, "module:name", and its MessagePack. Neither
+    has been looked at.
+    """
+
+    name: str
+    data: bytes
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Whose code raised an error: the device, its class and file, the step of its life, the traceback."""
+
+    device: str
+    kind: str
+    step: str
+    trace: str
+
+
 class Done(msgspec.Struct, frozen=True, tag="done"):
     """The answer to a request: an error's type and text, or a result of plain values (`pack_result`; empty
-    for None). `beside`: the result is in a sealed memfd that comes with the message.
+    for None). `beside`: the result is in a sealed memfd that comes with the message. `failure`: where a
+    device's own code raised.
     """
 
     serial: int
@@ -175,6 +198,7 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     cure: str = ""
     result: bytes = b""
     beside: bool = False
+    failure: Failure | None = None
 
 
 class ExitRequest(msgspec.Struct, frozen=True, tag="exit"):
@@ -241,9 +265,13 @@ def tell(sock: socket.socket, message: FromShard) -> None:
 
 
 def pack_result(result: Any) -> bytes:
-    """A call's result for `Done`. Raises `TypeError`, `ValueError`, `OverflowError` for what is not plain,
-    `MachineError` for what is too long.
+    """A call's result for `Done`. Raises `TypeError`, `ValueError`, `OverflowError` for what is neither plain
+    nor a Struct, `MachineError` for what is too long.
     """
+    if isinstance(result, msgspec.Struct):
+        kind = type(result)
+        name = f"{kind.__module__}:{kind.__qualname__}".encode()
+        result = msgspec.msgpack.Ext(STRUCT, name + b"\0" + _encode(result))
     packed = b"" if result is None else _encode(result)
     _check_length(packed)
     return packed
@@ -254,7 +282,11 @@ def unpack_result(packed: bytes, shard: str) -> Any:
     try:
         if len(packed) > MAX_OBJECTS and has_more_objects(packed, MAX_OBJECTS):
             raise ValueError(f"more than {MAX_OBJECTS} values")
-        return _decode_result(packed) if packed else None
+        result = _decode_result(packed) if packed else None
+        if isinstance(result, msgspec.msgpack.Ext) and result.code == STRUCT:
+            name, _, data = bytes(result.data).partition(b"\0")
+            return Returned(name.decode(), data)
+        return result
     except (ValueError, RecursionError, IndexError) as error:
         cure = "return plain values, and many of them as bytes"
         raise ShardError(shard, f"sent a result that cannot be read: {error}", cure) from None

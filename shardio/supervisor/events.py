@@ -17,6 +17,19 @@ class ShardDied(Event, frozen=True):
     cause: str
 
 
+class ShardHung(Event, frozen=True):
+    """A shard is killed because `vcpu` waited too long for it: for which `device`, in which `access`; at
+    which `step` of a device's life it was, and its Python `stacks`.
+    """
+
+    shard: str
+    vcpu: int
+    device: str
+    access: str
+    step: str
+    stacks: str
+
+
 class ShardRecovered(Event, frozen=True):
     """A successor holds all devices of a shard that died, `seconds` after its death was noticed."""
 

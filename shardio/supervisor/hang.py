@@ -21,11 +21,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from shardio._core import ffi, lib
 from shardio.supervisor import events
 from shardio.supervisor.context import Context
 from shardio.supervisor.process_state import ProcessState, process_state
 from shardio.supervisor.shard_process import ShardProcess
+from shardio.supervisor.stacks import describe_hang
 from shardio.vcpu import Vcpu
 
 START_S = 30.0
@@ -141,9 +144,9 @@ class HangWatch:
             return
         waited, patience = ran - wait.began, self._deadline * (len(self._context.vcpus) + 1)
         if ran - wait.moved > self._deadline or waited > patience:
-            log.error(
-                "shard %s has not answered vCPU %d for %.1f s; killing it", shard.name, vcpu.index, waited
-            )
+            found = describe_hang(self._context, vcpu.index, shard)
+            log.error("killing a shard after %.1f s: %s", waited, found)
+            self._context.on_event(events.ShardHung(**msgspec.structs.asdict(found)))
             del self._waits[vcpu.index]
             shard.kill()
         elif not math.isfinite(self._deadline) and waited > ANNOUNCE_S and not wait.told:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from shardio.errors import ShardError
 from shardio.processes import kill
-from shardio.shard import protocol
+from shardio.shard import notebook, protocol
 from shardio.supervisor.bytecode import READ
 from shardio.supervisor.outbox import Outbox
 from shardio.supervisor.process_state import process_state
@@ -29,7 +29,9 @@ main({arguments})"""
 
 
 class Interpreter:
-    """A process with its control and interrupt sockets. It dies with the thread that made it."""
+    """A process with its control and interrupt sockets, and its `notebook` (`shardio.shard.notebook`). It
+    dies with the thread that made it.
+    """
 
     def __init__(self, stdin: int | None, bytecode: int = -1) -> None:
         """`stdin`: the descriptor that becomes its standard input (None: /dev/null); `bytecode`: what
@@ -49,10 +51,12 @@ class Interpreter:
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as done:
             self.control, theirs = _pair(undo, done)
             self.interrupts, their_lines = _pair(undo, done)
-            arguments = f"{theirs.fileno()}, {their_lines.fileno()}, {os.getpid()}"
+            self.notebook = notebook.create()
+            undo.callback(os.close, self.notebook)
+            arguments = f"{theirs.fileno()}, {their_lines.fileno()}, {os.getpid()}, {self.notebook}"
             take_over = READ.format(fd=bytecode) if bytecode >= 0 else ""
             main = _MAIN.format(bytecode=take_over, path=sys.path, arguments=arguments)
-            given = (theirs.fileno(), their_lines.fileno(), bytecode)
+            given = (theirs.fileno(), their_lines.fileno(), self.notebook, bytecode)
             self._process = subprocess.Popen(
                 [sys.executable, "-c", main],
                 stdin=subprocess.DEVNULL if stdin is None else stdin,
@@ -106,6 +110,7 @@ class Interpreter:
     def close(self) -> None:
         """Close its descriptors; it must be reaped, and nobody may wait for them any more."""
         os.close(self.pidfd)
+        os.close(self.notebook)
         self.outbox.close()
         # What it has sent and nobody has read is closed with them.
         close_aside(self.control.detach(), self.interrupts.detach())

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import threading
@@ -184,6 +185,7 @@ class Supervisor:
                 self._context.forget(vcpu.pidfd)
                 vcpu.kill()
         self._drain(lambda: [vcpu for vcpu in self.vcpus if vcpu.pidfd >= 0], Vcpu.kick_again, Vcpu.kill)
+        self._unclaimed.look(math.inf)  # what the last look was too early for
 
     def stop_shards(self) -> None:
         """Ask every shard to quit and reap it; kill one that does not within 2 s."""

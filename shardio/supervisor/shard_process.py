@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from shardio._core import lib
-from shardio.errors import MachineError, ShardError
+from shardio.errors import DeviceFailed, MachineError, ShardError
 from shardio.fabric import Fabric
 from shardio.interrupt.server import InterruptServer
 from shardio.shard import protocol
@@ -175,7 +175,16 @@ class ShardProcess:
         if done.error is None:
             future.set_result(done.result)
         else:
-            future.set_exception(MachineError(f"shard {self.name}: {done.error}", done.cure))
+            future.set_exception(self._error(done, done.error))
+
+    def _error(self, done: protocol.Done, text: str) -> MachineError:
+        """What the shard said of a request that failed. Its traceback, if a device's code raised, is a note.
+        """
+        if (failure := done.failure) is None:
+            return MachineError(f"shard {self.name}: {text}", done.cure)
+        error = DeviceFailed(failure.device, failure.kind, self.name, failure.step, text, done.cure)
+        error.add_note(f"in shard {self.name}:\n{failure.trace.rstrip()}")
+        return error
 
     def waits_for(self, serial: int) -> bool:
         """Whether somebody waits for the answer to this request."""

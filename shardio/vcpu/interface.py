@@ -71,7 +71,8 @@ class ExitCounts(Mapping[str, int]):
 class VcpuStatistics(msgspec.Struct, frozen=True):
     """A vCPU's exits by name, its times in nanoseconds, and how often its worker had to be started.
 
-    `pid`: the worker's process, 0 while none lives.
+    `pid`: the worker's process, 0 while none lives. `unclaimed_space`, `unclaimed_address`: where the last
+    access was that nobody claimed or that ran past its range's end (0: a port, 1: memory).
     """
 
     state: VcpuState
@@ -84,6 +85,8 @@ class VcpuStatistics(msgspec.Struct, frozen=True):
     unclaimed_reads: int
     unclaimed_writes: int
     crossing: int
+    unclaimed_space: int
+    unclaimed_address: int
     lost_wakeups: int
     hostile: int
     pid: int

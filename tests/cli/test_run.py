@@ -32,7 +32,8 @@ def configured(*words: str) -> MachineConfig:
 
 
 def ended(**values: Any) -> Any:
-    return SimpleNamespace(**{"reason": "exit", "status": None, "vcpu": None, "detail": "", **values})
+    nothing = {"status": None, "vcpu": None, "detail": "", "quarantined": ()}
+    return SimpleNamespace(**{"reason": "exit", **nothing, **values})
 
 
 def stopped(number: int | None = None) -> StopRequests:
@@ -141,7 +142,7 @@ def test_device_option_without_a_key_or_value(text: str) -> None:
         (ended(status=33), None, 33),
         (ended(status=0), None, 0),
         (ended(reason="reset"), None, 0),
-        (ended(reason="shutdown"), None, 0),
+        (ended(reason="shutdown"), None, 1),
         (None, None, 0),
         (None, 15, 143),
         (None, 2, 130),
@@ -165,10 +166,16 @@ def test_devices_are_looked_for_beside_the_file_and_here(tmp_path: Path) -> None
 
 def test_summary_tells_exits_and_devices() -> None:
     exits = {"io": 1200, "mmio": 34, "hlt": 0}
-    vcpu = SimpleNamespace(exits=exits, running_ns=3_000_000, waiting_ns=1_000_000)
+    unclaimed = {"unclaimed_reads": 2, "unclaimed_writes": 1, "crossing": 4}
+    last = {"unclaimed_space": 1, "unclaimed_address": 0xD000_0FFF}
+    vcpu = SimpleNamespace(exits=exits, running_ns=3_000_000, waiting_ns=1_000_000, **unclaimed, **last)
     latencies = {"wait_p50_ns": 1500, "wait_p99_ns": 9000, "service_p50_ns": 250, "service_p99_ns": 800}
-    serial = SimpleNamespace(name="Uart16550", shard="console", reads=3, writes=40, wait_ns=750, **latencies)
-    idle = SimpleNamespace(name="exit", shard="s1", reads=0, writes=0, wait_ns=250, **latencies)
+    serial = SimpleNamespace(
+        name="Uart16550", shard="console", reads=3, writes=40, refused=5, wait_ns=750, **latencies
+    )
+    idle = SimpleNamespace(
+        name="exit", shard="s1", reads=0, writes=0, refused=0, wait_ns=250, **latencies
+    )
     console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(summary(SimpleNamespace(vcpus=[vcpu], devices=[serial, idle])))  # type: ignore[arg-type]
     console.file.close()
@@ -180,5 +187,19 @@ def test_summary_tells_exits_and_devices() -> None:
     assert "hlt" not in text
     assert "25.0%" in text
     assert [line.split() for line in text.splitlines() if line.startswith("Uart16550")] == [
-        ["Uart16550", "console", "3", "40", "1.50", "us", "9.00", "us", "250", "ns", "800", "ns", "75.0%"]
+        ["Uart16550", "console", "3", "40", "1.50", "us", "9.00", "us", "250", "ns", "800", "ns", "75.0%"],
+        ["Uart16550", "5"],  # refused
     ]
+    assert [line.split() for line in text.splitlines() if "0xd0000fff" in line] == [
+        ["0", "7", "2", "1", "4", "mmio", "0xd0000fff"]
+    ]
+
+
+def test_a_triple_fault_on_purpose_is_a_success() -> None:
+    assert exit_status(ended(reason="shutdown"), stopped(), triple_fault_ok=True) == 0
+
+
+def test_quarantined_devices_get_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    run.warn_of_quarantine(ended(quarantined=("lamp", "disk")))
+
+    assert "quarantined, because their shards died of it: lamp, disk" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from shardio import MachineError, Shard
 from shardio.devices import Counter, Echo
 from shardio.dispatcher.device import Posted, device_request
 from shardio.dispatcher.placement import Placement, check_shards
+from shardio.shard.loading import make
 
 
 def request(**given: Any) -> Any:
@@ -67,3 +69,49 @@ def test_an_owner_without_a_name_is_refused(shard: Any) -> None:
 def test_no_replica_is_refused(device: Any, replicas: int) -> None:
     with pytest.raises(MachineError, match=f"{replicas} replicas"):
         device_request(device, mmio=0xD000_0000, size=4, replicas=replicas)
+
+
+class Sized:
+    """Options whose names `add` takes, and one that it does not."""
+
+    def __init__(self, size: int, name: str = "", colour: str = "") -> None:
+        self.size, self.name, self.colour = size, name, colour
+
+    def read(self, offset: int, size: int) -> int:
+        return self.size
+
+
+def sized(**given: Any) -> Any:
+    """What `add` makes of it."""
+    return device_request(Sized, mmio=0xD000_0000, size=4, **given)
+
+
+def test_options_of_names_that_add_takes_go_into_a_dict_of_their_own() -> None:
+    made = make(sized(name="lamp", options={"size": 5, "name": "own", "colour": "red"}).packed)
+
+    assert (made.size, made.name, made.colour) == (5, "own", "red")
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"size": 5, "color": "red"}, 'knows no "color"; did you mean "colour"'),
+        ({"size": 5, "xyz": 1}, 'knows no "xyz"; its options: colour, name, size'),
+        ({}, 'needs "size"; add `options = { size = ... }`'),
+    ],
+)
+def test_options_that_the_constructor_does_not_take_are_refused(options: Any, why: str) -> None:
+    with pytest.raises(MachineError, match=re.escape(why)):
+        sized(options=options)
+
+
+@pytest.mark.parametrize("name", [5, "", b"lamp"])
+def test_a_name_that_is_no_text_is_refused(name: Any) -> None:
+    with pytest.raises(MachineError, match="no device can have the name"):
+        request(name=name)
+
+
+def test_a_function_that_takes_anything_is_given_anything() -> None:
+    made = device_request(lambda **given: Sized(**given), mmio=0xD000_0000, size=4, options={"colour": ""})
+
+    assert made.packed.options

@@ -83,9 +83,9 @@ def test_a_move_onto_another_device_names_both(dispatcher: Dispatcher) -> None:
 def test_a_device_whose_line_is_refused_leaves_its_addresses() -> None:
     claims = Claims(interrupts=None)
     with pytest.raises(MachineError, match="there are no lines"):
-        claims.claim(device_request(Named, pio=0x300, irq=5), named=False)
+        claims.claim(device_request(Named, pio=0x300, irq=5, options={"size": 7}), named=False)
 
-    handle = claims.claim(device_request(Named, pio=0x300), named=False)
+    handle = claims.claim(device_request(Named, pio=0x300, options={"size": 7}), named=False)
 
     assert handle.spans[0].base == 0x300
     assert len(claims.routes) == 1

@@ -185,8 +185,8 @@ def test_a_device_that_cannot_be_made_leaves_the_guest_as_it_was() -> None:
         vm.start()
         run_on(vm)
 
-        with pytest.raises(MachineError, match="unexpected keyword"):
-            vm.add(Recorder, mmio=MMIO + 0x10_0000, size=0x1000, shard="shard0", no_such_option=1)
+        with pytest.raises(MachineError, match="no such hardware"):
+            vm.add(Wordy, mmio=MMIO + 0x10_0000, size=0x1000, shard="shard0")
         run_on(vm)
 
         replaced = vm.add(Recorder, mmio=MMIO + 0x10_0000, size=0x1000, shard="shard0")
@@ -227,8 +227,9 @@ def test_what_a_constructor_raises_is_one_line() -> None:
     with machine() as vm:
         busy(vm, VCPUS=1)
         vm.add(Wordy, mmio=MMIO, size=0x1000)
-        with pytest.raises(MachineError, match=r"RuntimeError: no such hardware$"):
+        with pytest.raises(MachineError) as caught:
             vm.start()
+        assert str(caught.value).endswith("constructor: RuntimeError: no such hardware")
 
 
 def test_an_entry_mode_that_does_not_exist_is_refused_with_the_image() -> None:
@@ -239,8 +240,8 @@ def test_an_entry_mode_that_does_not_exist_is_refused_with_the_image() -> None:
 def test_a_machine_whose_device_cannot_be_made_starts_nothing() -> None:
     with machine(vcpus=VCPUS, shards=2) as vm:
         busy(vm)
-        vm.add(Recorder, mmio=MMIO, size=0x2000, no_such_option=1)
-        with pytest.raises(MachineError, match="unexpected keyword"):
+        vm.add(Wordy, mmio=MMIO, size=0x2000)
+        with pytest.raises(MachineError, match="no such hardware"):
             vm.start()
         assert result(vm, 0) == 0
 

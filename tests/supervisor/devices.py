@@ -64,7 +64,8 @@ class Hanging(Filed):
         os.kill(os.getpid(), signal.SIGSTOP)
 
     def gil(self) -> None:
-        ctypes.PyDLL(None).pause()
+        while True:  # a signal that has a handler ends a pause
+            ctypes.PyDLL(None).pause()
 
     def loop(self) -> None:
         end = time.monotonic() + 60

@@ -36,8 +36,9 @@ class Waiting:
         self.control = context.fabric.view.shard[0]
         self.watch = HangWatch(context, deadline, lambda _: self.seems)
         self.shard: Any = SimpleNamespace(
-            name="shard0", index=0, pid=7, alive=True, restored=restored, spawned_at=0.0, kill=self.kill
-        )
+            name="shard0", index=0, pid=7, alive=True, restored=restored, spawned_at=0.0, kill=self.kill,
+            interpreter=None,
+        )  # fmt: skip
         context.shards.append(self.shard)
         context.vcpus.append(SimpleNamespace(index=0, client=client, ended=False))  # type: ignore[arg-type]
         self.now = 0.0
