@@ -228,6 +228,6 @@ def _allocate(size: int) -> int:
     except OSError as error:
         raise FabricError(
             f"cannot allocate {size / 2**20:.1f} MiB of shared memory: {error.strerror}",
-            "free memory, raise the limits on it and on files (the control group's memory.max, ulimit -f, -n), "
+            "free memory, raise limits (the control group's memory.max, ulimit -f, -n), "
             "or use fewer vCPUs, shards or ranges",
         ) from None

@@ -46,16 +46,16 @@ def shared_memory(name: str, size: int) -> int:
 
 
 def keeps_its_size(fd: int) -> bool:
-    """Whether nobody can shrink it: it is sealed, or no memfd at all, which this host then has none of."""
+    """Whether nobody can shrink it: it is sealed, or of a kind that cannot be, which this host then lacks."""
     return not _sealable(fd) or fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS == SEALS
 
 
 def _sealable(fd: int) -> bool:
+    """Whether it is a memfd made for sealing. A file of tmpfs has F_SEAL_SEAL alone, from the first."""
     try:
-        fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+        return fcntl.fcntl(fd, fcntl.F_GET_SEALS) != fcntl.F_SEAL_SEAL
     except OSError:
         return False
-    return True
 
 
 def _posix_shared_memory(name: str) -> int:
