@@ -136,8 +136,8 @@ def handed_over(number: str, host: DeviceHost | None, *, device: str, option: st
         return int(number)
     passed = getattr(host, "passed_fds", {})
     if int(number) not in passed:
-        cure = f"hand the descriptor over with the device: add(..., pass_fds=[{int(number)}])"
-        raise DeviceOptionError(device, option, f"fd:{number}", cure)
+        hint = f"hand the descriptor over with the device: add(..., pass_fds=[{int(number)}])"
+        raise DeviceOptionError(device, option, f"fd:{number}", hint)
     return int(passed[int(number)])
 
 

@@ -66,8 +66,8 @@ class ByteInput:
                     fd = handed_over(argument, host, device=self._device, option=self._option)
                 self._fd = ByteFd.sharing(fd, os.O_RDONLY)
         except OSError as error:
-            cure = f"{error.strerror}; name a file that this process may read"
-            raise DeviceOptionError(self._device, self._option, self.spec, cure) from error
+            hint = f"{error.strerror}; name a file that this process may read"
+            raise DeviceOptionError(self._device, self._option, self.spec, hint) from error
 
     def resume(self) -> None:
         """Call `on_ready` when there is something to read. Does nothing at the end of the file."""

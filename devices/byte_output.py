@@ -93,8 +93,8 @@ class ByteOutput:
                     fd = _STANDARD[kind]
                 self._fd = ByteFd.sharing(fd, os.O_WRONLY)
         except OSError as error:
-            cure = f"{error.strerror}; name a file that this process may write"
-            raise DeviceOptionError(self._device, "output", self.spec, cure) from error
+            hint = f"{error.strerror}; name a file that this process may write"
+            raise DeviceOptionError(self._device, "output", self.spec, hint) from error
 
     def attach(self, host: DeviceHost, pty: Pty | None = None) -> None:
         """Open, and flush the backlog from the host's loop from now on. Raises DeviceOptionError as `open()`

@@ -96,8 +96,8 @@ class FwCfg(MutDevicePio):
         Raises DeviceOptionError for a name that does not fit or when 256 files are there.
         """
         if not name or not name.isascii() or len(name) > _NAME_BYTES:
-            cure = f"give a name of 1 to {_NAME_BYTES} ASCII characters"
-            raise DeviceOptionError("FwCfg", "files", name, cure)
+            hint = f"give a name of 1 to {_NAME_BYTES} ASCII characters"
+            raise DeviceOptionError("FwCfg", "files", name, hint)
         if name not in self._files and len(self._files) == _MOST_FILES:
             raise DeviceOptionError("FwCfg", "files", name, f"offer at most {_MOST_FILES} files")
         self._files[name] = bytes(data)
@@ -133,8 +133,8 @@ class FwCfg(MutDevicePio):
         try:
             self.add_file(name, Path(path).read_bytes())
         except OSError as error:
-            cure = f"{error.strerror}; name a file that can be read"
-            raise DeviceOptionError("FwCfg", "files", entry, cure) from error
+            hint = f"{error.strerror}; name a file that can be read"
+            raise DeviceOptionError("FwCfg", "files", entry, hint) from error
 
     def _lay_out(self) -> None:
         """Number the files in the order of their names, and write the directory (its integers are

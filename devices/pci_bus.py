@@ -276,6 +276,6 @@ def _endpoint_class(path: object) -> Callable[..., PciEndpoint]:
     try:
         found: Callable[..., PciEndpoint] = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError):
-        cure = 'write "package.module:Class"'
-        raise DeviceOptionError("PciBus", "type", path, cure) from None
+        hint = 'write "package.module:Class"'
+        raise DeviceOptionError("PciBus", "type", path, hint) from None
     return found

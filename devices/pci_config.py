@@ -76,11 +76,11 @@ class PciConfig:
         Raises DeviceOptionError for a size or an index that the header cannot express.
         """
         if size < (4 if io else 16) or size & size - 1 or size > 1 << (63 if wide else 31):
-            cure = "give a power of two that the register can hold"
-            raise DeviceOptionError("PciConfig", "size", size, cure)
+            hint = "give a power of two that the register can hold"
+            raise DeviceOptionError("PciConfig", "size", size, hint)
         if not 0 <= index < _BARS - wide or (io and wide):
-            cure = "give 0 to 5 (at most 4 for a 64-bit memory register)"
-            raise DeviceOptionError("PciConfig", "index", index, cure)
+            hint = "give 0 to 5 (at most 4 for a 64-bit memory register)"
+            raise DeviceOptionError("PciConfig", "index", index, hint)
         at = BAR0 + 4 * index
         self.store(at, 4, 0x1 if io else 0x4 if wide else 0x0)
         self.allow(at, 8 if wide else 4, ~(size - 1))

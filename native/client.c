@@ -19,7 +19,7 @@ static void bind_segment(struct sio_client *c, const struct sio_fabric *f)
     for (uint32_t s = 0; s < f->shards; s++) {
         c->shard[s].box = sio_mailbox(f, s, c->vcpu);
         c->shard[s].ring = sio_ring(f, s, c->vcpu);
-        c->shard[s].doze = &f->shard[s].doze;
+        c->shard[s].need_wakeup = &f->shard[s].need_wakeup;
     }
     sio_waiter_init(&c->waiter, f);
 }
@@ -86,7 +86,7 @@ static NEVER_INLINE enum sio_outcome no_answer(struct sio_client *c, uint64_t se
     if (state == SIO_STATE(seq, SIO_REQUEST))
         return SIO_ABORTED;
     if (state != SIO_STATE(seq, SIO_REFUSED))
-        sio_count(self(c)->hostile);
+        sio_count(self(c)->malformed);
     return SIO_NOT_ANSWERED;
 }
 
@@ -97,9 +97,9 @@ static NEVER_INLINE void note_lines(struct sio_client *c, uint32_t shard, uint32
 }
 
 static ALWAYS_INLINE enum sio_outcome await_reply(struct sio_client *c, struct sio_mailbox *box, uint32_t shard, uint64_t seq,
-                                                  struct sio_patience *patience, uint64_t *data)
+                                                  struct sio_first_poll *first_poll, uint64_t *data)
 {
-    uint64_t state = sio_wait_change(&c->waiter, self(c), &box->state, SIO_STATE(seq, SIO_REQUEST), patience); /* SP-REPLY */
+    uint64_t state = sio_wait_change(&c->waiter, self(c), &box->state, SIO_STATE(seq, SIO_REQUEST), first_poll); /* SP-REPLY */
     uint64_t lines = sio_load_relaxed(&box->lines);
     if (unlikely(lines) && state != SIO_STATE(seq, SIO_REQUEST))
         note_lines(c, shard, (uint32_t)lines);
@@ -113,10 +113,10 @@ static ALWAYS_INLINE enum sio_outcome await_reply(struct sio_client *c, struct s
 static __attribute__((noinline)) enum sio_outcome await_reply_timed(struct sio_client *c, struct sio_route *to, uint64_t seq,
                                                                     uint64_t *data)
 {
-    struct sio_patience *patience = &to->patience;
+    struct sio_first_poll *first_poll = &to->first_poll;
     uint64_t begin = sio_ticks();
-    enum sio_outcome outcome = await_reply(c, to->box, to->shard, seq, patience, data);
-    sio_patience_learn(patience, sio_ticks() - begin);
+    enum sio_outcome outcome = await_reply(c, to->box, to->shard, seq, first_poll, data);
+    sio_first_poll_learn(first_poll, sio_ticks() - begin);
     return outcome;
 }
 
@@ -132,32 +132,32 @@ static ALWAYS_INLINE enum sio_outcome request(struct sio_client *c, struct sio_r
     uint32_t shard = to->shard;
     struct sio_client_shard *mine = &c->shard[shard];
     uint64_t seq = (mine->seq + 1) & SIO_PENDING_N;
-    uint64_t lot = c->accesses++ * 0x9e3779b97f4a7c15u >> 32; /* drawn, so that devices asked in turn are all timed */
+    uint64_t draw = c->accesses++ * 0x9e3779b97f4a7c15u >> 32; /* drawn, so that devices asked in turn are all timed */
     uint64_t command = to->command | sio_command(0, count, op, size, 0), begin = 0;
-    int sample = (lot & c->sampling) == 0;
+    int sample = (draw & c->sampling) == 0;
     if (unlikely(sample)) {
         command |= sio_command(0, 0, SIO_SAMPLE, 0, 0);
         begin = sio_ticks();
     }
 
-    aim(c, shard);
+    set_target(c, shard);
     sio_store_relaxed(&c->pending, SIO_PENDING(SIO_PENDING_SYNC, shard, seq));
     mine->seq = seq;
     sio_fence_compiler();
     sio_mailbox_request(to->box, SIO_STATE(seq, SIO_REQUEST), address, *data, mine->posted, command);
-    /* SP-DOZE: the publication was a full fence */
-    ring_if_dozing(c, shard);
+    /* SP-WAKEUP: the publication was a full fence */
+    ring_if_asleep(c, shard);
     /* While the line is away: the bookkeeping. */
     uint64_t *counter = op & SIO_WRITE ? &to->stat->writes : &to->stat->reads;
     sio_count(*counter);
 
     enum sio_outcome outcome;
-    if (unlikely((lot >> 16 & (SIO_PATIENCE_EVERY - 1)) == 0)) {
+    if (unlikely((draw >> 16 & (SIO_FIRST_POLL_EVERY - 1)) == 0)) {
         uint64_t timed = *data; /* in memory only here: another access's stays in a register */
         outcome = await_reply_timed(c, to, seq, &timed);
         *data = timed;
     } else
-        outcome = await_reply(c, to->box, shard, seq, &to->patience, data);
+        outcome = await_reply(c, to->box, shard, seq, &to->first_poll, data);
     if (unlikely(sample))
         take_sample(c, to->stat, sio_ticks() - begin);
     if (unlikely(outcome == SIO_NOT_ANSWERED))
@@ -169,7 +169,7 @@ static ALWAYS_INLINE enum sio_outcome request(struct sio_client *c, struct sio_r
 
 /* A message for this very access may be out already: its sender died before the access was complete. Non-zero: `outcome`
  * is the answer. Zero: nothing was published, send it now. */
-static NEVER_INLINE int take_up(struct sio_client *c, uint64_t *data, enum sio_outcome *outcome)
+static NEVER_INLINE int resume_in_flight(struct sio_client *c, uint64_t *data, enum sio_outcome *outcome)
 {
     uint32_t kind = (uint32_t)(c->pending >> 62), shard = (uint32_t)(c->pending >> 56) & 63;
     uint64_t n = c->pending & SIO_PENDING_N;
@@ -193,7 +193,7 @@ static NEVER_INLINE int take_up(struct sio_client *c, uint64_t *data, enum sio_o
     /* The doorbell may have been the next thing that the dead one would have rung. */
     sio_fence_full();
     to->rung = 0;
-    ring_if_dozing(c, shard);
+    ring_if_asleep(c, shard);
     *outcome = kind == SIO_PENDING_POSTED ? SIO_ANSWERED : await_reply(c, to->box, shard, n, &c->unknown, data);
     return 1;
 }
@@ -204,9 +204,9 @@ static ALWAYS_INLINE int begin(struct sio_client *c, uint64_t *data, enum sio_ou
 {
     uint64_t pending = c->pending;
     if (unlikely(pending >> 62)) {
-        uint64_t taken_up = *data;
-        if (take_up(c, &taken_up, outcome)) {
-            *data = taken_up;
+        uint64_t resumed = *data;
+        if (resume_in_flight(c, &resumed, outcome)) {
+            *data = resumed;
             return 1;
         }
     } else if (pending) {
@@ -281,7 +281,7 @@ static __attribute__((noinline)) int write_one(struct sio_client *c, uint32_t sp
 
 static NEVER_INLINE int ring_unheard(struct sio_client *c, uint32_t shard, int bare)
 {
-    ring_if_dozing(c, shard);
+    ring_if_asleep(c, shard);
     return (int)ended(c, bare, SIO_ANSWERED);
 }
 
@@ -306,8 +306,8 @@ static ALWAYS_INLINE int post(struct sio_client *c, const struct sio_route *to, 
         return write_one(c, space, address, size, data, bare);
     }
     put(c, to, n, address - to->base, size, data);
-    sio_fence_compiler(); /* SP-DOZE: the owner's membarrier, between its announcement and its last look, fences this side */
-    if (unlikely(sio_load_relaxed(c->open.doze) & 1))
+    sio_fence_compiler(); /* SP-WAKEUP: the owner's membarrier, between its announcement and its last look, fences this side */
+    if (unlikely(sio_load_relaxed(c->open.need_wakeup) & 1))
         return ring_unheard(c, to->shard, bare);
     if (bare)
         sio_store_release(&c->pending, pending + 1); /* SP-QUIESCE */

@@ -14,7 +14,7 @@
 
 #include "fabric.h"
 #include "mailbox.h"
-#include "patience.h"
+#include "first_poll.h"
 #include "posted.h"
 #include "route.h"
 #include "wait.h"
@@ -49,7 +49,7 @@ struct sio_route {
     struct sio_mailbox *box;
     struct sio_stat *stat;
     uint64_t command;                   /* range and space, where a mailbox wants them */
-    struct sio_patience patience;       /* kept when another entry takes the place */
+    struct sio_first_poll first_poll;       /* kept when another entry takes the place */
 };
 
 /* Its size, so that finding one is a shift; not its alignment, which those who allocate clients do not give. */
@@ -60,7 +60,7 @@ struct sio_open_ring {
     uint64_t limit;                     /* low 48 bits of the position up to which this holds: no room beyond, or another lap */
     uint64_t origin;                    /* address of the slot of position 0 (mod 2^48), were the ring that long */
     uint64_t lap;                       /* in the slots */
-    const uint64_t *doze;               /* its owner's */
+    const uint64_t *need_wakeup;               /* its owner's */
 };
 
 struct sio_client {
@@ -88,14 +88,14 @@ struct sio_client {
         uint64_t seq;                   /* of the last request */
         uint64_t posted;                /* ring position of the next posted write, unless `pending` names it */
         uint64_t credit;                /* the owner's credit, as last looked up */
-        uint64_t rung;                  /* the doze that this client's last ring answered */
+        uint64_t rung;                  /* the need_wakeup that this client's last ring answered */
         struct sio_mailbox *box;
         struct sio_posted *ring;
-        const uint64_t *doze;           /* its owner's */
+        const uint64_t *need_wakeup;           /* its owner's */
         uint64_t pad;
     } shard[SIO_MAX_SHARDS];
     struct sio_route route[SIO_ROUTE_SLOTS];
-    struct sio_patience unknown;        /* of waits that belong to no route: none */
+    struct sio_first_poll unknown;        /* of waits that belong to no route: none */
 };
 
 void sio_client_init(struct sio_client *client, const struct sio_fabric *fabric, uint32_t vcpu);

@@ -72,19 +72,19 @@ static inline enum sio_route_result find(struct sio_client *c, uint32_t space, u
 
 /* ---- doorbells and rings (posting.c) --------------------------------------------------------------------------------- */
 
-/* Rings a shard's doorbell, unless it has been rung in this doze. */
-void sio_doorbell(struct sio_client *client, uint32_t shard, uint64_t doze);
+/* Rings a shard's doorbell, unless it has been rung in this need_wakeup. */
+void sio_doorbell(struct sio_client *client, uint32_t shard, uint64_t need_wakeup);
 
-/* An odd doze means that the owner sleeps. */
-static inline void ring_if_dozing(struct sio_client *c, uint32_t shard)
+/* An odd need_wakeup means that the owner sleeps. */
+static inline void ring_if_asleep(struct sio_client *c, uint32_t shard)
 {
-    uint64_t doze = sio_load_relaxed(c->shard[shard].doze);
-    if (unlikely(doze & 1))
-        sio_doorbell(c, shard, doze);
+    uint64_t need_wakeup = sio_load_relaxed(c->shard[shard].need_wakeup);
+    if (unlikely(need_wakeup & 1))
+        sio_doorbell(c, shard, need_wakeup);
 }
 
 /* For whoever watches how long this client waits, and for whom. */
-static inline void aim(struct sio_client *c, uint32_t shard)
+static inline void set_target(struct sio_client *c, uint32_t shard)
 {
     if (unlikely(c->target != shard))
         sio_store_relaxed(&c->target, shard);

@@ -54,7 +54,7 @@ static int begin_run(struct sio_owner *o, const struct sio_posted_write *m, stru
 static void apply(struct sio_owner *o, const struct sio_posted_write *m, struct run *run, int sample)
 {
     if ((m->range != run->range || !fits(run->handler, m)) && !begin_run(o, m, run)) {
-        sio_count(o->control->hostile);
+        sio_count(o->control->malformed);
         return;
     }
     uint64_t value = m->data & sio_width_mask[m->size];
@@ -89,7 +89,7 @@ static __attribute__((noinline)) void return_credit(struct sio_owner *o, uint32_
     sio_store_release(&sio_credit(&o->fabric, o->shard, vcpu)->credit, position); /* SP-CREDIT */
     if (!o->membarrier)
         sio_fence_full();
-    sio_wake_client(&o->fabric.vcpu[vcpu]); /* SP-DOZE: a client that sleeps for want of credit has fenced this side */
+    sio_wake_client(&o->fabric.vcpu[vcpu]); /* SP-WAKEUP: a client that sleeps for want of credit has fenced this side */
 }
 
 /* The journal, before the effect. */

@@ -65,7 +65,7 @@ struct sio_header {                /* writer: the creator, before any peer attac
 
 struct sio_shard_control {
     /* writer: the owner */
-    uint64_t doze;                 /* odd while the owner sleeps in epoll: ring its doorbell */
+    uint64_t need_wakeup;                 /* odd while the owner sleeps in epoll: ring its doorbell */
     uint64_t coalesced;            /* 1: it has writes in KVM's coalesced ring too, and posted ones keep their order with them */
     uint8_t pad0[SIO_LINE - 16];
     uint64_t taken;                /* journal: vcpu << 48 | low 48 bits of the sequence number of the request taken last */
@@ -73,7 +73,7 @@ struct sio_shard_control {
     uint64_t sleeps;
     uint64_t yields;
     uint64_t lost_wakeups;         /* work found by the time-out that no doorbell had announced */
-    uint64_t hostile;              /* requests refused because the line made no sense */
+    uint64_t malformed;              /* requests refused because the line made no sense */
     uint64_t epoch;                /* of the owner that serves now, copied from `owner_epoch` when it starts */
     uint64_t levels;               /* wired lines that this shard's devices hold high: SIO_LINE_* of wires.h. Of a dead owner: the VMM */
     /* writer: the VMM */
@@ -82,7 +82,7 @@ struct sio_shard_control {
 } SIO_ALIGNED;
 
 struct sio_vcpu_control {
-    uint32_t doze;                 /* futex: 1 set by the client that sleeps, 0 by whoever wakes it */
+    uint32_t need_wakeup;                 /* futex: 1 set by the client that sleeps, 0 by whoever wakes it */
     uint32_t unclaimed_space;      /* writer: the client; of the last access that nothing claimed, for the log */
     uint64_t unclaimed_address;
     uint8_t pad0[SIO_LINE - 16];
@@ -94,7 +94,7 @@ struct sio_vcpu_control {
     uint64_t yields;
     uint64_t lost_wakeups;         /* replies found by the time-out that no wake had announced */
     uint64_t doorbells;
-    uint64_t hostile;              /* replies or credits that made no sense */
+    uint64_t malformed;              /* replies or credits that made no sense */
 } SIO_ALIGNED;
 
 struct sio_mailbox {               /* writer: the client while IDLE, DONE or REFUSED; the owner while REQUEST */
@@ -113,7 +113,7 @@ struct sio_mailbox {               /* writer: the client while IDLE, DONE or REF
         };
     };
     uint64_t lines;                /* what becomes of interrupt lines before the guest goes on: SIO_LINE_* of wires.h */
-    uint64_t rung;                 /* writer: the client, at any time; the owner's doze for which it rang the doorbell last */
+    uint64_t rung;                 /* writer: the client, at any time; the owner's need_wakeup for which it rang the doorbell last */
     uint8_t pad[8];
 } SIO_ALIGNED;
 
@@ -171,7 +171,7 @@ struct sio_hist {                  /* the same row and range, and writer: what o
 } SIO_ALIGNED;
 
 _Static_assert(sizeof(struct sio_header) == SIO_LINE, "the header is one line");
-_Static_assert(sizeof(struct sio_shard_control) == 3 * SIO_LINE, "owner's doze, owner's journal, VMM");
+_Static_assert(sizeof(struct sio_shard_control) == 3 * SIO_LINE, "owner's need_wakeup, owner's journal, VMM");
 _Static_assert(offsetof(struct sio_shard_control, taken) == SIO_LINE, "the journal has a line of its own");
 _Static_assert(offsetof(struct sio_shard_control, owner_epoch) == 2 * SIO_LINE, "the VMM's line is apart");
 _Static_assert(sizeof(struct sio_vcpu_control) == 2 * SIO_LINE, "futex line, counters line");

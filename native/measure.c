@@ -4,7 +4,7 @@
 #define POLLS_PER_LOOK 65536u
 
 /* Polls until *line is `wanted`, one pause a poll. Zero: it never came. */
-static inline int await(const uint64_t *line, uint64_t wanted, uint64_t patience)
+static inline int await(const uint64_t *line, uint64_t wanted, uint64_t first_poll)
 {
     uint64_t start = 0;
     for (uint32_t polls = 1; sio_load_acquire(line) != wanted; polls++) {
@@ -12,7 +12,7 @@ static inline int await(const uint64_t *line, uint64_t wanted, uint64_t patience
         if (__builtin_expect(polls % POLLS_PER_LOOK == 0, 0)) {
             if (start == 0)
                 start = sio_ticks();
-            else if (sio_ticks() - start > patience)
+            else if (sio_ticks() - start > first_poll)
                 return 0;
         }
     }
@@ -30,7 +30,7 @@ static inline uint64_t sample_start(struct sio_measure_block *b, uint64_t *last)
 }
 
 /* Even: the far side's answer; odd: the near side's call. */
-uint64_t sio_measure_ping(uint64_t *line, struct sio_measure_block *b, uint64_t patience)
+uint64_t sio_measure_ping(uint64_t *line, struct sio_measure_block *b, uint64_t first_poll)
 {
     uint64_t turn = sio_load_relaxed(line), begin = sio_ticks(), last = begin;
     uint32_t i;
@@ -40,7 +40,7 @@ uint64_t sio_measure_ping(uint64_t *line, struct sio_measure_block *b, uint64_t 
         int sample = (i & (b->every - 1)) == 0;
         uint64_t start = sample ? sample_start(b, &last) : 0;
         sio_store_release(line, turn + 1);
-        if (!await(line, turn + 2, patience))
+        if (!await(line, turn + 2, first_poll))
             break;
         turn += 2;
         if (sample)
@@ -51,12 +51,12 @@ uint64_t sio_measure_ping(uint64_t *line, struct sio_measure_block *b, uint64_t 
     return last - begin;
 }
 
-uint32_t sio_measure_echo(uint64_t *line, uint32_t n, uint64_t patience)
+uint32_t sio_measure_echo(uint64_t *line, uint32_t n, uint64_t first_poll)
 {
     /* An odd line is a call that came before this loop. */
     uint64_t turn = sio_load_relaxed(line) & ~1ull;
     for (uint32_t i = 0; i < n; i++, turn += 2) {
-        if (!await(line, turn + 1, patience))
+        if (!await(line, turn + 1, first_poll))
             return i;
         sio_store_release(line, turn + 2);
     }

@@ -14,7 +14,7 @@
  *   SP-MAP      VMM publishes map generation     -> client looks an address up  (route.h)
  *   SP-QUIESCE  client marks an access, fences, looks at the map -> VMM changes the map, fences, waits for the mark's end
  *               (client.c, route.h)
- *   SP-DOZE     sleeper announces, fences, re-checks -> waker publishes, fences, looks for sleepers (wait.h)
+ *   SP-WAKEUP     sleeper announces, fences, re-checks -> waker publishes, fences, looks for sleepers (wait.h)
  *   SP-COMMAND  VMM stores a command             -> worker reads it             (vcpu_loop.h)
 <<<<<<< HEAD
  *   SP-PORT     a user releases a port          -> the next one takes it       (port.c)

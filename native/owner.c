@@ -34,7 +34,7 @@ int sio_owner_init(struct sio_owner *o, const struct sio_fabric *f, uint32_t sha
         struct sio_credit *credit = sio_credit(f, shard, v);
         o->posted[v] = sio_load_relaxed(&credit->taken);
         sio_publish(&credit->credit, o->posted[v]); /* SP-CREDIT */
-        sio_wake_client(&f->vcpu[v]); /* SP-DOZE: it may sleep for want of just that */
+        sio_wake_client(&f->vcpu[v]); /* SP-WAKEUP: it may sleep for want of just that */
     }
     o->thread = (uint64_t)pthread_self();
     o->membarrier = f->membarrier;
@@ -44,8 +44,8 @@ int sio_owner_init(struct sio_owner *o, const struct sio_fabric *f, uint32_t sha
     }
     struct sio_shard_control *control = &f->shard[shard];
     sio_store_relaxed(&control->epoch, sio_load_relaxed(&control->owner_epoch));
-    if (sio_load_relaxed(&control->doze) & 1)
-        sio_store_release(&control->doze, control->doze + 1);
+    if (sio_load_relaxed(&control->need_wakeup) & 1)
+        sio_store_release(&control->need_wakeup, control->need_wakeup + 1);
     return 0;
 }
 
@@ -199,7 +199,7 @@ static __attribute__((noinline)) void serve_unusual(struct sio_owner *o, uint32_
     int string = (r.op & SIO_STRING) != 0;
 
     if (!h || (string && (r.count == 0 || r.count > SIO_SIDE_BYTES / r.size)) || !flush_before(o, vcpu, r.posted_upto)) {
-        sio_count(control(o)->hostile);
+        sio_count(control(o)->malformed);
         take(o, SIO_JOURNAL(vcpu, r.state >> 2));
         o->served++;
         refuse(o, vcpu, r.state);
@@ -279,39 +279,39 @@ static int host_io_ready(int epoll_fd)
 }
 
 /* Announces sleep, fences both sides, looks again. Non-zero: asleep. */
-static int doze(struct sio_owner *o)
+static int need_wakeup(struct sio_owner *o)
 {
     struct sio_shard_control *c = control(o);
-    sio_publish(&c->doze, c->doze + 1); /* SP-DOZE */
+    sio_publish(&c->need_wakeup, c->need_wakeup + 1); /* SP-WAKEUP */
     if (o->posted_ranges && o->membarrier)
         sio_membarrier(); /* the fence of every client that posts without one */
     if (sio_owner_scan(o) == 0) {
         sio_count(c->sleeps);
         return 1;
     }
-    sio_store_release(&c->doze, c->doze + 1);
+    sio_store_release(&c->need_wakeup, c->need_wakeup + 1);
     return 0;
 }
 
 /* Whether there is a request for which nobody has rung. */
 static int unannounced(struct sio_owner *o)
 {
-    uint64_t doze = control(o)->doze;
+    uint64_t need_wakeup = control(o)->need_wakeup;
     for (uint32_t v = 0; v < o->fabric.vcpus; v++) {
         const struct sio_mailbox *box = sio_mailbox(&o->fabric, o->shard, v);
-        if ((sio_load_acquire(&box->state) & 3) == SIO_REQUEST && sio_load_relaxed(&box->rung) != doze)
+        if ((sio_load_acquire(&box->state) & 3) == SIO_REQUEST && sio_load_relaxed(&box->rung) != need_wakeup)
             return 1;
     }
     return 0;
 }
 
-/* `doze` is odd until here: whoever published something before this had to ring. Work without a ring was a lost wake-up. That
+/* `need_wakeup` is odd until here: whoever published something before this had to ring. Work without a ring was a lost wake-up. That
  * the doorbell is silent proves nothing, since an event loop may have read it before this turn. */
 static void wake_up(struct sio_owner *o)
 {
     struct sio_shard_control *c = control(o);
     uint64_t rings;
-    if (!(c->doze & 1))
+    if (!(c->need_wakeup & 1))
         return;
     if (o->doorbell >= 0 && sio_syscall3(SYS_read, o->doorbell, &rings, sizeof rings) == -EAGAIN && unannounced(o)) {
         /* The client rings right after it publishes: give it that moment. */
@@ -320,7 +320,7 @@ static void wake_up(struct sio_owner *o)
         if (sio_syscall6(SYS_ppoll, (long)&bell, 1, (long)&moment, 0, 8, 0) == 0 && unannounced(o))
             sio_count(c->lost_wakeups);
     }
-    sio_store_release(&c->doze, c->doze + 1);
+    sio_store_release(&c->need_wakeup, c->need_wakeup + 1);
 }
 
 enum idleness { NOTHING, FOUND_AT_ONCE, FOUND };
@@ -367,7 +367,7 @@ enum sio_turn sio_owner_turn(struct sio_owner *o, uint64_t turn_ns, int epoll_fd
     wake_up(o);
     for (uint32_t rounds = 1;; rounds++) {
         enum idleness idle = look(o) ? FOUND_AT_ONCE : linger(o);
-        if (idle == NOTHING && doze(o)) {
+        if (idle == NOTHING && need_wakeup(o)) {
             if (o->pause)
                 o->pause(o);
             return SIO_TURN_ASLEEP;

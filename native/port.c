@@ -30,7 +30,7 @@ void sio_port_attach(struct sio_port *port, const struct sio_fabric *f)
     port->client.waiter.abort_value = 1;
 }
 
-int sio_client_settle(struct sio_client *c, const struct sio_fabric *f)
+int sio_client_finish(struct sio_client *c, const struct sio_fabric *f)
 {
     uint64_t pending = sio_load_acquire(&c->pending);
     uint32_t kind = (uint32_t)(pending >> 62), shard = (uint32_t)(pending >> 56) & 63;

@@ -10,12 +10,12 @@
 #include "client.h"
 
 #define SIO_PORT_FREE 0u
-#define SIO_PORT_SETTLING 0xffffffffu /* somebody finishes what a dead user left */
+#define SIO_PORT_FINISHING 0xffffffffu /* somebody finishes what a dead user left */
 
 struct sio_port {
     struct sio_client client;   /* writer: the process that uses the port, or who settles for it */
     uint32_t stop;              /* writer: the dispatcher. 1: every wait ends, no further access begins */
-    uint32_t user;              /* pid of the process that uses it, SIO_PORT_FREE or SIO_PORT_SETTLING */
+    uint32_t user;              /* pid of the process that uses it, SIO_PORT_FREE or SIO_PORT_FINISHING */
 };
 
 /* Makes `to` the user where `from` is. Returns the user before: equal to `from` where this took effect. */
@@ -27,6 +27,6 @@ void sio_port_stop(struct sio_port *port, const struct sio_fabric *fabric, uint3
 void sio_port_attach(struct sio_port *port, const struct sio_fabric *fabric);
 /* Finishes what a dead user had in flight, without waiting: its answer is nobody's, its posted write counts if it was published.
  * Zero: the shard still has the request, ask again. `fabric`: the segment as it is mapped in this process. */
-int sio_client_settle(struct sio_client *client, const struct sio_fabric *fabric);
+int sio_client_finish(struct sio_client *client, const struct sio_fabric *fabric);
 
 #endif

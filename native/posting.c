@@ -1,16 +1,16 @@
 /* The posted path where something is in its way: no room in the ring, another ring than the last time, an owner that sleeps. */
 #include "client_parts.h"
 
-void __attribute__((cold)) sio_doorbell(struct sio_client *c, uint32_t shard, uint64_t doze)
+void __attribute__((cold)) sio_doorbell(struct sio_client *c, uint32_t shard, uint64_t need_wakeup)
 {
-    if (c->shard[shard].rung == doze) /* one ring per doze is enough: the eventfd keeps it */
+    if (c->shard[shard].rung == need_wakeup) /* one ring per need_wakeup is enough: the eventfd keeps it */
         return;
     if (c->doorbell[shard] >= 0) {
-        sio_store_relaxed(&c->shard[shard].box->rung, doze); /* before it can be heard: see wake_up in owner.c */
+        sio_store_relaxed(&c->shard[shard].box->rung, need_wakeup); /* before it can be heard: see wake_up in owner.c */
         sio_eventfd_ring(c->doorbell[shard]);
         sio_count(self(c)->doorbells);
     }
-    c->shard[shard].rung = doze;
+    c->shard[shard].rung = need_wakeup;
 }
 
 /* Room for `position`, waited for if need be. A credit that the owner cannot have reached is no room. */
@@ -26,11 +26,11 @@ static int await_room(struct sio_client *c, uint32_t shard, uint64_t position)
             return 1;
         }
         if (position - credit > f->posted_slots)
-            sio_count(self(c)->hostile);
+            sio_count(self(c)->malformed);
         if (sio_waiter_aborted(&c->waiter)) /* the wait below does not look where the credit keeps changing */
             return 0;
-        sio_fence_full(); /* SP-DOZE: the slots are published, now look whether their reader sleeps */
-        ring_if_dozing(c, shard);
+        sio_fence_full(); /* SP-WAKEUP: the slots are published, now look whether their reader sleeps */
+        ring_if_asleep(c, shard);
         uint64_t now = sio_wait_change(&c->waiter, self(c), word, credit, &c->unknown);
         if (now == credit)
             return 0;
@@ -46,7 +46,7 @@ static int open_ring(struct sio_client *c, uint32_t shard)
     uint64_t position = mine->posted, n = position & SIO_PENDING_N;
     uint64_t within = position & (f->posted_slots - 1);
 
-    aim(c, shard);
+    set_target(c, shard);
     c->resting = 0; /* whoever is killed in here leaves no ring open */
     sio_fence_compiler();
     if (position - mine->credit >= f->posted_slots && !await_room(c, shard, position))
@@ -55,7 +55,7 @@ static int open_ring(struct sio_client *c, uint32_t shard)
     c->open.limit = n + (room < left ? room : left);
     c->open.origin = (uint64_t)mine->ring - (n - within) * sizeof *mine->ring;
     c->open.lap = sio_posted_lap(f, position);
-    c->open.doze = mine->doze;
+    c->open.need_wakeup = mine->need_wakeup;
     return 1;
 }
 
@@ -68,7 +68,7 @@ enum sio_outcome sio_post(struct sio_client *c, struct sio_route *to, uint64_t a
     sio_store_release(&c->pending, SIO_PENDING(SIO_PENDING_POSTED, to->shard, n) | SIO_PENDING_OPEN);
     sio_fence_compiler();
     put(c, to, n, address - to->base, size, data);
-    fence_between(c); /* SP-DOZE: published, now look whether the owner sleeps */
-    ring_if_dozing(c, to->shard);
+    fence_between(c); /* SP-WAKEUP: published, now look whether the owner sleeps */
+    ring_if_asleep(c, to->shard);
     return SIO_ANSWERED; /* the owner counts it: a store less here */
 }

@@ -22,7 +22,7 @@ struct sio_raise {
     uint64_t level[SIO_RAISE_WORDS];    /* set and cleared by shards */
 };
 
-/* Something is to be done: wakes every vCPU that sleeps. SP-DOZE: the count is a full fence before the look at the sleepers. */
+/* Something is to be done: wakes every vCPU that sleeps. SP-WAKEUP: the count is a full fence before the look at the sleepers. */
 static inline void sio_raise_wake(struct sio_raise *page)
 {
     __atomic_fetch_add(&page->sequence, 1, __ATOMIC_SEQ_CST);

@@ -49,7 +49,7 @@ void soft_give_turn(void)
     struct sio_soft_machine *m = sio_soft.machine;
     if (m->vcpus == 1 || m->token != sio_soft.me->index + 1)
         return;
-    sio_publish(&m->token, 0); /* a full fence before the look at the waiters: SP-DOZE */
+    sio_publish(&m->token, 0); /* a full fence before the look at the waiters: SP-WAKEUP */
     if (sio_load_relaxed(&m->token_waiters))
         sio_futex_wake(&m->token);
 }

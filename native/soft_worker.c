@@ -208,7 +208,7 @@ static void sleep_on(void)
     uint64_t due = sio_apic_due(sio_soft.me), now = sio_now(), wait = SLEEP_NS;
     if (due)
         wait = due > now ? due - now : 0;
-    __atomic_fetch_add(&raise->sleepers, 1, __ATOMIC_SEQ_CST); /* SP-DOZE: before the kernel looks at the sequence */
+    __atomic_fetch_add(&raise->sleepers, 1, __ATOMIC_SEQ_CST); /* SP-WAKEUP: before the kernel looks at the sequence */
     if (wait && !sio_load_relaxed(&sio_soft.me->vcpu.run->immediate_exit))
         sio_futex_wait(&raise->sequence, sio_soft.seen, wait < SLEEP_NS ? wait : SLEEP_NS);
     __atomic_fetch_sub(&raise->sleepers, 1, __ATOMIC_SEQ_CST);

@@ -5,18 +5,18 @@
  * sleeper's look at the word may pass its own announcement, and the waker's look at the announcement its own publish.
  *
  * A poll that meets the peer at work on the line takes a copy away, which the peer has to claim back before it can write:
- * polls closer than a `pause` to each other meet it more often (patience.h).
+ * polls closer than a `pause` to each other meet it more often (first_poll.h).
  *
  * Consequences. Spin for about 3 us, one `pause` a poll from the first; yield between polls for about what a wake-up
  * costs, which bounds the loss at twice the best; then announce sleep, full fence, look again, and sleep with a time-out.
  * Where recent waits ended only after a yield, both peers share a CPU: start with the yield, and try the spin again
- * every 32nd time. A waker publishes, full fence, then looks for the announcement (SP-DOZE).
+ * every 32nd time. A waker publishes, full fence, then looks for the announcement (SP-WAKEUP).
  */
 #ifndef SHARDIO_WAIT_H
 #define SHARDIO_WAIT_H
 
 #include "fabric.h"
-#include "patience.h"
+#include "first_poll.h"
 #include "sys.h"
 
 #define SIO_POLLS 64u /* between two looks at the clock */
@@ -68,32 +68,32 @@ static __attribute__((noinline)) uint64_t sio_wait_slow(struct sio_waiter *w, st
     } while (sio_ticks() - start < w->yield_ticks);
 
     for (uint32_t vain = 0;;) {
-        if (vain == SIO_VAIN_SLEEPS) { /* any shard may write `doze`: one that never lets it be costs others no membarriers */
+        if (vain == SIO_VAIN_SLEEPS) { /* any shard may write `need_wakeup`: one that never lets it be costs others no membarriers */
             sio_nap(SIO_NAP_NS);
             if ((now = sio_load_acquire(word)) != old || sio_waiter_aborted(w))
                 break;
             continue;
         }
-        sio_publish(&self->doze, 1); /* SP-DOZE: announce, fence */
+        sio_publish(&self->need_wakeup, 1); /* SP-WAKEUP: announce, fence */
         if (w->membarrier)
             sio_membarrier(); /* the fence of an owner that returns credits without one */
         if ((now = sio_load_acquire(word)) != old || sio_waiter_aborted(w))
             break;
         sio_count(self->sleeps);
-        long ret = sio_futex_wait(&self->doze, 1, SIO_SLEEP_NS);
+        long ret = sio_futex_wait(&self->need_wakeup, 1, SIO_SLEEP_NS);
         now = sio_load_acquire(word);
         if (now != old) {
             /* Found by the time-out, and nobody had taken the announcement back: a wake-up was lost. */
-            if (ret == -ETIMEDOUT && sio_load_relaxed(&self->doze) == 1) {
+            if (ret == -ETIMEDOUT && sio_load_relaxed(&self->need_wakeup) == 1) {
                 sio_yield();
-                if (sio_load_acquire(&self->doze) == 1)
+                if (sio_load_acquire(&self->need_wakeup) == 1)
                     sio_count(self->lost_wakeups);
             }
             break;
         }
         vain += ret != -ETIMEDOUT;
     }
-    sio_store_relaxed(&self->doze, 0);
+    sio_store_relaxed(&self->need_wakeup, 0);
     return now;
 }
 
@@ -105,21 +105,21 @@ static inline void sio_pass(uint32_t ticks)
         ;
 }
 
-/* Waits until *word is no longer `old`; returns what it is then, or `old` when the wait was aborted. `patience`: when to look
- * first (patience.h). */
+/* Waits until *word is no longer `old`; returns what it is then, or `old` when the wait was aborted. `first_poll`: when to look
+ * first (first_poll.h). */
 static inline uint64_t sio_wait_change(struct sio_waiter *w, struct sio_vcpu_control *self, const uint64_t *word,
-                                       uint64_t old, struct sio_patience *patience)
+                                       uint64_t old, struct sio_first_poll *first_poll)
 {
     uint64_t now;
     if (w->yield_bias < SIO_YIELD_BIAS || (++w->waits & 31u) == 0) {
         uint64_t start = 0, spent;
-        if (patience->ticks) {
-            sio_pass(patience->ticks);
+        if (first_poll->ticks) {
+            sio_pass(first_poll->ticks);
             if ((now = sio_load_acquire(word)) != old) {
-                sio_patience_hit(patience);
+                sio_first_poll_hit(first_poll);
                 goto spun;
             }
-            sio_patience_miss(patience);
+            sio_first_poll_miss(first_poll);
         }
         do {
             for (unsigned i = 0; i < SIO_POLLS; i++) {
@@ -140,8 +140,8 @@ spun:
 /* After a publish with a full fence: wakes the client if it sleeps. */
 static inline void sio_wake_client(struct sio_vcpu_control *client)
 {
-    if (__builtin_expect(sio_load_relaxed(&client->doze) != 0, 0) && sio_swap_if(&client->doze, 1u, 0u))
-        sio_futex_wake(&client->doze);
+    if (__builtin_expect(sio_load_relaxed(&client->need_wakeup) != 0, 0) && sio_swap_if(&client->need_wakeup, 1u, 0u))
+        sio_futex_wake(&client->need_wakeup);
 }
 
 #endif

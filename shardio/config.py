@@ -1,7 +1,7 @@
 """A machine as a file: one `[machine]` table and a `[[device]]` table per device, checked before it starts.
 
 `load_config` reads TOML, `machine_config` takes the same tables as a dict; both give a `MachineConfig`, and
-`build` makes the `Machine` of it. What is wrong is a `ConfigError` of one line: file, table, key, cure.
+`build` makes the `Machine` of it. What is wrong is a `ConfigError` of one line: file, table, key, hint.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ NUMBERS = {"pio", "mmio", "size", "irq", "at", "entry"}
 def load_config(path: str | Path) -> MachineConfig:
     """Reads the TOML file at `path`; relative paths in it are from the file's own folder.
 
-    Raises ConfigError naming the file, the table, the key and the cure.
+    Raises ConfigError naming the file, the table, the key and the hint.
     """
     return machine_config(load_tables(path), where=str(path), folder=Path(path).parent)
 
@@ -185,8 +185,8 @@ def device_config(table: Mapping[str, Any], where: str) -> DeviceConfig:
     """
     if "type" not in table:
         meant = [key for key in table if key not in DEVICE_KEYS and nearest(key, ["type"])]
-        cure = f'"{meant[0]}": did you mean "type"?' if meant else 'add `type = "package.module:Class"`'
-        raise ConfigError(where, "no type", cure)
+        hint = f'"{meant[0]}": did you mean "type"?' if meant else 'add `type = "package.module:Class"`'
+        raise ConfigError(where, "no type", hint)
     own = {key: value for key, value in table.items() if key in DEVICE_KEYS}
     device: DeviceConfig = _convert(own, DeviceConfig, where)
     more = {key: value for key, value in table.items() if key not in DEVICE_KEYS}
@@ -244,7 +244,7 @@ def _told_at(where: str) -> Iterator[None]:
     try:
         yield
     except ShardioError as error:
-        raise ConfigError(where, error.message, error.cure) from error
+        raise ConfigError(where, error.message, error.hint) from error
 
 
 def _claims(config: MachineConfig) -> Claims:
@@ -297,7 +297,7 @@ def _convert(table: Mapping[str, Any], kind: Any, where: str) -> Any:
 
 
 def _choices(kind: Any, key: str) -> str:
-    """The cure for a wrong value: the words that the key takes, where it takes but some."""
+    """The hint for a wrong value: the words that the key takes, where it takes but some."""
     words: list[str] = []
     for part in _parts(get_type_hints(kind).get(key)):
         words += [f'"{word}"' for word in get_args(part)] if get_origin(part) is Literal else []

@@ -55,13 +55,13 @@ def _descriptor(limit: int, kind: Kind, granularity: int) -> bytes:
 def check_entry(mode: str, entry: int) -> None:
     """Raises `MachineError` for an address at which a guest cannot begin in that mode."""
     limits = {"real": REAL_MODE_END, "protected": 1 << 32, "long": 512 << 30}
-    cures = {
+    hints = {
         "real": f"use an entry below {REAL_MODE_END:#x}, the reset vector {RESET_VECTOR:#x}, or another mode",
         "protected": "use an entry below 4 GiB",
         "long": "use an entry below 512 GiB",
     }
     if not 0 <= entry < limits[mode] and not (mode == "real" and entry == RESET_VECTOR):
-        raise MachineError(f"{mode} mode cannot begin at {entry:#x}", cures[mode])
+        raise MachineError(f"{mode} mode cannot begin at {entry:#x}", hints[mode])
 
 
 def check_mode(mode: str) -> None:

@@ -48,19 +48,19 @@ __all__ = [
 
 
 class ShardioError(Exception):
-    """Base of every error of this library: `message` says what is wrong, `cure` what to do about it.
+    """Base of every error of this library: `message` says what is wrong, `hint` what to do about it.
 
     >>> str(ShardioError("no ring", "start the shard first"))
     'no ring; start the shard first'
     """
 
-    def __init__(self, message: str = "", cure: str = "") -> None:
-        super().__init__(message, cure)
+    def __init__(self, message: str = "", hint: str = "") -> None:
+        super().__init__(message, hint)
         self.message = message
-        self.cure = cure
+        self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message}; {self.cure}" if self.cure else self.message
+        return f"{self.message}; {self.hint}" if self.hint else self.message
 
 
 # --- addresses, ranges and the bus -------------------------------------------------------------------------
@@ -78,9 +78,9 @@ class InvalidAddress(ShardioError, ValueError, OverflowError):
 class InvalidRange(ShardioError, ValueError):
     """A range that is empty, leaves its space or is of another one: `base`, `size` in bytes, `reason`."""
 
-    def __init__(self, base: int, size: int, reason: str, cure: str = "") -> None:
-        super().__init__(f"range of {size:#x} bytes at {base:#x} {reason}", cure)
-        self.args = (base, size, reason, cure)
+    def __init__(self, base: int, size: int, reason: str, hint: str = "") -> None:
+        super().__init__(f"range of {size:#x} bytes at {base:#x} {reason}", hint)
+        self.args = (base, size, reason, hint)
         self.base, self.size, self.reason = base, size, reason
 
 
@@ -138,11 +138,11 @@ class DeviceOverlap(ShardioError, ValueError):
 
     def __init__(self, requested: Any, existing: Any, device: str = "", holder: str = "") -> None:
         message = f"{requested} overlaps {existing}, which is registered"
-        cure = "choose another base or deregister the other range first"
+        hint = "choose another base or deregister the other range first"
         if device and holder:
             message = f"device {device} at {requested} overlaps device {holder} at {existing}"
-            cure = "move one, or make its size smaller"
-        super().__init__(message, cure)
+            hint = "move one, or make its size smaller"
+        super().__init__(message, hint)
         self.args = (requested, existing, device, holder)
         self.requested, self.existing, self.device, self.holder = requested, existing, device, holder
 
@@ -158,14 +158,14 @@ class DeviceOverlap(ShardioError, ValueError):
 class InvalidDevice(ShardioError, TypeError):
     """An object without handlers for the space ("pio" or "mmio") where it is put: `device_type`, `space`."""
 
-    def __init__(self, device_type: str, space: str, cure: str = "") -> None:
+    def __init__(self, device_type: str, space: str, hint: str = "") -> None:
         super().__init__(
             f"{device_type} cannot answer {space.upper()} accesses",
-            cure
+            hint
             or f"give it {space}_read and {space}_write, or read(offset, size) and "
             "write(offset, size, value)",
         )
-        self.args = (device_type, space, self.cure)
+        self.args = (device_type, space, self.hint)
         self.device_type, self.space = device_type, space
 
 
@@ -210,12 +210,12 @@ class InvalidResult(ShardioError, TypeError):
 
 class DeviceOptionError(ShardioError, ValueError):
     """An option value that a device cannot use: its class `device`, the `option`, the `value`, and the
-    `cure`.
+    `hint`.
     """
 
-    def __init__(self, device: str, option: str, value: object, cure: str) -> None:
-        super().__init__(f"{device} cannot use {option} = {value!r}", cure)
-        self.args = (device, option, value, cure)
+    def __init__(self, device: str, option: str, value: object, hint: str) -> None:
+        super().__init__(f"{device} cannot use {option} = {value!r}", hint)
+        self.args = (device, option, value, hint)
         self.device, self.option, self.value = device, option, value
 
 
@@ -297,18 +297,18 @@ class MemoryAccessError(ShardioError, ValueError):
 class ImageError(ShardioError):
     """A guest image that cannot be loaded: `path` and `reason`."""
 
-    def __init__(self, path: str | os.PathLike[str], reason: str, cure: str = "") -> None:
-        super().__init__(f"image {os.fspath(path)}: {reason}", cure)
-        self.args = (path, reason, cure)
+    def __init__(self, path: str | os.PathLike[str], reason: str, hint: str = "") -> None:
+        super().__init__(f"image {os.fspath(path)}: {reason}", hint)
+        self.args = (path, reason, hint)
         self.path, self.reason = os.fspath(path), reason
 
 
 class ConfigError(ShardioError, ValueError):
     """A configuration that cannot be used: `where` (file, table and key) and `reason`."""
 
-    def __init__(self, where: str, reason: str, cure: str = "") -> None:
-        super().__init__(f"{where}: {reason}", cure)
-        self.args = (where, reason, cure)
+    def __init__(self, where: str, reason: str, hint: str = "") -> None:
+        super().__init__(f"{where}: {reason}", hint)
+        self.args = (where, reason, hint)
         self.where, self.reason = where, reason
 
 
@@ -316,7 +316,7 @@ class ConfigError(ShardioError, ValueError):
 
 
 class FabricError(ShardioError):
-    """The shared segment could not be made, mapped or used: `message` and `cure`."""
+    """The shared segment could not be made, mapped or used: `message` and `hint`."""
 
 
 class LayoutMismatch(FabricError):
@@ -334,23 +334,23 @@ class LayoutMismatch(FabricError):
 class ShardError(ShardioError):
     """A shard could not start, died or reported a failure: its name `shard` and the `reason`."""
 
-    def __init__(self, shard: str, reason: str, cure: str = "") -> None:
-        super().__init__(f"shard {shard}: {reason}", cure)
-        self.args = (shard, reason, cure)
+    def __init__(self, shard: str, reason: str, hint: str = "") -> None:
+        super().__init__(f"shard {shard}: {reason}", hint)
+        self.args = (shard, reason, hint)
         self.shard, self.reason = shard, reason
 
 
 class VcpuError(ShardioError):
     """A vCPU stopped for a reason that ends the run: its index `vcpu` and the `reason`."""
 
-    def __init__(self, vcpu: int, reason: str, cure: str = "") -> None:
-        super().__init__(f"vCPU {vcpu}: {reason}", cure)
-        self.args = (vcpu, reason, cure)
+    def __init__(self, vcpu: int, reason: str, hint: str = "") -> None:
+        super().__init__(f"vCPU {vcpu}: {reason}", hint)
+        self.args = (vcpu, reason, hint)
         self.vcpu, self.reason = vcpu, reason
 
 
 class MachineError(ShardioError):
-    """A machine was asked for what its state or its parts do not allow: `message` and `cure`."""
+    """A machine was asked for what its state or its parts do not allow: `message` and `hint`."""
 
 
 class DeviceFailed(MachineError):
@@ -363,11 +363,11 @@ class DeviceFailed(MachineError):
     """
 
     def __init__(
-        self, device: str, kind: str, shard: str, step: str, reason: str, cure: str = ""
+        self, device: str, kind: str, shard: str, step: str, reason: str, hint: str = ""
     ) -> None:
         which = f"{device} ({kind})" if kind else device
-        super().__init__(f"device {which} in shard {shard}, {step}: {reason}", cure)
-        self.args = (device, kind, shard, step, reason, cure)
+        super().__init__(f"device {which} in shard {shard}, {step}: {reason}", hint)
+        self.args = (device, kind, shard, step, reason, hint)
         self.device, self.kind, self.shard, self.step, self.reason = device, kind, shard, step, reason
 
 
@@ -376,34 +376,34 @@ class RangeTaken(MachineError):
     name, the range that was `requested`, and `who` answers there.
     """
 
-    def __init__(self, device: str, requested: Any, who: str, cure: str = "") -> None:
-        super().__init__(f"device {device} at {requested} would see no access: {who} answers there", cure)
-        self.args = (device, requested, who, cure)
+    def __init__(self, device: str, requested: Any, who: str, hint: str = "") -> None:
+        super().__init__(f"device {device} at {requested} would see no access: {who} answers there", hint)
+        self.args = (device, requested, who, hint)
         self.device, self.requested, self.who = device, requested, who
 
 
 class InterruptError(ShardioError):
     """An interrupt could not be configured or raised: its `line` (by name or number) and the `reason`."""
 
-    def __init__(self, line: str | int, reason: str, cure: str = "") -> None:
-        super().__init__(f"interrupt {line}: {reason}", cure)
-        self.args = (line, reason, cure)
+    def __init__(self, line: str | int, reason: str, hint: str = "") -> None:
+        super().__init__(f"interrupt {line}: {reason}", hint)
+        self.args = (line, reason, hint)
         self.line, self.reason = line, reason
 
 
 class HostError(ShardioError):
-    """The host lacks a prerequisite: `message` names it, `cure` tells how to get it."""
+    """The host lacks a prerequisite: `message` names it, `hint` tells how to get it."""
 
 
 class KvmError(ShardioError):
-    """A KVM system call failed: `ioctl` (its name in <linux/kvm.h>), `errno`, and the usual `cure`.
+    """A KVM system call failed: `ioctl` (its name in <linux/kvm.h>), `errno`, and the usual `hint`.
 
     >>> str(KvmError("KVM_CREATE_VM", 12, "close another VM"))
     'KVM_CREATE_VM failed with ENOMEM (Cannot allocate memory); close another VM'
     """
 
-    def __init__(self, ioctl: str, errno: int, cure: str = "") -> None:
+    def __init__(self, ioctl: str, errno: int, hint: str = "") -> None:
         symbol = _errno.errorcode.get(errno, f"errno {errno}")
-        super().__init__(f"{ioctl} failed with {symbol} ({os.strerror(errno)})", cure)
-        self.args = (ioctl, errno, cure)
+        super().__init__(f"{ioctl} failed with {symbol} ({os.strerror(errno)})", hint)
+        self.args = (ioctl, errno, hint)
         self.ioctl, self.errno = ioctl, errno

@@ -221,5 +221,5 @@ def _handed_over(kind: type[GuestMemory], handle: Any, size: int) -> GuestMemory
 def _no_room(size: int, error: OSError) -> HostError:
     return HostError(
         f"{size >> 20} MiB of guest memory: {error.strerror}",
-        cure="ask for less memory, or raise the limits on it, on files and on their size (ulimit -v, -n, -f)",
+        hint="ask for less memory, or raise the limits on it, on files and on their size (ulimit -v, -n, -f)",
     )

@@ -33,12 +33,12 @@ def check_names(
     what = getattr(factory, "__qualname__", type(factory).__name__)
     named = {each.name: each for each in parameters if each.kind is not Parameter.VAR_KEYWORD}
     for key in options.keys() - named.keys() if len(named) == len(parameters) else ():
-        cure = nearest(key, {*named, *table_keys}) or f"its options: {', '.join(sorted(named)) or 'none'}"
-        raise MachineError(f'{what} knows no "{key}"', cure)
+        hint = nearest(key, {*named, *table_keys}) or f"its options: {', '.join(sorted(named)) or 'none'}"
+        raise MachineError(f'{what} knows no "{key}"', hint)
     for name in sorted(named.keys() - options.keys()):
         if named[name].default is Parameter.empty:
-            cure = f"add `options = {{ {name} = ... }}`" if name in table_keys else f"add `{name} = ...`"
-            raise MachineError(f'{what} needs "{name}"', cure)
+            hint = f"add `options = {{ {name} = ... }}`" if name in table_keys else f"add `{name} = ...`"
+            raise MachineError(f'{what} needs "{name}"', hint)
 
 
 def check_options(

@@ -29,11 +29,11 @@ _WITHOUT = _ELSEWHERE + ", or leave these addresses to devices by the option irq
 
 
 class Reserved(NamedTuple):
-    """Addresses that KVM answers: the `span`, what answers there, and the `cure` for a device there."""
+    """Addresses that KVM answers: the `span`, what answers there, and the `hint` for a device there."""
 
     span: PioRange | MmioRange
     answers: str
-    cure: str = _ELSEWHERE
+    hint: str = _ELSEWHERE
 
     @property
     def who(self) -> str:

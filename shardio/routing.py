@@ -187,7 +187,7 @@ class AddressMap:
                 remedy = "place it between the RAM's end and 4 GiB, at 0xd0000000 say"
                 raise RangeTaken(device, span, f"guest RAM ({region})", remedy)
         if (reserved := self._reserved(span)) is not None:
-            raise RangeTaken(device, span, reserved.who, reserved.cure)
+            raise RangeTaken(device, span, reserved.who, reserved.hint)
 
     def _route(self, span: Span) -> Route:
         found = self._bus(span).device(int(span.base))

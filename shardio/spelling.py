@@ -1,4 +1,4 @@
-"""What a mistyped name was meant to be: the cure that goes with an unknown name, wherever names are given."""
+"""What a mistyped name was meant to be: the hint that goes with an unknown name, wherever names are given."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The cure for an unknown name: the known one that is nearest, or those, or None when none is near.
+    """The hint for an unknown name: the known one that is nearest, or those, or None when none is near.
 
     >>> nearest("vcpu", ["memory", "vcpus"]), nearest("vcpu", ["cpu", "vcpus"])
     ('did you mean "vcpus"?', 'did you mean "cpu" or "vcpus"?')
@@ -32,7 +32,7 @@ def _slips(typed: str, meant: str) -> int:
 
 
 def listed(names: Iterable[str]) -> str:
-    """The cure where nothing is near: what there is.
+    """The hint where nothing is near: what there is.
 
     >>> listed(["vcpus", "memory"])
     'known are memory, vcpus'

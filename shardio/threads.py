@@ -13,8 +13,8 @@ def start(thread: threading.Thread) -> None:
     try:
         thread.start()
     except RuntimeError as error:  # all that Python says of EAGAIN and ENOMEM
-        cure = "raise the limits on processes and memory (ulimit -u, -v)"
-        raise HostError(f"no thread {thread.name!r}: {error}", cure) from None
+        hint = "raise the limits on processes and memory (ulimit -u, -v)"
+        raise HostError(f"no thread {thread.name!r}: {error}", hint) from None
 
 
 CLOSE_S = 0.01

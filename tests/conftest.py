@@ -112,7 +112,7 @@ def kvm_obstacle() -> str | None:
         finally:
             os.close(fd)
     except OSError as error:
-        return f"/dev/kvm: {error.strerror}: `shardio doctor` names the cure"
+        return f"/dev/kvm: {error.strerror}: `shardio doctor` says what to do"
     return None
 
 

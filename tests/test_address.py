@@ -53,15 +53,15 @@ def test_address_outside_its_space_is_refused_with_its_value(
 
 
 @pytest.mark.parametrize(
-    ("make", "cure"),
+    ("make", "hint"),
     [
         (lambda: BusAddress(5), "a BusAddress is of no space: make a PioAddress or a MmioAddress"),
         (lambda: BusRange(5, 1), "a BusRange is of no space: make a PioRange or a MmioRange"),
         (lambda: BusRange.unit(5), "a BusRange is of no space"),
     ],
 )
-def test_what_both_spaces_share_is_not_made_by_itself(make: Callable[[], object], cure: str) -> None:
-    with pytest.raises(TypeError, match=cure):
+def test_what_both_spaces_share_is_not_made_by_itself(make: Callable[[], object], hint: str) -> None:
+    with pytest.raises(TypeError, match=hint):
         make()
 
 

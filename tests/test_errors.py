@@ -1,4 +1,4 @@
-"""Errors: one root, their values kept across a pickle, their cure in their text, all of them public."""
+"""Errors: one root, their values kept across a pickle, their hint in their text, all of them public."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import shardio
 from shardio import PioRange, ResourceConstraint, errors
 
 SAMPLES: list[errors.ShardioError] = [
-    errors.ShardioError("what", "cure"),
+    errors.ShardioError("what", "hint"),
     errors.InvalidAddress(-1, "pio", 0xFFFF),
     errors.InvalidRange(1, 0, "is empty", "give a size"),
     errors.InvalidAccessLength(70000, 65536),
@@ -56,7 +56,7 @@ def test_error_survives_pickling_with_its_values(error: errors.ShardioError) -> 
 @samples
 def test_text_is_the_message_and_the_cure_in_one_line(error: errors.ShardioError) -> None:
     assert error.message in str(error)
-    assert str(error).endswith(error.cure)
+    assert str(error).endswith(error.hint)
     assert "\n" not in str(error)
 
 

@@ -102,8 +102,8 @@ class Block(VirtioDevice):
         Raises DeviceOptionError for values out of these.
         """
         if len(serial) > SERIAL_BYTES or not serial.isascii():
-            cure = f"give at most {SERIAL_BYTES} ASCII characters"
-            raise DeviceOptionError("virtio block", "serial", serial, cure)
+            hint = f"give at most {SERIAL_BYTES} ASCII characters"
+            raise DeviceOptionError("virtio block", "serial", serial, hint)
         in_range(queues, 1, 16, device="virtio block", option="queues")
         in_range(threads, 1, 64, device="virtio block", option="threads")
         features = F_SEG_MAX | F_BLK_SIZE | F_FLUSH | (F_MQ if queues > 1 else 0)

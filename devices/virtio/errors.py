@@ -37,7 +37,7 @@ class BackendError(VirtioError):
     says why.
     """
 
-    def __init__(self, resource: str, reason: str, cure: str = "") -> None:
-        super().__init__(f"{resource}: {reason}", cure)
-        self.args = (resource, reason, cure)
+    def __init__(self, resource: str, reason: str, hint: str = "") -> None:
+        super().__init__(f"{resource}: {reason}", hint)
+        self.args = (resource, reason, hint)
         self.resource, self.reason = resource, reason

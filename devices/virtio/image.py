@@ -36,10 +36,10 @@ class RawImage:
         try:
             self._fd = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
         except OSError as error:
-            cure = (
+            hint = (
                 "open it with read_only = true, or make it writable" if error.errno in _WRITE_ERRORS else ""
             )
-            raise ImageError(path, str(error.strerror), cure or "name an existing file") from error
+            raise ImageError(path, str(error.strerror), hint or "name an existing file") from error
         self.path = path
         self.read_only = read_only
         self._lock: ImageLock | None = None

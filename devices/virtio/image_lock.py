@@ -56,8 +56,8 @@ class ImageLock:
                 return
             how = "writing" if writable else "reading"
             reason = f"{user} of process {os.getpid()} wants it for {how}, but {self._other()} has it"
-            cure = "give each machine its own copy, or give it to all of them with read_only = true"
-            raise ImageError(path, reason, cure) from None
+            hint = "give each machine its own copy, or give it to all of them with read_only = true"
+            raise ImageError(path, reason, hint) from None
         _set(fd, fcntl.F_RDLCK, _IDS + os.getpid(), 1)
         _holders.setdefault(self._file, []).append(user)
 

@@ -76,8 +76,8 @@ class SocketLink:
         """
         for address in (local, peer):
             if len(os.fsencode(address)) > _LONGEST_ADDRESS:
-                cure = f"use at most {_LONGEST_ADDRESS} bytes"
-                raise BackendError(address, "is too long for a socket address", cure)
+                hint = f"use at most {_LONGEST_ADDRESS} bytes"
+                raise BackendError(address, "is too long for a socket address", hint)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         try:
             _unlink_stale(local)
@@ -126,12 +126,12 @@ class TapLink:
     """A tap interface of the host (needs CAP_NET_ADMIN, or an interface that this user owns)."""
 
     def __init__(self, name: str) -> None:
-        """Raises BackendError with the cure for a name that is none, or when the interface cannot be
+        """Raises BackendError with the hint for a name that is none, or when the interface cannot be
         opened.
         """
         if not _INTERFACE.fullmatch(name) or name in (".", ".."):
-            cure = "use 1 to 15 printable ASCII characters without '/', ':', '%' and spaces"
-            raise BackendError(f"tap {name!r}", "is no name of an interface", cure)
+            hint = "use 1 to 15 printable ASCII characters without '/', ':', '%' and spaces"
+            raise BackendError(f"tap {name!r}", "is no name of an interface", hint)
         self.closed = False
         try:
             self._fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -144,8 +144,8 @@ class TapLink:
             fcntl.ioctl(self._fd, _TUNSETIFF, request)
         except OSError as error:
             os.close(self._fd)
-            cure = f"make it as root: ip tuntap add {name} mode tap user $USER"
-            raise BackendError(f"tap {name}", str(error.strerror), cure) from error
+            hint = f"make it as root: ip tuntap add {name} mode tap user $USER"
+            raise BackendError(f"tap {name}", str(error.strerror), hint) from error
 
     def fileno(self) -> int:
         """The tap's descriptor."""

@@ -4,4 +4,4 @@ from shardio.errors import ShardioError
 
 
 class BenchError(ShardioError):
-    """A benchmark cannot be run, read or compared: `message` says why, `cure` what to do."""
+    """A benchmark cannot be run, read or compared: `message` says why, `hint` what to do."""

@@ -33,8 +33,8 @@ def _contents(image: str | os.PathLike[str] | bytes) -> tuple[str, bytes]:
             data = Path(image).read_bytes()
         except OSError as error:
             few = error.errno == errno.EMFILE
-            cure = "raise the limit on open files (ulimit -n)" if few else "name a readable file"
-            raise ImageError(name, f"cannot be read: {error.strerror}", cure) from None
+            hint = "raise the limit on open files (ulimit -n)" if few else "name a readable file"
+            raise ImageError(name, f"cannot be read: {error.strerror}", hint) from None
     if not data:
         raise ImageError(name, "is empty", "assemble or copy it first")
     return name, data

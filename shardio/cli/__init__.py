@@ -22,7 +22,7 @@ from shardio.spelling import nearest
 
 EXIT_USER_ERROR = 2
 # What a system call lacked, where the library has not said it in its own words.
-CURES = {
+HINTS = {
     errno.EMFILE: "raise the limit on open files: ulimit -n 1024",
     errno.ENFILE: "raise the host's limit on open files: sysctl fs.file-max",
     errno.ENOMEM: "free memory on the host, or give the guest less",
@@ -44,7 +44,7 @@ COMMANDS: dict[str, Command] = {
     "bench": Command(
         "shardio.cli.bench", "measure how dispatch performs and scales, against floor and peers"
     ),
-    "doctor": Command("shardio.cli.doctor", "tell what this host lacks for full speed, with the cure"),
+    "doctor": Command("shardio.cli.doctor", "tell what this host lacks for full speed, with the hint"),
 }
 
 
@@ -66,14 +66,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ShardioError as error:
         if "--debug" in words:
             traceback.print_exception(error)
-        return complain(error.message, error.cure)
+        return complain(error.message, error.hint)
     except BrokenPipeError:
         give_up(sys.stdout)  # its reader is gone: no word about it
         return 128 + signal.SIGPIPE
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
         drain(sys.stdout)  # it may be what failed
-        return complain(what, CURES.get(error.errno or 0, "correct the path, or its permissions"))
+        return complain(what, HINTS.get(error.errno or 0, "correct the path, or its permissions"))
     except (ImportError, MemoryError) as error:
         text = f"{type(error).__name__}: {error}".rstrip(": ")
         return complain(text, "install shardio whole, and free memory or raise its limit (ulimit -v)")
@@ -82,9 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def complain(what: str, cure: str = "") -> int:
+def complain(what: str, hint: str = "") -> int:
     """Prints a user error as one line on standard error and returns the exit status for it."""
-    say(f"shardio: error: {what}{f' ({cure})' if cure else ''}")
+    say(f"shardio: error: {what}{f' ({hint})' if hint else ''}")
     return EXIT_USER_ERROR
 
 
@@ -120,8 +120,8 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
             options = _options(subparser)
     arguments, unknown = parser.parse_known_args(words)
     if unknown:
-        cure = nearest(unknown[0].partition("=")[0], options)
-        parser.error(f"unknown argument {unknown[0]}{f': {cure}' if cure else ''}")
+        hint = nearest(unknown[0].partition("=")[0], options)
+        parser.error(f"unknown argument {unknown[0]}{f': {hint}' if hint else ''}")
     return arguments
 
 

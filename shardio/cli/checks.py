@@ -57,12 +57,12 @@ class State(StrEnum):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What a check found: its `name`, `state`, one line of `detail`, and the `cure` where there is one."""
+    """What a check found: its `name`, `state`, one line of `detail`, and the `hint` where there is one."""
 
     name: str
     state: State
     detail: str
-    cure: str = ""
+    hint: str = ""
 
 
 def core() -> Finding:
@@ -70,8 +70,8 @@ def core() -> Finding:
     try:
         built = importlib.import_module("shardio._core")
     except ImportError as error:
-        cure = "build it: `pip install .` with gcc, libc6-dev and python3-dev installed"
-        return Finding("core", State.UNUSABLE, f"cannot be imported: {error}", cure)
+        hint = "build it: `pip install .` with gcc, libc6-dev and python3-dev installed"
+        return Finding("core", State.UNUSABLE, f"cannot be imported: {error}", hint)
     return Finding("core", State.OK, str(built.__file__))
 
 
@@ -84,7 +84,7 @@ def kvm() -> Finding:
             needs = [f"{cap} ({use})" for cap, use in KVM_NEEDED.items() if not opened.check_extension(cap)]
             detail = f"/dev/kvm opens, up to {opened.max_vcpus} vCPUs a machine"
     except ShardioError as error:
-        return Finding("KVM", State.UNUSABLE, error.message, error.cure)
+        return Finding("KVM", State.UNUSABLE, error.message, error.hint)
     except ImportError as error:
         return Finding("KVM", State.UNUSABLE, f"cannot be asked: {error}", "build the compiled core first")
     if needs:
@@ -97,20 +97,20 @@ def software_cpu() -> Finding:
     """Unicorn is installed and its library, of a version that is known to work, can be loaded."""
     name = "software CPU"
     try:
-        from shardio.soft.library import CURE, library
+        from shardio.soft.library import HINT, library
 
         found = library()
     except ShardioError as error:
-        return Finding(name, State.UNUSABLE, error.message, error.cure)
+        return Finding(name, State.UNUSABLE, error.message, error.hint)
     except ImportError as error:
         return Finding(name, State.UNUSABLE, f"cannot be asked: {error}", "build the compiled core first")
     try:
         version = ctypes.CDLL(str(found)).uc_version(None, None)
     except (OSError, AttributeError) as error:
-        return Finding(name, State.UNUSABLE, f"cannot be loaded: {error}", CURE)
+        return Finding(name, State.UNUSABLE, f"cannot be loaded: {error}", HINT)
     shown = f"Unicorn {version >> 24 & 0xFF}.{version >> 16 & 0xFF}.{version >> 8 & 0xFF}"
     if version >> 16 != UNICORN_NEEDED:
-        return Finding(name, State.UNUSABLE, f"{shown}, which is not of version 2.1", CURE)
+        return Finding(name, State.UNUSABLE, f"{shown}, which is not of version 2.1", HINT)
     return Finding(name, State.OK, f"{shown}: 16- and 32-bit guests without /dev/kvm")
 
 
@@ -147,13 +147,13 @@ def shared_memory() -> Finding:
     try:
         fd = os.memfd_create("shardio-doctor", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except OSError as error:
-        cure = "allow the system call memfd_create in the sandbox's seccomp filter"
-        return Finding(name, State.UNUSABLE, f"memfd_create: {error.strerror}", cure)
+        hint = "allow the system call memfd_create in the sandbox's seccomp filter"
+        return Finding(name, State.UNUSABLE, f"memfd_create: {error.strerror}", hint)
     try:
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     except OSError as error:
-        cure = "allow fcntl(F_ADD_SEALS) in the sandbox's seccomp filter"
-        return Finding(name, State.UNUSABLE, f"F_ADD_SEALS: {error.strerror}", cure)
+        hint = "allow fcntl(F_ADD_SEALS) in the sandbox's seccomp filter"
+        return Finding(name, State.UNUSABLE, f"F_ADD_SEALS: {error.strerror}", hint)
     finally:
         os.close(fd)
     return Finding(name, State.OK, "memfd, sealed")
@@ -164,8 +164,8 @@ def cpus() -> Finding:
     allowed, online = len(os.sched_getaffinity(0)), os.cpu_count() or 1
     detail = f"{allowed} of {online} usable"
     if allowed < 2:
-        cure = "allow two CPUs or more (taskset, cpuset, VM size): one has to switch tasks for every access"
-        return Finding("CPUs", State.DEGRADED, detail, cure)
+        hint = "allow two CPUs or more (taskset, cpuset, VM size): one has to switch tasks for every access"
+        return Finding("CPUs", State.DEGRADED, detail, hint)
     return Finding("CPUs", State.OK, detail)
 
 
@@ -179,8 +179,8 @@ def cpu_quota(path: str = "/sys/fs/cgroup/cpu.max") -> Finding:
         return Finding("CPU quota", State.OK, "none")
     share = int(quota) / int(period)
     if share < len(os.sched_getaffinity(0)):
-        cure = "raise cpu.max: it stops whoever polls"
-        return Finding("CPU quota", State.DEGRADED, f"{share:.1f} CPUs", cure)
+        hint = "raise cpu.max: it stops whoever polls"
+        return Finding("CPU quota", State.DEGRADED, f"{share:.1f} CPUs", hint)
     return Finding("CPU quota", State.OK, f"{share:.1f} CPUs")
 
 
@@ -190,8 +190,8 @@ def membarrier() -> Finding:
     libc = ctypes.CDLL(None, use_errno=True)
     offered = libc.syscall(number, MEMBARRIER_QUERY, 0, 0) if number is not None else -1
     if offered < 0 or not offered & MEMBARRIER_GLOBAL_EXPEDITED:
-        cure = "use a kernel with CONFIG_MEMBARRIER, and allow the call in the sandbox's seccomp filter"
-        return Finding("membarrier", State.DEGRADED, "no global expedited barrier", cure)
+        hint = "use a kernel with CONFIG_MEMBARRIER, and allow the call in the sandbox's seccomp filter"
+        return Finding("membarrier", State.DEGRADED, "no global expedited barrier", hint)
     return Finding("membarrier", State.OK, "global expedited")
 
 
@@ -200,8 +200,8 @@ def file_descriptors() -> Finding:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < FDS_WANTED:
         can_raise = hard >= FDS_WANTED
-        cure = f"ulimit -n {FDS_WANTED}" if can_raise else "raise nofile in /etc/security/limits.conf"
-        return Finding("file descriptors", State.DEGRADED, f"{soft} a process", cure)
+        hint = f"ulimit -n {FDS_WANTED}" if can_raise else "raise nofile in /etc/security/limits.conf"
+        return Finding("file descriptors", State.DEGRADED, f"{soft} a process", hint)
     return Finding("file descriptors", State.OK, f"{soft} a process")
 
 
@@ -222,8 +222,8 @@ def kernel(release: str | None = None) -> Finding:
     version = tuple(int(part or 0) for part in digits)
     detail = f"Linux {release} on {platform.machine()}"
     if version < KERNEL_NEEDED:
-        cure = f"use Linux {'.'.join(map(str, KERNEL_NEEDED))} or newer (pidfd_open)"
-        return Finding("kernel", State.UNUSABLE, detail, cure)
+        hint = f"use Linux {'.'.join(map(str, KERNEL_NEEDED))} or newer (pidfd_open)"
+        return Finding("kernel", State.UNUSABLE, detail, hint)
     return Finding("kernel", State.OK, detail)
 
 
@@ -232,8 +232,8 @@ def toolchain() -> Finding:
     packages = {"gcc": "gcc", "as": "binutils", "ld": "binutils"}
     missing = [tool for tool in packages if shutil.which(tool) is None]
     if missing:
-        cure = f"apt-get install {' '.join(sorted({packages[tool] for tool in missing}))}"
-        return Finding("toolchain", State.NOTE, f"no {', '.join(missing)}: no guest can be built here", cure)
+        hint = f"apt-get install {' '.join(sorted({packages[tool] for tool in missing}))}"
+        return Finding("toolchain", State.NOTE, f"no {', '.join(missing)}: no guest can be built here", hint)
     return Finding("toolchain", State.OK, "gcc, as and ld")
 
 

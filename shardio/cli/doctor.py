@@ -1,4 +1,4 @@
-"""Tells what this host lacks for shardio at full speed, each with its cure.
+"""Tells what this host lacks for shardio at full speed, each with its hint.
 
 A machine's vCPUs are run by KVM or by the software CPU: without KVM shardio runs degraded, and only where
 neither works it cannot run machines.
@@ -55,15 +55,15 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def show(found: Report, to: Console) -> None:
-    """Prints the findings as a table, a cure under what needs one."""
+    """Prints the findings as a table, a hint under what needs one."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for finding in found.checks:
         table.add_row(Text(finding.name), Text(finding.state, STYLE[finding.state]), Text(finding.detail))
-        if finding.cure:
-            table.add_row("", "", Text(f"cure: {finding.cure}"))
+        if finding.hint:
+            table.add_row("", "", Text(f"hint: {finding.hint}"))
     to.print(table)
     summary = {
         State.OK: "nothing is missing",

@@ -14,8 +14,8 @@ SOURCE = Path(__file__).with_name("guest.S")
 class AssemblerError(ShardioError):
     """The system's `as` or `ld` is missing or refused its input. `tool`: which; `reason`: why."""
 
-    def __init__(self, tool: str, reason: str, cure: str) -> None:
-        super().__init__(f"{tool}: {reason}", cure)
+    def __init__(self, tool: str, reason: str, hint: str) -> None:
+        super().__init__(f"{tool}: {reason}", hint)
         self.tool, self.reason = tool, reason
 
 

@@ -27,7 +27,7 @@ class Claims:
 
     `regions`: guest RAM; `reserved`: tells what else answers in a device's place (`shardio.reserved`);
     `interrupts`: the hypervisor's, or whatever else stands for lines being there, None where there are none;
-    `line_cure`: what to do then; `call`: `DeviceHandle.call` of a running dispatcher.
+    `line_hint`: what to do then; `call`: `DeviceHandle.call` of a running dispatcher.
     """
 
     def __init__(
@@ -35,13 +35,13 @@ class Claims:
         regions: Sequence[MemoryRegion] = (),
         reserved: Callable[[Span], Reserved | None] = lambda _: None,
         interrupts: object | None = None,
-        line_cure: str = "use irqchip=True",
+        line_hint: str = "use irqchip=True",
         call: Callable[..., Any] = _cannot_call,
     ) -> None:
         self.handles: dict[str, DeviceHandle] = {}
         self.routes = AddressMap(regions=regions, reserved=reserved)
         self._interrupts = interrupts
-        self._line_cure = line_cure
+        self._line_hint = line_hint
         self._call_device = call
         self._copies: dict[str, int] = {}
         self._allocator: ResourceAllocator | None = None
@@ -132,7 +132,7 @@ class Claims:
             return
         if self._interrupts is None:
             raise MachineError(
-                f"device {request.name} wants irq {request.irq} and there are no lines", self._line_cure
+                f"device {request.name} wants irq {request.irq} and there are no lines", self._line_hint
             )
         lines = getattr(self._interrupts, "lines", None)
         if lines is not None and request.irq >= lines:

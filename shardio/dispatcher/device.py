@@ -248,8 +248,8 @@ def _open(label: str, fd: int) -> int:
     try:
         os.fstat(fd)
     except OSError as error:
-        cure = "open it first, and keep it open as long as the device is there"
-        raise MachineError(f"device {label} is given descriptor {fd}: {error.strerror}", cure) from None
+        hint = "open it first, and keep it open as long as the device is there"
+        raise MachineError(f"device {label} is given descriptor {fd}: {error.strerror}", hint) from None
     return fd
 
 

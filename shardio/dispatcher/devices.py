@@ -58,7 +58,7 @@ class Devices(Claims):
             regions=() if memory is None else memory.regions,
             reserved=(lambda _: None) if hypervisor is None else hypervisor.reserved,
             interrupts=None if hypervisor is None else hypervisor.interrupts,
-            line_cure="give the Dispatcher a hypervisor" if hypervisor is None else "use irqchip=True",
+            line_hint="give the Dispatcher a hypervisor" if hypervisor is None else "use irqchip=True",
             call=self.call,
         )
         self._memory = memory

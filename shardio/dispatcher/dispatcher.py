@@ -293,8 +293,8 @@ class Dispatcher(Closing):
                 self._start()
                 begin()
             except OSError as error:
-                cure = "raise the limits on open files and processes (ulimit -n, -u)"
-                raise HostError(f"the {self.life.noun} cannot start: {error.strerror}", cure) from None
+                hint = "raise the limits on open files and processes (ulimit -n, -u)"
+                raise HostError(f"the {self.life.noun} cannot start: {error.strerror}", hint) from None
             self.life.state = State.RUNNING
 
     def _start(self) -> None:

@@ -85,8 +85,8 @@ class Life:
     def require(self, *allowed: State) -> None:
         """Raises `MachineError` in a state that is not among those `allowed` (none: in any)."""
         if allowed and self.state not in allowed:
-            what, cure = _REFUSALS[self.state]
-            raise MachineError(what.format(noun=self.noun), cure)
+            what, hint = _REFUSALS[self.state]
+            raise MachineError(what.format(noun=self.noun), hint)
 
     def break_off(self) -> None:
         """Nobody is to wait for a shard any more. From any thread, out of turn."""

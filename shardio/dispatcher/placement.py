@@ -74,8 +74,8 @@ class Placement:
         a name that nobody knows.
         """
         if not 1 <= replicas <= len(self.names):
-            cure = "ask for as many replicas as there are shards"
-            raise MachineError(f"{replicas} replicas on {len(self.names)} shards", cure)
+            hint = "ask for as many replicas as there are shards"
+            raise MachineError(f"{replicas} replicas on {len(self.names)} shards", hint)
         if shard is None:
             chosen = tuple(sorted(range(len(self.names)), key=lambda i: (self._devices[i], i))[:replicas])
         elif shard in self.names:

@@ -65,7 +65,7 @@ class ShardStatistics(msgspec.Struct, frozen=True):
     sleeps: int
     yields: int
     lost_wakeups: int
-    hostile: int
+    malformed: int
     quarantined: bool
 
     @classmethod

@@ -14,7 +14,7 @@ from typing import Any
 from shardio._core import lib
 from shardio.errors import FabricError
 
-CURE = "allow the system call membarrier (seccomp filters), as whoever made the fabric is allowed it"
+HINT = "allow the system call membarrier (seccomp filters), as whoever made the fabric is allowed it"
 
 
 def register(fabric: Any) -> None:
@@ -33,4 +33,4 @@ def fence() -> None:
 
 def _check(status: int, what: str) -> None:
     if status:
-        raise FabricError(f"{what}: {os.strerror(-status)}", CURE)
+        raise FabricError(f"{what}: {os.strerror(-status)}", HINT)

@@ -21,9 +21,9 @@ ErrorHook = Callable[[int, BaseException, int], None]
 """Called with (range index, exception, 1 for a write) when a handler raises, the first time that it raises at
 that place in its code: a guest may run into it a million times a second."""
 
-_CURES = {
+_HINTS = {
     errno.ENOMEM: "free memory on the host, or raise the limit on it (ulimit -v)",
-    errno.EOPNOTSUPP: barrier.CURE,
+    errno.EOPNOTSUPP: barrier.HINT,
 }
 
 
@@ -69,7 +69,7 @@ class Owner:
     def _check(self, status: int) -> None:
         if status:
             why = os.strerror(-status)
-            raise FabricError(f"cannot own shard {self.shard}: {why}", _CURES.get(-status, ""))
+            raise FabricError(f"cannot own shard {self.shard}: {why}", _HINTS.get(-status, ""))
 
     def close(self) -> None:
         """Stop serving. Idempotent; nothing in a fork of the process that it belongs to.
@@ -225,8 +225,8 @@ class _Through:
         space = Space.PIO if isinstance(span, PioRange) else Space.MMIO
         read, write = (getattr(manager, f"{space}_{direction}", None) for direction in ("read", "write"))
         if not (callable(read) and callable(write)):
-            cure = f"give it {space}_read(address, data) and {space}_write(address, data)"
-            raise InvalidDevice(type(manager).__name__, space, cure)
+            hint = f"give it {space}_read(address, data) and {space}_write(address, data)"
+            raise InvalidDevice(type(manager).__name__, space, hint)
 
         def read_through(base: int, offset: int, data: memoryview) -> None:
             read(base + offset, data)

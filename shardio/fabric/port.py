@@ -88,8 +88,8 @@ class PortRecord:
         try:
             fd = shared_memory("shardio-port", ffi.sizeof("struct sio_port"))
         except OSError as error:
-            cure = "raise the limits on memory and open files (ulimit -v, -n)"
-            raise FabricError(f"cannot make a port: {error.strerror}", cure) from None
+            hint = "raise the limits on memory and open files (ulimit -v, -n)"
+            raise FabricError(f"cannot make a port: {error.strerror}", hint) from None
         record = cls(fd)
         try:
             set_up(record.client, fabric, vcpu, {}, sample_every)
@@ -254,8 +254,8 @@ class Port(Closing):
             doorbells = {int(shard): int(fd) for shard, fd in pairs}
             return cls._from_descriptors(int(vcpu), int(fabric), int(record), doorbells)
         except (ValueError, OSError):
-            cure = "pass what Port.text gave, and pass_fds=port.descriptors"
-            raise FabricError(f"{text!r} describes no port", cure) from None
+            hint = "pass what Port.text gave, and pass_fds=port.descriptors"
+            raise FabricError(f"{text!r} describes no port", hint) from None
 
     @classmethod
     def _from_descriptors(
@@ -318,9 +318,9 @@ class Port(Closing):
             raise FabricError(f"the port of vCPU {self.vcpu} is closed", "ask the dispatcher for it again")
         deadline = time.monotonic() + SETTLE_S
         while (holder := self._exchange(lib.SIO_PORT_FREE, os.getpid())) != lib.SIO_PORT_FREE:
-            if holder != lib.SIO_PORT_SETTLING and self._holds(holder):
+            if holder != lib.SIO_PORT_FINISHING and self._holds(holder):
                 raise self._in_use(holder)
-            if holder != lib.SIO_PORT_SETTLING:
+            if holder != lib.SIO_PORT_FINISHING:
                 self._settle_for(holder)
             elif time.monotonic() > deadline:
                 raise self._in_use(holder)
@@ -354,15 +354,15 @@ class Port(Closing):
         """Finish what a dead user had in flight, unless somebody else is at it. Raises `FabricError` where
         its shard does not answer.
         """
-        if self._exchange(dead, lib.SIO_PORT_SETTLING) != dead:
+        if self._exchange(dead, lib.SIO_PORT_FINISHING) != dead:
             return
         deadline = time.monotonic() + SETTLE_S
-        while not lib.sio_client_settle(self._record.client, self._segment):
+        while not lib.sio_client_finish(self._record.client, self._segment):
             if time.monotonic() > deadline:
-                self._exchange(lib.SIO_PORT_SETTLING, dead)
+                self._exchange(lib.SIO_PORT_FINISHING, dead)
                 raise self._in_use(dead)
             time.sleep(0.001)
-        self._exchange(lib.SIO_PORT_SETTLING, lib.SIO_PORT_FREE)
+        self._exchange(lib.SIO_PORT_FINISHING, lib.SIO_PORT_FREE)
 
     # ---- its parts ----
 

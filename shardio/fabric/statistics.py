@@ -19,8 +19,8 @@ S = TypeVar("S", bound=msgspec.Struct)
 def copied(kind: type[S], source: Any, **given: Any) -> S:
     """A `kind` whose fields are the attributes of the same names of `source`, but for those `given`.
 
-    >>> copied(ShardCounters, AccessStatistics(), served=5, sleeps=0, yields=0, lost_wakeups=0, hostile=1)
-    ShardCounters(served=5, sleeps=0, yields=0, lost_wakeups=0, hostile=1)
+    >>> copied(ShardCounters, AccessStatistics(), served=5, sleeps=0, yields=0, lost_wakeups=0, malformed=1)
+    ShardCounters(served=5, sleeps=0, yields=0, lost_wakeups=0, malformed=1)
     """
     rest = {name: getattr(source, name) for name in kind.__struct_fields__ if name not in given}
     return kind(**rest, **given)
@@ -108,7 +108,7 @@ class VcpuCounters(msgspec.Struct, frozen=True):
     yields: int
     lost_wakeups: int
     doorbells: int
-    hostile: int
+    malformed: int
 
     @classmethod
     def read(cls, control: Any) -> Self:
@@ -123,7 +123,7 @@ class ShardCounters(msgspec.Struct, frozen=True):
     sleeps: int
     yields: int
     lost_wakeups: int
-    hostile: int
+    malformed: int
 
     @classmethod
     def read(cls, control: Any, served: int) -> Self:

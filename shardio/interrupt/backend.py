@@ -41,7 +41,7 @@ class Irqfd:
 
 
 class InterruptBackend(Protocol):
-    """What a hypervisor must offer. Every method raises InterruptError with the cure when it is refused."""
+    """What a hypervisor must offer. Every method raises InterruptError with the hint when it is refused."""
 
     def allocate(self, gsi: int | None, *, level: bool = False, followed: bool = False) -> Irqfd:
         """An irqfd, not connected yet: on that GSI, or, for None, on a free one that MSI messages can be

@@ -62,7 +62,7 @@ class BoundDoorbell:
 
 @runtime_checkable
 class DoorbellBackend(Protocol):
-    """What a hypervisor must offer for doorbells. Methods raise a ShardioError with the cure when refused."""
+    """What a hypervisor must offer for doorbells. Methods raise a ShardioError with the hint when refused."""
 
     def bind_doorbell(self, address: int, doorbell: Doorbell, *, pio: bool) -> BoundDoorbell:
         """Writes at `address` (a port when `pio`) that match signal an eventfd instead of leaving the

@@ -86,7 +86,7 @@ class Refused(msgspec.Struct, frozen=True, tag="interrupt.refused"):
 
     line: str | int
     reason: str
-    cure: str = ""
+    hint: str = ""
 
 
 Request = Allocate | SetRoute | Connect | Disconnect | Free | BindDoorbell | UnbindDoorbell

@@ -122,8 +122,8 @@ class ProxyBackend:
                 self._page = RaisePage(fds[0])
             except (OSError, ValueError) as error:
                 _close_all(fds)
-                cure = "raise the limit on memory (ulimit -v)"
-                raise InterruptError("raise page", f"cannot be mapped: {error}", cure) from error
+                hint = "raise the limit on memory (ulimit -v)"
+                raise InterruptError("raise page", f"cannot be mapped: {error}", hint) from error
         return self._page
 
     def set_route(self, handle: int, message: MsiConfig) -> None:
@@ -188,7 +188,7 @@ class ProxyBackend:
         reply, fds = self._call(request)
         if isinstance(reply, Refused):
             _close_all(fds)
-            raise InterruptError(reply.line, reply.reason, reply.cure)
+            raise InterruptError(reply.line, reply.reason, reply.hint)
         return reply, fds
 
 

@@ -75,9 +75,9 @@ class InterruptServer:
         try:
             return self._execute(request)
         except InterruptError as error:
-            return Refused(error.line, error.reason, error.cure), []
+            return Refused(error.line, error.reason, error.hint), []
         except ShardioError as error:
-            return Refused("request", error.message, error.cure), []
+            return Refused("request", error.message, error.hint), []
         except (OSError, OverflowError, TypeError, ValueError) as error:
             return Refused("request", f"cannot be done: {error}", "ask for what there is"), []
 

@@ -27,8 +27,8 @@ class KvmDoorbells:
         try:
             fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         except OSError as error:
-            cure = "raise the limit on open files (ulimit -n)"
-            raise InterruptError("eventfd", str(error.strerror), cure) from error
+            hint = "raise the limit on open files (ulimit -n)"
+            raise InterruptError("eventfd", str(error.strerror), hint) from error
         try:
             self._vm.ioeventfd(fd, address, doorbell.length, pio, doorbell.datamatch)
         except BaseException:

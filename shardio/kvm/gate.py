@@ -1,7 +1,7 @@
 """The one place where a KVM ioctl's errno becomes a typed error.
 
 The C side (`native/kvm.c`) retries EINTR and returns `-errno`; `check` turns that into a `KvmError` that
-names the ioctl and the usual cure. KVM ties a VM to the address space that created it, so every ioctl here
+names the ioctl and the usual hint. KVM ties a VM to the address space that created it, so every ioctl here
 is made by the VMM process: from a forked child, KVM answers EIO.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from shardio._core import ffi, lib
 from shardio.errors import KvmError
 
-_CURES = {
+_HINTS = {
     ("KVM_CREATE_VM", errno.ENOMEM): "free memory on the host, or run fewer machines",
     ("KVM_CREATE_VM", errno.EBUSY): "another hypervisor holds the virtualization extensions: stop it",
     ("KVM_CREATE_VCPU", errno.EEXIST): "each vCPU index can be created once: use another index",
@@ -44,7 +44,7 @@ _CURES = {
     ("KVM_SET_SREGS", errno.EINVAL): "the segment, control and EFER values contradict each other",
 }
 
-_CURES_OF_ANY_IOCTL = {
+_HINTS_OF_ANY_IOCTL = {
     errno.EIO: "the VM belongs to another process: issue KVM ioctls from the process that created it",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
     errno.ENFILE: "the host's table of open files is full: raise fs.file-max",
@@ -55,7 +55,7 @@ _CURES_OF_ANY_IOCTL = {
     errno.EINVAL: "an argument is out of range for this kernel's KVM, or the VM was set up in another order",
 }
 
-_CURE_UNKNOWN = "see the ioctl in the kernel's Documentation/virt/kvm/api.rst"
+_HINT_UNKNOWN = "see the ioctl in the kernel's Documentation/virt/kvm/api.rst"
 
 
 def check(result: int, ioctl: str) -> int:
@@ -63,8 +63,8 @@ def check(result: int, ioctl: str) -> int:
     if result >= 0:
         return result
     number = -result
-    cure = _CURES.get((ioctl, number)) or _CURES_OF_ANY_IOCTL.get(number) or _CURE_UNKNOWN
-    raise KvmError(ioctl, number, cure)
+    hint = _HINTS.get((ioctl, number)) or _HINTS_OF_ANY_IOCTL.get(number) or _HINT_UNKNOWN
+    raise KvmError(ioctl, number, hint)
 
 
 def ioctl(fd: int, name: str, argument: Any = 0) -> int:

@@ -17,7 +17,7 @@ DEVICE = "/dev/kvm"
 
 
 class Kvm(Closing):
-    """An open /dev/kvm. Raises `HostError` with the cure where it is missing or not permitted.
+    """An open /dev/kvm. Raises `HostError` with the hint where it is missing or not permitted.
 
     `path` is the device node. `KvmError` where the kernel's KVM speaks another API version than 12.
     """
@@ -40,11 +40,11 @@ class Kvm(Closing):
         except KvmError as error:
             if error.errno != errno.ENOTTY:
                 raise
-            cure = "make the node of KVM (mknod c 10 232), or remove what covers it"
-            raise HostError(f"{self.path} is not KVM's device", cure) from None
+            hint = "make the node of KVM (mknod c 10 232), or remove what covers it"
+            raise HostError(f"{self.path} is not KVM's device", hint) from None
         if version != lib.KVM_API_VERSION:
-            cure = f"use a kernel whose KVM API is {lib.KVM_API_VERSION}, not {version}"
-            raise KvmError("KVM_GET_API_VERSION", errno.EPROTO, cure)
+            hint = f"use a kernel whose KVM API is {lib.KVM_API_VERSION}, not {version}"
+            raise KvmError("KVM_GET_API_VERSION", errno.EPROTO, hint)
 
     @property
     def fd(self) -> int:
@@ -84,7 +84,7 @@ def _open(path: str) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        cures = {
+        hints = {
             errno.ENOENT: "load the module (modprobe kvm_intel or kvm_amd), enable virtualization in the"
             " firmware, or allow nested virtualization on the host",
             errno.ENODEV: "load the module (modprobe kvm_intel or kvm_amd)",
@@ -92,5 +92,5 @@ def _open(path: str) -> int:
             errno.EPERM: "allow the device in the container or sandbox (docker: --device /dev/kvm)",
             errno.EMFILE: "raise the limit on open files (ulimit -n)",
         }
-        cure = cures.get(error.errno or 0, "make it readable and writable for this user")
-        raise HostError(f"cannot open {path}: {error.strerror}", cure) from error
+        hint = hints.get(error.errno or 0, "make it readable and writable for this user")
+        raise HostError(f"cannot open {path}: {error.strerror}", hint) from error

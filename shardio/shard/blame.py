@@ -17,10 +17,10 @@ OUR_FILES = str(Path(__file__).parent)
 
 
 class Blamed(ShardioError):
-    """An error of a device's own code: `failure` says whose, `message` and `cure` say what."""
+    """An error of a device's own code: `failure` says whose, `message` and `hint` say what."""
 
-    def __init__(self, message: str, cure: str, failure: Failure) -> None:
-        super().__init__(message, cure)
+    def __init__(self, message: str, hint: str, failure: Failure) -> None:
+        super().__init__(message, hint)
         self.failure = failure
 
 
@@ -33,10 +33,10 @@ def blame(device: str, kind: str, step: str) -> Iterator[None]:
     except BaseException as error:
         known = isinstance(error, ShardioError)
         message = error.message if isinstance(error, ShardioError) else described(error)
-        cure = error.cure if isinstance(error, ShardioError) else ""
+        hint = error.hint if isinstance(error, ShardioError) else ""
         if known and not message:
             message = described(error)
-        raise Blamed(message, cure, Failure(device, kind, step, _trace(error))) from error
+        raise Blamed(message, hint, Failure(device, kind, step, _trace(error))) from error
 
 
 def described(error: BaseException) -> str:

@@ -126,9 +126,9 @@ class Shard:
             done = protocol.Done(serial, result=self._packed(action()))
         except Blamed as error:
             text = error.message[: protocol.MAX_TEXT]
-            done = protocol.Done(serial, error=text, cure=error.cure, failure=error.failure)
+            done = protocol.Done(serial, error=text, hint=error.hint, failure=error.failure)
         except ShardioError as error:
-            done = protocol.Done(serial, error=error.message[: protocol.MAX_TEXT], cure=error.cure)
+            done = protocol.Done(serial, error=error.message[: protocol.MAX_TEXT], hint=error.hint)
         except BaseException as error:
             log.debug("request failed", exc_info=True)
             done = protocol.Done(serial, error=described(error)[: protocol.MAX_TEXT])

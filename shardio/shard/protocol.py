@@ -195,7 +195,7 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
 
     serial: int
     error: str | None = None
-    cure: str = ""
+    hint: str = ""
     result: bytes = b""
     beside: bool = False
     failure: Failure | None = None
@@ -288,8 +288,8 @@ def unpack_result(packed: bytes, shard: str) -> Any:
             return Returned(name.decode(), data)
         return result
     except (ValueError, RecursionError, IndexError) as error:
-        cure = "return plain values, and many of them as bytes"
-        raise ShardError(shard, f"sent a result that cannot be read: {error}", cure) from None
+        hint = "return plain values, and many of them as bytes"
+        raise ShardError(shard, f"sent a result that cannot be read: {error}", hint) from None
 
 
 def receive_in_shard(sock: socket.socket) -> tuple[ToShard | None, list[int]]:

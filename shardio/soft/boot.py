@@ -53,8 +53,8 @@ def set_entry(
         entry_state.gdt_base, entry_state.gdt_limit = BOOT_TABLES, len(table) - 1
         entry_state.idt_base = entry_state.idt_limit = 0
     else:
-        cure = 'use "real" or "protected", or a host with /dev/kvm'
-        raise MachineError(f"the software CPU has no {mode} mode", cure)
+        hint = 'use "real" or "protected", or a host with /dev/kvm'
+        raise MachineError(f"the software CPU has no {mode} mode", hint)
     values |= registers or {}
     unknown = sorted(values.keys() - {*GENERAL, "rip", "rflags"})
     if unknown:

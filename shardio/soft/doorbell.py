@@ -28,8 +28,8 @@ class SoftDoorbells(Closing):
                 self.fds += (os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC),)
         except OSError as error:
             self.close()
-            cure = "raise the limit on open files (ulimit -n)"
-            raise HostError(f"doorbells: {error.strerror}", cure=cure) from error
+            hint = "raise the limit on open files (ulimit -n)"
+            raise HostError(f"doorbells: {error.strerror}", hint=hint) from error
 
     def bind_doorbell(self, address: int, doorbell: Doorbell, *, pio: bool) -> BoundDoorbell:
         """See `DoorbellBackend.bind_doorbell`. Raises InterruptError where all are in use."""

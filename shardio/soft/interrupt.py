@@ -53,8 +53,8 @@ class SoftBackend(Closing):
         """See `InterruptBackend.set_route`."""
         gsi = self._known(handle).gsi
         if gsi < FIRST_DYNAMIC_GSI:
-            cure = "allocate an interrupt without a GSI"
-            raise InterruptError(gsi, "is a line, it carries no message", cure)
+            hint = "allocate an interrupt without a GSI"
+            raise InterruptError(gsi, "is a line, it carries no message", hint)
         self._messages[handle] = message
         if handle in self._connected:
             self._publish(handle)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from shardio.errors import HostError
 
-CURE = "pip install 'shardio[soft]', which brings unicorn 2.1.4 or later"
+HINT = "pip install 'shardio[soft]', which brings unicorn 2.1.4 or later"
 
 
 def library() -> Path:
@@ -19,4 +19,4 @@ def library() -> Path:
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
         for found in sorted((Path(folder) / "lib").glob("libunicorn.so*")):
             return found
-    raise HostError("the software CPU needs Unicorn, which is not installed", CURE)
+    raise HostError("the software CPU needs Unicorn, which is not installed", HINT)

@@ -31,8 +31,8 @@ class Shared(Closing):
             self._mapping = mmap.mmap(self.fd, size)
         except OSError as error:
             self.close()
-            cure = "raise the limits on memory and open files (ulimit -v, -n)"
-            raise HostError(f"{size >> 10} KiB of shared memory: {error.strerror}", cure=cure) from error
+            hint = "raise the limits on memory and open files (ulimit -v, -n)"
+            raise HostError(f"{size >> 10} KiB of shared memory: {error.strerror}", hint=hint) from error
         self.address: Any = ffi.from_buffer(self._mapping)
         """Mapped for as long as somebody holds this."""
         del self._mapping

@@ -184,7 +184,7 @@ class Failover:
                 self._switch_interval.end(shard)
             for watched in (interpreter.pidfd, interpreter.control, interpreter.interrupts):
                 self._context.forget(watched)
-            shard.bury()
+            shard.release_process()
         if not shard.quitting:
             log.warning("shard %s died (%s)", shard.name, code)
             self._context.on_event(events.ShardDied(shard.name, interpreter.pid, cause(code)))

@@ -22,8 +22,8 @@ PREPARE_BYTES = 64 * 1024
 _MAIN = """import gc, sys
 gc.disable()
 {bytecode}sys.path[:] = {path!r}
-from shardio.shard.later import later
-with later():
+from shardio.shard.lazy_import import lazy_import
+with lazy_import():
     from shardio.shard.process import main
 main({arguments})"""
 
@@ -44,8 +44,8 @@ class Interpreter:
         try:
             self._start(stdin, bytecode)
         except OSError as error:
-            cure = "raise the limits on processes and open files (ulimit -u, -n)"
-            raise ShardError("interpreter", f"cannot be started: {error.strerror}", cure) from None
+            hint = "raise the limits on processes and open files (ulimit -u, -n)"
+            raise ShardError("interpreter", f"cannot be started: {error.strerror}", hint) from None
 
     def _start(self, stdin: int | None, bytecode: int) -> None:
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as done:

@@ -181,8 +181,8 @@ class ShardProcess:
         """What the shard said of a request that failed. Its traceback, if a device's code raised, is a note.
         """
         if (failure := done.failure) is None:
-            return MachineError(f"shard {self.name}: {text}", done.cure)
-        error = DeviceFailed(failure.device, failure.kind, self.name, failure.step, text, done.cure)
+            return MachineError(f"shard {self.name}: {text}", done.hint)
+        error = DeviceFailed(failure.device, failure.kind, self.name, failure.step, text, done.hint)
         error.add_note(f"in shard {self.name}:\n{failure.trace.rstrip()}")
         return error
 
@@ -212,8 +212,9 @@ class ShardProcess:
 
     def reap(self) -> int | None:
         """Collect a dead process: its return code (negative: a signal); None when it lives, or there is none.
-        What it had in the VMM stays until `bury`, so that a successor need not wait for that. Devices that it
-        was only about to hold go from its record: their `add` fails, and one of them may be what ended it.
+        What it had in the VMM stays until `release`, so that a successor need not wait for that. Devices
+        that it was only about to hold go from its record: their `add` fails, and one of them may be what
+        ended it.
         """
         if (interpreter := self.interpreter) is None or (code := interpreter.reap()) is None:
             return None
@@ -225,17 +226,17 @@ class ShardProcess:
         self.interpreter, self.interrupt_server, self._waiting = None, None, {}
         error = ShardError(self.name, f"died ({cause(code)}) before it answered", "see its log")
 
-        def bury() -> None:
+        def release() -> None:
             interpreter.close()
             if server is not None:
                 server.close()
             for future in waiting.values():
                 future.set_exception(error)
 
-        self._remains.append(bury)
+        self._remains.append(release)
         return code
 
-    def bury(self) -> None:
+    def release_process(self) -> None:
         """Give back what a reaped process had in the VMM: descriptors, interrupts, unanswered requests."""
         while self._remains:
             self._remains.pop()()

@@ -42,7 +42,7 @@ def open_hypervisor(cpu: str, memory: GuestMemory, vcpus: int, irqchip: bool | s
         try:
             soft = _soft(memory, vcpus, irqchip)
         except HostError as missing:
-            raise HostError(obstacle.message, f"{obstacle.cure}; or {missing.cure}") from None
+            raise HostError(obstacle.message, f"{obstacle.hint}; or {missing.hint}") from None
         print(f"shardio: {obstacle.message}: running on the software CPU", file=sys.stderr)
         return soft
 

@@ -58,7 +58,7 @@ class ExternalVcpu(Vcpu):
     def adopt(self) -> bool:
         """See `Vcpu.adopt`: the process that has opened the port by itself."""
         user = lib.sio_port_user(self._view)
-        if user in (lib.SIO_PORT_FREE, lib.SIO_PORT_SETTLING, self.pid, os.getpid()):
+        if user in (lib.SIO_PORT_FREE, lib.SIO_PORT_FINISHING, self.pid, os.getpid()):
             return False
         try:
             fd = os.pidfd_open(user)
@@ -93,10 +93,10 @@ class ExternalVcpu(Vcpu):
 
     def _settle_for(self, user: int) -> bool:
         exchange = lib.sio_port_exchange
-        if exchange(self._view, user, lib.SIO_PORT_SETTLING) != user:
+        if exchange(self._view, user, lib.SIO_PORT_FINISHING) != user:
             return True  # a new user is at it
-        settled = bool(lib.sio_client_settle(self.client, self._segment))
-        exchange(self._view, lib.SIO_PORT_SETTLING, lib.SIO_PORT_FREE if settled else user)
+        settled = bool(lib.sio_client_finish(self.client, self._segment))
+        exchange(self._view, lib.SIO_PORT_FINISHING, lib.SIO_PORT_FREE if settled else user)
         return settled
 
     def spawn(self) -> None:

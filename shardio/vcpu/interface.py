@@ -88,7 +88,7 @@ class VcpuStatistics(msgspec.Struct, frozen=True):
     unclaimed_space: int
     unclaimed_address: int
     lost_wakeups: int
-    hostile: int
+    malformed: int
     pid: int
 
 

@@ -71,8 +71,8 @@ class KvmWorker(Worker):
         pidfd = ffi.new("int *", -1)
         pid = lib.sio_worker_spawn(self.view, self._stack, STACK_SIZE, pidfd)
         if pid < 0:
-            cure = "raise the limits on processes and open files (ulimit -u, -n)"
-            raise VcpuError(self.index, f"clone failed: {os.strerror(-pid)}", cure)
+            hint = "raise the limits on processes and open files (ulimit -u, -n)"
+            raise VcpuError(self.index, f"clone failed: {os.strerror(-pid)}", hint)
         self.pid, self.pidfd = pid, pidfd[0]
 
     def grant_lines(self, shard: int, lines: int) -> None:

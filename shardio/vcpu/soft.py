@@ -17,7 +17,7 @@ from shardio.errors import MachineError, VcpuError
 from shardio.fabric import Fabric
 from shardio.fabric.port import set_up
 from shardio.soft.boot import GENERAL
-from shardio.soft.library import CURE
+from shardio.soft.library import HINT
 from shardio.soft.machine import SoftMachine
 from shardio.soft.process import Start, start
 from shardio.soft.record import Record
@@ -47,14 +47,14 @@ class SoftWorker(Worker):
     def spawn(self) -> None:
         """See `Vcpu.spawn`."""
         if self._stillborn >= STILLBORN:
-            cure = "see its messages on standard error"
-            raise VcpuError(self.index, "its worker ends before it begins", cure)
+            hint = "see its messages on standard error"
+            raise VcpuError(self.index, "its worker ends before it begins", hint)
         try:
             self._process = start(self._told)
             self.pidfd = os.pidfd_open(self._process.pid)
         except OSError as error:
-            cure = "raise the limits on processes and open files (ulimit -u, -n)"
-            raise VcpuError(self.index, f"its worker cannot be started: {error.strerror}", cure) from error
+            hint = "raise the limits on processes and open files (ulimit -u, -n)"
+            raise VcpuError(self.index, f"its worker cannot be started: {error.strerror}", hint) from error
         self.pid = self._process.pid
 
     def command(self, command: int) -> None:
@@ -92,8 +92,8 @@ class SoftWorker(Worker):
     def _broken(self) -> str:
         told = {
             errno.ENOTRECOVERABLE: "its worker was killed while it executed the guest: none can resume that",
-            errno.ENOENT: f"Unicorn cannot be loaded: {CURE}",
-            errno.EPROTO: f"this Unicorn is not of version 2.1: {CURE}",
+            errno.ENOENT: f"Unicorn cannot be loaded: {HINT}",
+            errno.EPROTO: f"this Unicorn is not of version 2.1: {HINT}",
         }
         return told.get(self.view.detail, f"Unicorn: {os.strerror(self.view.detail)}")
 

@@ -85,7 +85,7 @@ def test_none_that_fits_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FreeThreaded, "fits", lambda *_: False)
 
     assert FreeThreaded().missing() == "no free-threaded Python (3.13t or later) was found"
-    assert "--python" in FreeThreaded().cure
+    assert "--python" in FreeThreaded().hint
 
 
 @pytest.mark.parametrize(

@@ -44,11 +44,11 @@ def test_every_check_names_itself_and_a_cure_for_what_is_wrong(
     for finding in checks.findings():
         assert finding.name
         assert finding.detail
-        assert bool(finding.cure) == (finding.state is not State.OK)
+        assert bool(finding.hint) == (finding.state is not State.OK)
 
 
 def found(name: str, state: State) -> Callable[[], Finding]:
-    return lambda: Finding(name, state, "detail", "cure")
+    return lambda: Finding(name, state, "detail", "hint")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_missing_software_cpu_names_its_package(monkeypatch: pytest.MonkeyPatc
     finding = checks.software_cpu()
 
     assert finding.state is State.UNUSABLE
-    assert finding.cure.startswith("pip install 'shardio[soft]'")
+    assert finding.hint.startswith("pip install 'shardio[soft]'")
 
 
 def test_a_library_that_is_no_unicorn_is_not_the_software_cpu(
@@ -102,7 +102,7 @@ def test_memory_that_cannot_be_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = checks.shared_memory()
 
     assert finding.state is State.UNUSABLE
-    assert "F_ADD_SEALS" in finding.cure
+    assert "F_ADD_SEALS" in finding.hint
 
 
 def test_json_is_the_report(capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,7 +128,7 @@ def test_refused_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = checks.shared_memory()
 
     assert finding.state is State.UNUSABLE
-    assert "memfd_create" in finding.cure
+    assert "memfd_create" in finding.hint
 
 
 def test_one_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,15 +148,15 @@ def test_cpu_quota(tmp_path: Path, text: str, state: State) -> None:
     assert checks.cpu_quota(str(file)).state is state
 
 
-@pytest.mark.parametrize(("limits", "cure"), [((64, 4096), "ulimit -n"), ((64, 64), "limits.conf")])
+@pytest.mark.parametrize(("limits", "hint"), [((64, 4096), "ulimit -n"), ((64, 64), "limits.conf")])
 def test_few_file_descriptors(
-    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], cure: str
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], hint: str
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda which: limits)
 
     finding = checks.file_descriptors()
 
-    assert (finding.state, cure in finding.cure) == (State.DEGRADED, True)
+    assert (finding.state, hint in finding.hint) == (State.DEGRADED, True)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_kernel_version(release: str, state: State) -> None:
 def test_missing_tools_name_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks.shutil, "which", lambda tool: None)
 
-    assert checks.toolchain().cure == "apt-get install binutils gcc"
+    assert checks.toolchain().hint == "apt-get install binutils gcc"
 
 
 def test_unknown_machine_has_no_membarrier(monkeypatch: pytest.MonkeyPatch) -> None:

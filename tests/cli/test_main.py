@@ -1,4 +1,4 @@
-"""shardio.cli: the dispatcher, and that every mistake is one line with its cure and exit status 2."""
+"""shardio.cli: the dispatcher, and that every mistake is one line with its hint and exit status 2."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_complaint_stays_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     error = HostError("first\nsecond", "mend\nit")
 
-    assert complain(error.message, error.cure) == 2
+    assert complain(error.message, error.hint) == 2
     assert capsys.readouterr().err == "shardio: error: first second (mend it)\n"
 
 

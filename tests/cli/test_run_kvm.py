@@ -89,7 +89,7 @@ def shardio(
 
 
 def is_one_error(output: bytes, *parts: str) -> bool:
-    """Whether the output is one error line with a cure and all the parts."""
+    """Whether the output is one error line with a hint and all the parts."""
     text = output.decode()
     shaped = text.startswith("shardio: error: ") and text.endswith(")\n") and text.count("\n") == 1
     return shaped and all(part in text for part in parts)

@@ -86,7 +86,7 @@ def test_a_missing_assembler_is_named_with_its_package(monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(AssemblerError, match="as: is not installed") as caught:
         assemble()
-    assert "binutils" in caught.value.cure
+    assert "binutils" in caught.value.hint
 
 
 def test_a_source_that_does_not_assemble_is_told(tmp_path: Path) -> None:

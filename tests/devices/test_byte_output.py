@@ -44,7 +44,7 @@ def test_a_file_is_appended_to(tmp_path):
     assert path.read_bytes() == b"old new"
 
 
-def test_a_file_that_cannot_be_opened_is_named_with_the_cure(tmp_path):
+def test_a_file_that_cannot_be_opened_is_named_with_the_hint(tmp_path):
     with pytest.raises(DeviceOptionError, match=r"missing/log.*No such file"):
         make(f"file:{tmp_path}/missing/log").open()
 

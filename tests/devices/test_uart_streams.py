@@ -302,7 +302,7 @@ def test_a_descriptor_is_found_by_the_vmms_number():
     os.close(reader)
 
 
-def test_an_input_that_cannot_be_opened_is_named_with_the_cure(tmp_path):
+def test_an_input_that_cannot_be_opened_is_named_with_the_hint(tmp_path):
     uart = Uart16550(output="null", input=f"file:{tmp_path}/missing")
     with pytest.raises(DeviceOptionError, match=r"input = .*missing.*No such file"):
         uart.attach(RecordingHost())

@@ -209,7 +209,7 @@ def test_the_next_user_goes_on_where_a_killed_one_stopped() -> None:
         port.mmio_write(BASE, b"\x01\0\0\0")
 
         assert value(port) == before + 1
-        assert d.statistics().vcpus[0].hostile == 0
+        assert d.statistics().vcpus[0].malformed == 0
 
 
 def test_a_shard_that_is_killed_while_processes_use_it_loses_nothing() -> None:

@@ -56,5 +56,5 @@ def test_checksums_are_the_host_s(vcpus: int, shards: int, posted: bool) -> None
     assert [device.writes for device in devices] == [COUNT] * len(devices)
     assert [device.posted for device in devices] == [COUNT * posted] * len(devices)
     assert {device.shard for device in devices} == {f"shard{number}" for number in range(shards)}
-    assert sum(each.hostile for each in (*statistics.vcpus, *statistics.shards)) == 0
+    assert sum(each.malformed for each in (*statistics.vcpus, *statistics.shards)) == 0
     assert sum(vcpu.unclaimed_reads + vcpu.unclaimed_writes for vcpu in statistics.vcpus) == 0

@@ -1,4 +1,4 @@
-"""A host that gives too little: one line that names the cure, status 2, and nothing left behind."""
+"""A host that gives too little: one line that says what to do, status 2, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -90,6 +90,6 @@ def test_a_program_with_too_few_descriptors_gets_its_own_back_at_whatever_step()
 
     assert after == before
     errors = [found for found in outcomes if isinstance(found, ShardioError)]
-    assert [str(error) for error in errors if not NAMES_THE_LIMIT.search(error.cure)] == []
+    assert [str(error) for error in errors if not NAMES_THE_LIMIT.search(error.hint)] == []
     assert outcomes[len(errors) :] == [ENDED] * (WANTED - len(errors))
     assert 15 < len(errors) < WANTED

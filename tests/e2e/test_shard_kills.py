@@ -95,7 +95,7 @@ def assert_unharmed(vm: Machine, count: int) -> None:
     statistics = vm.statistics()
     assert [device.refused for device in statistics.devices] == [0] * len(statistics.devices)
     assert not any(shard.quarantined for shard in statistics.shards)
-    assert [each.hostile for each in (*statistics.vcpus, *statistics.shards) if each.hostile] == []
+    assert [each.malformed for each in (*statistics.vcpus, *statistics.shards) if each.malformed] == []
     assert [result(vm, 4, vcpu) for vcpu in range(VCPUS)] == [expected(vcpu, count) for vcpu in range(VCPUS)]
 
 

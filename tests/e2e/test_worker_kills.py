@@ -126,7 +126,7 @@ def test_200_kills_of_workers_and_every_access_happens_once() -> None:
     assert seen == [Model(vcpu).run(count) for vcpu in range(VCPUS)]
     assert sum(vcpu.spawns for vcpu in statistics.vcpus) > KILLS // 2
     assert sum(device.refused for device in statistics.devices) == 0
-    assert sum(each.hostile for each in (*statistics.vcpus, *statistics.shards)) == 0
+    assert sum(each.malformed for each in (*statistics.vcpus, *statistics.shards)) == 0
 
 
 def test_a_worker_killed_before_its_first_instruction_is_followed_by_another() -> None:

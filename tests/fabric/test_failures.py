@@ -90,7 +90,7 @@ def test_what_is_no_number_is_named(offset: int, shown: str) -> None:
     with pytest.raises(InvalidResult) as alone:
         manager.mmio_read(BASE + offset, bytearray(2))
 
-    cure = "return an int (it is cut to the access's width)"
-    assert [str(error) for error in told] == [f"Failing.read({offset:#x}, 2) returned {shown}; {cure}"]
+    hint = "return an int (it is cut to the access's width)"
+    assert [str(error) for error in told] == [f"Failing.read({offset:#x}, 2) returned {shown}; {hint}"]
     assert str(alone.value) == str(told[0])
     assert answers == {(Outcome.NOT_ANSWERED, 0xFFFF)}

@@ -54,8 +54,8 @@ with bench(posted_slots=64) as b:
     accesses.join()
     codes = [status(child) for child in device.children]
     print(told)
-    print(codes, device.seen, b.fabric.shard_counters(0).hostile)
-    print(b.fabric.vcpu_counters(0).hostile)
+    print(codes, device.seen, b.fabric.shard_counters(0).malformed)
+    print(b.fabric.vcpu_counters(0).malformed)
 """
 
 

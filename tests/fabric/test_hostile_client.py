@@ -30,7 +30,7 @@ def answering(b: Bench, answer: Callable[[int], tuple[int, int]]) -> Iterator[No
     says that it sleeps, so the client rings for it.
     """
     box = lib.sio_mailbox(b.fabric.view, 0, 0)
-    b.fabric.view.shard[0].doze = 1
+    b.fabric.view.shard[0].need_wakeup = 1
 
     def serve() -> None:
         select.select([b.doorbells[0]], [], [], PATIENCE_S)
@@ -50,13 +50,13 @@ class Liar:
 
     def __init__(self, lie: int, data: int) -> None:
         self.lie, self.data = lie, data
-        self.true = self.hostile = False
+        self.true = self.malformed = False
         """Whether it said "done" of this very request; whether what it said was no answer to it at all."""
 
     def __call__(self, state: int) -> tuple[int, int]:
         said = (state + self.lie) % 2**64
         self.true = said == state + 1
-        self.hostile = said not in (state + 1, state + 2)
+        self.malformed = said not in (state + 1, state + 2)
         return said, self.data
 
 
@@ -75,7 +75,7 @@ def test_a_reply_of_any_state_to_a_read_is_an_answer_only_if_it_is_one(liar: Lia
 
         ones = (1 << 8 * size) - 1
         assert got == ((Outcome.ANSWERED, liar.data & ones) if liar.true else (Outcome.NOT_ANSWERED, ones))
-        assert b.fabric.vcpu_counters(0).hostile == liar.hostile
+        assert b.fabric.vcpu_counters(0).malformed == liar.malformed
 
 
 @given(LIARS)
@@ -88,7 +88,7 @@ def test_a_reply_of_any_state_to_a_write_is_an_answer_only_if_it_is_one(liar: Li
             got = client.write(MMIO, BASE, 4, 0)
 
         assert got is (Outcome.ANSWERED if liar.true else Outcome.NOT_ANSWERED)
-        assert b.fabric.vcpu_counters(0).hostile == liar.hostile
+        assert b.fabric.vcpu_counters(0).malformed == liar.malformed
 
 
 @given(U64)
@@ -105,7 +105,7 @@ def test_credit_that_cannot_be_is_no_room(credit: int) -> None:
 
         believable = 1 <= credit <= 8
         assert outcome is (Outcome.ANSWERED if believable else Outcome.ABORTED)
-        assert b.fabric.vcpu_counters(0).hostile == int(not believable and credit != 0)
+        assert b.fabric.vcpu_counters(0).malformed == int(not believable and credit != 0)
 
 
 MAP = st.fixed_dictionaries(
@@ -138,7 +138,7 @@ def test_whatever_entries_a_map_holds_an_access_ends(
         assert outcome in (
             (Outcome.NOT_ANSWERED, Outcome.ABORTED, Outcome.ANSWERED) if claimed else (Outcome.NOT_ANSWERED,)
         )
-        assert b.fabric.vcpu_counters(0).hostile == 0
+        assert b.fabric.vcpu_counters(0).malformed == 0
 
 
 def test_a_map_of_more_entries_than_ranges_is_not_published() -> None:
@@ -151,24 +151,24 @@ def test_a_map_of_more_entries_than_ranges_is_not_published() -> None:
 
 @given(U64, U32)
 @settings(max_examples=50)
-def test_an_access_is_answered_whatever_the_doze_words_hold(doze: int, own: int) -> None:
+def test_an_access_is_answered_whatever_the_doze_words_hold(need_wakeup: int, own: int) -> None:
     with bench() as b:
         device = Log([7])
         owner, _, client = b.connect(device)
 
         with b.serving(owner):
-            b.fabric.view.shard[0].doze = doze
-            b.fabric.view.vcpu[0].doze = own
+            b.fabric.view.shard[0].need_wakeup = need_wakeup
+            b.fabric.view.vcpu[0].need_wakeup = own
             answer = client.read(MMIO, BASE, 4)
 
         assert answer == (Outcome.ANSWERED, 7)
 
 
-@pytest.mark.parametrize("doze", [1, 3, 2**64 - 1])
-def test_a_shard_that_pretends_to_sleep_is_rung_once_a_doze(doze: int) -> None:
+@pytest.mark.parametrize("need_wakeup", [1, 3, 2**64 - 1])
+def test_a_shard_that_pretends_to_sleep_is_rung_once_a_need_wakeup(need_wakeup: int) -> None:
     with bench(posted_slots=8) as b:
         _, _, client = b.connect(Log(), MmioRange(POSTED, 0x100), posted=True)
-        b.fabric.view.shard[0].doze = doze
+        b.fabric.view.shard[0].need_wakeup = need_wakeup
 
         for value in range(8):
             client.write(MMIO, POSTED, 4, value)

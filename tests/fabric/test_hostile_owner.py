@@ -78,7 +78,7 @@ def test_a_lie_in_a_read_request_is_refused_and_counted(field: str, value: int) 
         assert owner.scan() == 1
 
         assert (box.state, box.data) == (1 << 2 | lib.SIO_REFUSED, 2**64 - 1)
-        assert b.fabric.shard_counters(0).hostile == 1
+        assert b.fabric.shard_counters(0).malformed == 1
         assert device.seen == []
 
 
@@ -91,7 +91,7 @@ def test_a_lie_in_a_write_request_is_refused_and_counted(field: str, value: int)
         assert owner.scan() == 1
 
         assert box.state == 1 << 2 | lib.SIO_REFUSED
-        assert b.fabric.shard_counters(0).hostile == 1
+        assert b.fabric.shard_counters(0).malformed == 1
         assert device.seen == []
 
 
@@ -107,7 +107,7 @@ def test_a_read_string_of_an_impossible_length_is_refused(size: int, count: int)
         owner.scan()
 
         assert box.state == 1 << 2 | lib.SIO_REFUSED
-        assert (b.fabric.shard_counters(0).hostile, device.seen) == (1, [])
+        assert (b.fabric.shard_counters(0).malformed, device.seen) == (1, [])
 
 
 @pytest.mark.parametrize(("size", "count"), STRINGS)
@@ -119,7 +119,7 @@ def test_a_written_string_of_an_impossible_length_is_refused(size: int, count: i
         owner.scan()
 
         assert box.state == 1 << 2 | lib.SIO_REFUSED
-        assert (b.fabric.shard_counters(0).hostile, device.seen) == (1, [])
+        assert (b.fabric.shard_counters(0).malformed, device.seen) == (1, [])
 
 
 @given(
@@ -188,7 +188,7 @@ def test_whatever_a_ring_holds_a_handler_sees_writes_inside_its_range(slots: lis
             if f["range"] == 0 and (f["where"] >> 2) + (1 << (f["where"] & 3)) <= SIZE
         ]
         assert device.seen == good
-        assert b.fabric.shard_counters(0).hostile == filled - len(good)
+        assert b.fabric.shard_counters(0).malformed == filled - len(good)
 
 
 @given(U64)
@@ -200,18 +200,18 @@ def test_a_cursor_of_any_value_is_where_a_successor_begins(taken: int) -> None:
 
         owner.scan()
 
-        assert len(device.seen) + b.fabric.shard_counters(0).hostile <= 8
+        assert len(device.seen) + b.fabric.shard_counters(0).malformed <= 8
 
 
 @given(U64, U64, U64)
 @settings(max_examples=25)
-def test_an_owner_serves_whatever_its_control_words_hold(doze: int, epoch: int, progress: int) -> None:
+def test_an_owner_serves_whatever_its_control_words_hold(need_wakeup: int, epoch: int, progress: int) -> None:
     with bench() as b:
         control = b.fabric.view.shard[0]
-        control.doze, control.owner_epoch, control.progress = doze, epoch, progress
+        control.need_wakeup, control.owner_epoch, control.progress = need_wakeup, epoch, progress
         owner, device = one_device(b)
         box = request(b)
-        control.doze = doze
+        control.need_wakeup = need_wakeup
 
         owner.turn(0)
 
@@ -220,16 +220,16 @@ def test_an_owner_serves_whatever_its_control_words_hold(doze: int, epoch: int, 
 
 @given(U32)
 @settings(max_examples=25)
-def test_a_reply_wakes_whatever_the_clients_doze_word_holds(doze: int) -> None:
+def test_a_reply_wakes_whatever_the_clients_doze_word_holds(need_wakeup: int) -> None:
     with bench() as b:
         owner, _ = one_device(b)
-        b.fabric.view.vcpu[0].doze = doze
+        b.fabric.view.vcpu[0].need_wakeup = need_wakeup
         box = request(b)
 
         owner.scan()
 
         assert box.state & 3 == lib.SIO_DONE
-        assert b.fabric.view.vcpu[0].doze == (0 if doze == 1 else doze)
+        assert b.fabric.view.vcpu[0].need_wakeup == (0 if need_wakeup == 1 else need_wakeup)
 
 
 def test_lies_of_one_vcpu_do_not_touch_another() -> None:

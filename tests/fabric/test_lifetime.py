@@ -353,7 +353,7 @@ def test_a_second_thread_is_refused_while_a_client_waits() -> None:
                 go.set()
                 thread.join()
         assert answers == [(Outcome.ANSWERED, 7)]
-        assert b.fabric.vcpu_counters(0).hostile == 0
+        assert b.fabric.vcpu_counters(0).malformed == 0
 
 
 @pytest.mark.parametrize("use", ["waits", "service", "vcpu_counters", "shard_counters", "progress"])

@@ -138,7 +138,7 @@ def test_posted_writes_arrive_once_and_in_order_however_many_laps(
 
         assert outcomes == {Outcome.ANSWERED}
         assert device.seen == [(8 * o, s, masked(s, v)) for s, o, v in writes] + [(0, 1, None)]
-        assert b.fabric.vcpu_counters(0).hostile == 0
+        assert b.fabric.vcpu_counters(0).malformed == 0
         assert b.fabric.vcpu_counters(0).lost_wakeups == 0
 
 

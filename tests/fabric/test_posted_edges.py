@@ -116,7 +116,7 @@ def test_a_posted_write_rings_the_owner_that_sleeps(opened: bool) -> None:
         rings = rung(b)
         client.write(MMIO, POSTED, 4, 3)
 
-        assert (rings, rung(b)) == (1, 0), "one ring a doze"
+        assert (rings, rung(b)) == (1, 0), "one ring a need_wakeup"
 
 
 def test_whoever_takes_a_posted_write_up_rings_for_it() -> None:

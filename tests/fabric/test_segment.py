@@ -172,7 +172,7 @@ REFUSED = """
     ],
     ids=["too-large"],
 )
-def test_a_segment_that_cannot_be_made_is_an_error_with_its_cure(limit: str, told: tuple[str, str]) -> None:
+def test_a_segment_that_cannot_be_made_is_an_error_with_its_hint(limit: str, told: tuple[str, str]) -> None:
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(REFUSED).format(limit=limit)],
         capture_output=True,

@@ -35,18 +35,18 @@ def test_a_device_that_is_not_kvm_leaves_no_descriptor():
     assert open_fds() == before
 
 
-def test_check_passes_results_and_raises_errors_with_the_cure():
+def test_check_passes_results_and_raises_errors_with_the_hint():
     assert check(7, "KVM_CREATE_VM") == 7
     with pytest.raises(KvmError) as caught:
         check(-errno.EEXIST, "KVM_CREATE_VCPU")
     assert (caught.value.ioctl, caught.value.errno) == ("KVM_CREATE_VCPU", errno.EEXIST)
-    assert "use another index" in caught.value.cure
+    assert "use another index" in caught.value.hint
 
 
-def test_every_errno_has_a_cure():
+def test_every_errno_has_a_hint():
     with pytest.raises(KvmError) as caught:
         check(-errno.EXDEV, "KVM_CREATE_VM")
-    assert caught.value.cure
+    assert caught.value.hint
 
 
 def test_an_ioctl_on_a_closed_descriptor_says_so():

@@ -1,4 +1,4 @@
-"""`Vm`: memory slots, interrupts by line, eventfd and message, doorbells; each ioctl's error has its cure."""
+"""`Vm`: memory slots, interrupts by line, eventfd and message, doorbells; each ioctl's error has its hint."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_each_region_is_a_slot(vm):
         assert vm.set_memory(memory) == (0, 1)
 
 
-def test_a_slot_over_another_is_refused_with_the_cure(vm):
+def test_a_slot_over_another_is_refused_with_the_hint(vm):
     with GuestMemory(1 << 20) as memory:
         vm.set_memory(memory)
         with pytest.raises(KvmError, match=r"EEXIST.*place it elsewhere"):

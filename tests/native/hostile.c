@@ -22,7 +22,7 @@
 #define VICTIM 1u /* the vCPU, or the shard, under test */
 #define ROUNDS 20000u
 #define RACED 50000u         /* messages: the liar's thread may start late */
-#define CLIENT_ANSWERS 1000u /* a lie about the doze word costs a client 10 ms */
+#define CLIENT_ANSWERS 1000u /* a lie about the need_wakeup word costs a client 10 ms */
 #define BASE 0x1000u
 #define SPAN 0x40u
 
@@ -90,7 +90,7 @@ static void *liar_as_owner(void *argument)
             sio_store_release(&sio_credit(&fabric, s, VICTIM)->credit, lie(&random, sio_client_posted(client, s)));
             scribble(&fabric.shard[s], sizeof *fabric.shard, &random);
         }
-        sio_store_relaxed(&fabric.vcpu[VICTIM].doze, (uint32_t)lie(&random, 1));
+        sio_store_relaxed(&fabric.vcpu[VICTIM].need_wakeup, (uint32_t)lie(&random, 1));
         sio_wake_client(&fabric.vcpu[VICTIM]);
         sio_yield();
     }
@@ -129,7 +129,7 @@ static void client_among_liars(void)
 
     fabric = make_fabric(VCPUS, SHARDS, RANGES, SLOTS);
     scribble(fabric.base + sizeof(struct sio_header), fabric.size - sizeof(struct sio_header), &random);
-    sio_store_relaxed(&fabric.vcpu[VICTIM].hostile, 0);
+    sio_store_relaxed(&fabric.vcpu[VICTIM].malformed, 0);
     uint8_t *before = malloc(fabric.size);
     memcpy(before, fabric.base, fabric.size);
     lie_in_map(&random);
@@ -156,9 +156,9 @@ static void client_among_liars(void)
     sio_store_release(&stop, 1u);
     pthread_join(liar, NULL);
     check_client_stayed_home(before);
-    CHECK(fabric.vcpu[VICTIM].hostile > 0, "no lie was counted");
+    CHECK(fabric.vcpu[VICTIM].malformed > 0, "no lie was counted");
     printf("hostile: a client made %u accesses among liars, %llu answered, %llu lies counted\n", i, (unsigned long long)answered,
-           (unsigned long long)fabric.vcpu[VICTIM].hostile);
+           (unsigned long long)fabric.vcpu[VICTIM].malformed);
     free(before);
     free(fabric.base);
 }
@@ -198,10 +198,10 @@ static void lie_to_owner(uint64_t *random, uint64_t *seq)
         sio_store_relaxed(&box->size, (uint8_t)lie(random, 1u << random_next(random) % 4));
         sio_store_relaxed(&box->space, (uint8_t)lie(random, SIO_MMIO));
         sio_store_release(&box->state, lie(random, SIO_STATE(++*seq, SIO_REQUEST)));
-        sio_store_relaxed(&fabric.vcpu[v].doze, (uint32_t)lie(random, 1));
+        sio_store_relaxed(&fabric.vcpu[v].need_wakeup, (uint32_t)lie(random, 1));
     }
     scribble(fabric.map, sizeof *fabric.map, random);
-    scribble(&fabric.shard[VICTIM].doze, 8, random);
+    scribble(&fabric.shard[VICTIM].need_wakeup, 8, random);
     scribble(&fabric.shard[VICTIM].owner_epoch, 8, random);
 }
 
@@ -272,10 +272,10 @@ static void owner_among_liars(int racing)
     }
     check_owner_stayed_home(before);
     CHECK(handled > 0 && served > 0, "nothing true was among the lies");
-    CHECK(fabric.shard[VICTIM].hostile > 0, "no lie was counted");
+    CHECK(fabric.shard[VICTIM].malformed > 0, "no lie was counted");
     printf("hostile: an owner served %llu messages of %s, %llu reached a handler, %llu lies counted\n", (unsigned long long)served,
            racing ? "clients that change them meanwhile" : "lying clients", (unsigned long long)handled,
-           (unsigned long long)fabric.shard[VICTIM].hostile);
+           (unsigned long long)fabric.shard[VICTIM].malformed);
     sio_owner_free(&owner);
     free(before);
     free(fabric.base);

@@ -242,7 +242,7 @@ static void from(uint64_t first, uint64_t second, uint32_t slots, int membarrier
     scan();
     sio_store_release(&stop, 1u);
     pthread_join(thread, NULL);
-    CHECK(fabric.vcpu[0].hostile == 0 && fabric.shard[0].hostile == 0 && fabric.shard[1].hostile == 0, "a message that made no sense");
+    CHECK(fabric.vcpu[0].malformed == 0 && fabric.shard[0].malformed == 0 && fabric.shard[1].malformed == 0, "a message that made no sense");
     for (uint32_t s = 0; s < SHARDS; s++) {
         uint64_t counted = 0;
         for (uint32_t d = 0; d < DEVICES; d++)

@@ -78,7 +78,7 @@ static void test(uint32_t slots, uint64_t start)
         CHECK(stat->posted == posted[r] && stat->refused == refused[r], "range %u: %llu posted, %llu refused", r,
               (unsigned long long)stat->posted, (unsigned long long)stat->refused);
     }
-    CHECK(fabric.shard->hostile == nobodys, "writes that nobody wanted");
+    CHECK(fabric.shard->malformed == nobodys, "writes that nobody wanted");
     sio_owner_free(&owner);
     free(fabric.base);
 }

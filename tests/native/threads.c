@@ -345,14 +345,14 @@ int main(int argc, char **argv)
         end_owner(s, owners[s]);
         slept_owners += fabric.shard[s].sleeps;
         CHECK(fabric.shard[s].lost_wakeups == 0, "shard %u lost %llu wake-ups", s, (unsigned long long)fabric.shard[s].lost_wakeups);
-        CHECK(fabric.shard[s].hostile == 0, "shard %u took a request for hostile", s);
+        CHECK(fabric.shard[s].malformed == 0, "shard %u took a request for hostile", s);
         close(doorbells[s]);
     }
     for (uint32_t v = 0; v < CLIENTS; v++) {
         compare_counters(&guests[v]);
         slept_clients += fabric.vcpu[v].sleeps;
         CHECK(fabric.vcpu[v].lost_wakeups == 0, "vCPU %u lost %llu wake-ups", v, (unsigned long long)fabric.vcpu[v].lost_wakeups);
-        CHECK(fabric.vcpu[v].hostile == 0, "vCPU %u took a reply for hostile", v);
+        CHECK(fabric.vcpu[v].malformed == 0, "vCPU %u took a reply for hostile", v);
     }
     CHECK(shared_count == added, "%llu added, %llu counted", (unsigned long long)added, (unsigned long long)shared_count);
     CHECK(fabric.shard[1].epoch == SUCCESSIONS, "epoch %llu", (unsigned long long)fabric.shard[1].epoch);

@@ -20,11 +20,11 @@ static struct sio_client client;
 static uint32_t stop, told;
 
 /* Takes the client's announcement back as soon as it is made. */
-static void *never_lets_it_doze(void *unused)
+static void *never_lets_it_need_wakeup(void *unused)
 {
     for (uint32_t n = 0; !sio_load_acquire(&stop); n++) {
-        sio_store_relaxed(&fabric.vcpu[0].doze, n % 2 ? 7u : 0u);
-        sio_futex_wake(&fabric.vcpu[0].doze);
+        sio_store_relaxed(&fabric.vcpu[0].need_wakeup, n % 2 ? 7u : 0u);
+        sio_futex_wake(&fabric.vcpu[0].need_wakeup);
     }
     return NULL;
 }
@@ -87,13 +87,13 @@ static void posts(void)
     for (uint32_t n = 0; n <= SLOTS && outcome == SIO_ANSWERED; n++)
         outcome = sio_client_write(&client, SIO_MMIO, BASE, 4, n);
     CHECK(outcome == SIO_ABORTED, "a write that found no room: %d", outcome);
-    CHECK(fabric.vcpu[0].hostile <= 1, "it looked %llu times more", (unsigned long long)fabric.vcpu[0].hostile);
+    CHECK(fabric.vcpu[0].malformed <= 1, "it looked %llu times more", (unsigned long long)fabric.vcpu[0].malformed);
 }
 
 int main(void)
 {
     alarm(20); /* a hang ends here */
-    with_liar(never_lets_it_doze, reads);
+    with_liar(never_lets_it_need_wakeup, reads);
     with_liar(never_gives_room, posts);
     printf("waits: a client that is not let sleep announces at most %u sleeps, and ends when told\n", SIO_VAIN_SLEEPS);
     return 0;

@@ -56,7 +56,7 @@ def test_a_request_arrives_as_it_was_sent(pair: Pair, message: ToShard) -> None:
     [
         protocol.Ready(),
         protocol.Done(7, result=protocol.pack_result([1, "two", None])),
-        protocol.Done(8, error="no", cure="do"),
+        protocol.Done(8, error="no", hint="do"),
         protocol.ExitRequest(255),
         protocol.ResetRequest(),
         protocol.HandlerFailed("uart", "read: ValueError"),

@@ -198,7 +198,7 @@ def test_a_shard_that_sleeps_is_woken_and_no_wake_up_is_lost() -> None:
         client = c.client()
 
         for n in range(20):
-            until(lambda: c.fabric.view.shard[0].doze & 1 != 0, "it sleeps")
+            until(lambda: c.fabric.view.shard[0].need_wakeup & 1 != 0, "it sleeps")
             client.write(MMIO, BASE, 4, n)
 
         assert c.call("Journal", "values") == list(range(20))

@@ -60,7 +60,7 @@ class Report:
     def hostile(self) -> int:
         """Messages that made no sense to their reader."""
         assert self.statistics is not None
-        return sum(each.hostile for each in (*self.statistics.vcpus, *self.statistics.shards))
+        return sum(each.malformed for each in (*self.statistics.vcpus, *self.statistics.shards))
 
     @property
     def memory_growth(self) -> int:
@@ -81,7 +81,7 @@ class Report:
         return (
             f"{self.seconds:.0f} s, {sum(self.accesses):,} accesses in {exits:,} exits "
             f"({posted:,} posted, {strings:,} strings), {self.checkpoints} checkpoints, "
-            f"{len(self.differences)} differences, {self.lost_wakeups} lost wake-ups, {self.hostile} bad, "
+            f"{len(self.differences)} differences, {self.lost_wakeups} lost wake-ups, {self.malformed} bad, "
             f"memory growth {self.memory_growth} KiB, descriptors {self.fd_growth or 'flat'}"
         )
 

@@ -21,7 +21,7 @@ def assert_sound(report: Report) -> None:
     assert report.status == 0
     assert report.differences == []
     assert report.lost_wakeups == 0
-    assert report.hostile == 0
+    assert report.malformed == 0
     assert report.fd_growth == {}
     assert report.memory_growth < MEMORY_KIB
 

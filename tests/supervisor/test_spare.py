@@ -126,7 +126,7 @@ def test_a_successor_that_cannot_make_all_its_devices_serves_none(
         c.supervisor.call(c.shards[0].kill)
 
         assert answer.result() == (Outcome.ANSWERED, 4)
-        assert (c.shards[0].spawns, c.fabric.shard_counters(0).hostile) == (3, 0)
+        assert (c.shards[0].spawns, c.fabric.shard_counters(0).malformed) == (3, 0)
 
 
 def test_a_spare_that_dies_is_replaced() -> None:

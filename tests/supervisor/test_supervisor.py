@@ -145,7 +145,7 @@ def test_devices_come_and_go_while_clients_run() -> None:
         kept = c.call("stays", "values")
 
         assert [kept.count(vcpu) for vcpu in range(2)] == counts
-        assert c.fabric.shard_counters(0).hostile == 0
+        assert c.fabric.shard_counters(0).malformed == 0
 
 
 def test_a_device_that_cannot_be_made_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ class OtherPython(Peer):
 
     kind: str
     needs: str
-    cure = f"install one, or name it with --python or {VARIABLE}"
+    hint = f"install one, or name it with --python or {VARIABLE}"
 
     def __init__(self, python: str = "") -> None:
         """`python`: a name or path to try first."""
@@ -120,7 +120,7 @@ class OtherPython(Peer):
         """The interpreter, with the device's owner on `cpu`."""
         found = find(self._named, self.fits)
         if found is None:
-            raise BenchError(self.missing(), self.cure)
+            raise BenchError(self.missing(), self.hint)
         return InterpreterSession(found, self.kind, cpu)
 
 

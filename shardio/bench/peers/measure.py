@@ -26,7 +26,7 @@ def measure(peer: Peer, cpus: tuple[int, int], effort: Effort) -> Iterator[Figur
     """A peer's round trip, in floors. Raises `BenchError` where it cannot be measured, or answers wrongly."""
     reason = peer.missing()
     if reason:
-        raise BenchError(reason, peer.cure)
+        raise BenchError(reason, peer.hint)
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {cpus[0]})
     try:

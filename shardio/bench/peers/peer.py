@@ -84,7 +84,7 @@ class Peer(ABC):
     name: str
     title: str
     package: str = ""
-    cure: str = "pip install 'shardio[bench]'"
+    hint: str = "pip install 'shardio[bench]'"
     """What to do where it is missing."""
 
     def missing(self) -> str:

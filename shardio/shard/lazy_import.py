@@ -87,7 +87,7 @@ def _there(name: str) -> bool:
 
 
 @contextmanager
-def later() -> Iterator[None]:
+def lazy_import() -> Iterator[None]:
     """What is imported within finds the modules of `SELDOM` unread."""
     finder = _Finder()
     sys.meta_path.insert(0, finder)

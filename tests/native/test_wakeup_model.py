@@ -1,7 +1,7 @@
-"""SP-DOZE, the sleep/wake hand-shake, in every interleaving under store buffering: no wake-up is lost; and
+"""SP-WAKEUP, the sleep/wake hand-shake, in every interleaving under store buffering: no wake-up is lost; and
 each mutant that lacks a fence or the second look loses one. Stress tests do not show that.
 
-The programs are native/owner.c's `doze` and `wake_up` against client.c's `ring_if_dozing`, and
+The programs are native/owner.c's `need_wakeup` and `wake_up` against client.c's `ring_if_asleep`, and
 native/wait.h's `sio_wait_slow` against `sio_wake_client`, without their time-outs.
 """
 
@@ -16,8 +16,8 @@ ROUNDS = 2
 # ---- the owner sleeps in epoll: doorbell ----
 
 RING = [
-    ("load", "doze", "doze"),
-    ("if", "doze", 0, "awake"),
+    ("load", "need_wakeup", "need_wakeup"),
+    ("if", "need_wakeup", 0, "awake"),
     ("xchg", "doorbell", 1),
     ("label", "awake"),
 ]
@@ -39,7 +39,7 @@ SYNCHRONOUS = client([("xchg", "request", 1)])
 POSTED = client([("store", "request", 1)])  # no fence of its own: the owner's membarrier supplies it
 POSTED_FENCED = client([("store", "request", 1), ("fence",)])
 
-ANNOUNCE = ("xchg", "doze", 1)
+ANNOUNCE = ("xchg", "need_wakeup", 1)
 SECOND_LOOK = ("load", "again", "request")
 
 OWNER: Program = [
@@ -52,7 +52,7 @@ OWNER: Program = [
     ("if", "again", 1, "up"),
     ("take", "doorbell"),
     ("label", "up"),
-    ("store", "doze", 0),
+    ("store", "need_wakeup", 0),
     ("goto", "scan"),
     ("label", "serve"),
     ("xchg", "request", 0),
@@ -60,7 +60,7 @@ OWNER: Program = [
     ("ifnot", "served", ROUNDS, "scan"),
 ]
 OWNER_MEMBARRIER = changed(OWNER, ANNOUNCE, [ANNOUNCE, ("membarrier",)])
-DOORBELL = {"request": 0, "doze": 0, "doorbell": 0}
+DOORBELL = {"request": 0, "need_wakeup": 0, "doorbell": 0}
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ def test_an_owner_never_sleeps_over_a_request(programs: tuple[Program, Program])
     "programs",
     [
         (client([("store", "request", 1)]), OWNER),
-        (SYNCHRONOUS, changed(OWNER, ANNOUNCE, [("store", "doze", 1)])),
-        (POSTED_FENCED, changed(OWNER, ANNOUNCE, [("store", "doze", 1)])),
+        (SYNCHRONOUS, changed(OWNER, ANNOUNCE, [("store", "need_wakeup", 1)])),
+        (POSTED_FENCED, changed(OWNER, ANNOUNCE, [("store", "need_wakeup", 1)])),
         (SYNCHRONOUS, changed(OWNER, SECOND_LOOK, [("set", "again", 0)])),
         (POSTED, changed(OWNER_MEMBARRIER, SECOND_LOOK, [("set", "again", 0)])),
         (POSTED, changed(OWNER_MEMBARRIER, ANNOUNCE, [])),
@@ -98,7 +98,7 @@ def test_an_owner_without_one_of_the_rules_sleeps_for_ever(programs: tuple[Progr
 
 # ---- the client sleeps on its futex ----
 
-CLIENT_ANNOUNCE = ("xchg", "doze", 1)
+CLIENT_ANNOUNCE = ("xchg", "need_wakeup", 1)
 CLIENT_LOOK = ("load", "now", "reply")
 REPLY = ("xchg", "reply", 1)
 
@@ -107,24 +107,24 @@ SLEEPER: Program = [
     CLIENT_ANNOUNCE,
     CLIENT_LOOK,
     ("if", "now", 1, "end"),
-    ("wait", "doze", 1),
+    ("wait", "need_wakeup", 1),
     ("load", "now", "reply"),
     ("if", "now", 0, "again"),
     ("label", "end"),
-    ("store", "doze", 0),
+    ("store", "need_wakeup", 0),
 ]
 WAKER: Program = [
     REPLY,
-    ("load", "asleep", "doze"),
+    ("load", "asleep", "need_wakeup"),
     ("if", "asleep", 0, "end"),
-    ("cas", "swapped", "doze", 1, 0),
+    ("cas", "swapped", "need_wakeup", 1, 0),
     ("if", "swapped", 0, "end"),
-    ("wake", "doze"),
+    ("wake", "need_wakeup"),
     ("label", "end"),
 ]
 CREDITOR = changed(WAKER, REPLY, [("store", "reply", 1)])  # returns credits without a fence of its own
 CREDITED = changed(SLEEPER, CLIENT_ANNOUNCE, [CLIENT_ANNOUNCE, ("membarrier",)])
-FUTEX = {"reply": 0, "doze": 0}
+FUTEX = {"reply": 0, "need_wakeup": 0}
 
 
 @pytest.mark.parametrize("programs", [(SLEEPER, WAKER), (CREDITED, CREDITOR)], ids=["reply", "credit"])
@@ -136,9 +136,9 @@ def test_a_client_never_sleeps_over_its_answer(programs: tuple[Program, Program]
     "programs",
     [
         (SLEEPER, CREDITOR),
-        (changed(SLEEPER, CLIENT_ANNOUNCE, [("store", "doze", 1)]), WAKER),
+        (changed(SLEEPER, CLIENT_ANNOUNCE, [("store", "need_wakeup", 1)]), WAKER),
         (changed(SLEEPER, CLIENT_LOOK, [("set", "now", 0)]), WAKER),
-        (SLEEPER, changed(WAKER, ("wake", "doze"), [])),
+        (SLEEPER, changed(WAKER, ("wake", "need_wakeup"), [])),
     ],
     ids=["owner-without-fence", "client-without-fence", "no-second-look", "no-wake"],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 START = """
 import sys
-from shardio.shard import later as module
+from shardio.shard import lazy_import as module
 with module.later():
     from shardio.shard import process
 unread = sorted(name for name in module.SELDOM if type(sys.modules[name]) is not type(sys))
@@ -16,7 +16,7 @@ unread = sorted(name for name in module.SELDOM if type(sys.modules[name]) is not
 OWN = """
 import sys, threading
 sys.path.insert(0, {path!r})
-from shardio.shard import later as module
+from shardio.shard import lazy_import as module
 module.SELDOM = {{"seldom": ""}}
 with module.later():
     import seldom
@@ -84,8 +84,8 @@ asyncio.run(talk())
 def test_what_is_imported_afterwards_is_imported_as_ever() -> None:
     code = """
 import sys
-from shardio.shard.later import later
-with later():
+from shardio.shard.lazy_import import lazy_import
+with lazy_import():
     pass
 import ssl
 print("_ssl" in sys.modules)
@@ -128,7 +128,7 @@ def test_one_that_could_not_be_imported_fails_at_once(tmp_path: Path) -> None:
     code = f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
-from shardio.shard import later as module
+from shardio.shard import lazy_import as module
 module.SELDOM = {{"seldom": "no_such_extension"}}
 try:
     with module.later():

@@ -16,17 +16,17 @@ STEAL = 100
 
 
 def fresh() -> Any:
-    return ffi.new("struct sio_patience *")
+    return ffi.new("struct sio_first_poll *")
 
 
 def wait(p: Any, service: int) -> int:
     """One wait for a reply that takes `service` ticks undisturbed; how long it took."""
     if p.ticks >= service:
         took = int(p.ticks)
-        lib.sio_patience_hit(p)
+        lib.sio_first_poll_hit(p)
         return took
     if p.ticks:
-        lib.sio_patience_miss(p)
+        lib.sio_first_poll_miss(p)
     return service + STEAL
 
 
@@ -36,11 +36,11 @@ def run(p: Any, waits: int, service: Callable[[int], int]) -> list[int]:
     for n in range(waits):
         took.append(wait(p, service(n)))
         if n % 16 == 8:
-            lib.sio_patience_learn(p, took[-1])
+            lib.sio_first_poll_learn(p, took[-1])
     return took
 
 
-TRIAL = 2 * lib.SIO_PATIENCE_TURNS * 16
+TRIAL = 2 * lib.SIO_FIRST_POLL_TURNS * 16
 """Accesses of a trial."""
 
 
@@ -61,16 +61,16 @@ def test_it_follows_a_service_time_where_early_looks_disturb(service: int) -> No
 )
 def test_waiting_has_to_be_better_than_looking_at_once(at_once: int, patient: int, chosen: bool) -> None:
     p = fresh()
-    for _ in range(2 * lib.SIO_PATIENCE_TURNS):
-        lib.sio_patience_learn(p, patient if p.ticks else at_once)
-    assert (p.ticks != 0, p.rest) == (chosen, lib.SIO_PATIENCE_REST)
+    for _ in range(2 * lib.SIO_FIRST_POLL_TURNS):
+        lib.sio_first_poll_learn(p, patient if p.ticks else at_once)
+    assert (p.ticks != 0, p.rest) == (chosen, lib.SIO_FIRST_POLL_REST)
 
 
 def test_what_was_chosen_is_tried_again() -> None:
     p = fresh()
     for at_once, patient, chosen in ((60, 80, False), (80, 60, True), (60, 80, False)):
-        for _ in range(p.rest + 2 * lib.SIO_PATIENCE_TURNS):
-            lib.sio_patience_learn(p, patient if p.ticks else at_once)
+        for _ in range(p.rest + 2 * lib.SIO_FIRST_POLL_TURNS):
+            lib.sio_first_poll_learn(p, patient if p.ticks else at_once)
         assert (p.ticks != 0) == chosen
 
 
@@ -84,7 +84,7 @@ def test_a_service_time_that_changes_is_followed() -> None:
 def test_service_times_beyond_the_most_that_is_waited_for_leave_it_bounded() -> None:
     p = fresh()
     run(p, 20_000, lambda n: 10**6)
-    assert p.ticks <= lib.SIO_PATIENCE_MOST * 33 // 32 + 4
+    assert p.ticks <= lib.SIO_FIRST_POLL_MOST * 33 // 32 + 4
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 2**64 - 1)), max_size=300), st.integers(0, 2**32 - 1))
@@ -92,7 +92,7 @@ def test_it_is_never_beyond_its_bounds_whatever_the_waits(waits: list[tuple[bool
     p = fresh()
     p.rest = rest
     for hit, ticks in waits:
-        (lib.sio_patience_hit if hit else lib.sio_patience_miss)(p)
-        lib.sio_patience_learn(p, ticks)
-        assert p.ticks <= lib.SIO_PATIENCE_MOST * 33 // 32 + 4
-        assert p.n < 2 * lib.SIO_PATIENCE_TURNS
+        (lib.sio_first_poll_hit if hit else lib.sio_first_poll_miss)(p)
+        lib.sio_first_poll_learn(p, ticks)
+        assert p.ticks <= lib.SIO_FIRST_POLL_MOST * 33 // 32 + 4
+        assert p.n < 2 * lib.SIO_FIRST_POLL_TURNS

@@ -10,19 +10,19 @@
  * longer by more where it was not. Whether that is better than not to wait at all is tried now and then: about sixteen accesses
  * the one way, sixteen the other, the last of each timed.
  */
-#ifndef SHARDIO_PATIENCE_H
-#define SHARDIO_PATIENCE_H
+#ifndef SHARDIO_FIRST_POLL_H
+#define SHARDIO_FIRST_POLL_H
 
 #include "fabric.h"
 
-#define SIO_PATIENCE_EVERY 16u  /* accesses to one whose wait is timed; a power of two */
-#define SIO_PATIENCE_TURNS 128u /* timed waits of either way to a choice; even */
-#define SIO_PATIENCE_REST 8192u /* timed waits between a choice and the next trial */
-#define SIO_PATIENCE_LEAST 32u  /* ticks */
-#define SIO_PATIENCE_MOST 2048u
+#define SIO_FIRST_POLL_EVERY 16u  /* accesses to one whose wait is timed; a power of two */
+#define SIO_FIRST_POLL_TURNS 128u /* timed waits of either way to a choice; even */
+#define SIO_FIRST_POLL_REST 8192u /* timed waits between a choice and the next trial */
+#define SIO_FIRST_POLL_LEAST 32u  /* ticks */
+#define SIO_FIRST_POLL_MOST 2048u
 
 /* Of one route. */
-struct sio_patience {
+struct sio_first_poll {
     uint32_t ticks;              /* 0: look at once */
     uint32_t followed;           /* what it is where it is not 0 */
     uint32_t n;                  /* timed waits of this trial */
@@ -31,18 +31,18 @@ struct sio_patience {
 };
 
 /* The first look, after `p->ticks`, found the reply. */
-static inline void sio_patience_hit(struct sio_patience *p)
+static inline void sio_first_poll_hit(struct sio_first_poll *p)
 {
-    p->ticks -= p->ticks > SIO_PATIENCE_LEAST ? p->ticks / 128 + 1 : 0;
+    p->ticks -= p->ticks > SIO_FIRST_POLL_LEAST ? p->ticks / 128 + 1 : 0;
 }
 
-static inline void sio_patience_miss(struct sio_patience *p)
+static inline void sio_first_poll_miss(struct sio_first_poll *p)
 {
-    p->ticks += p->ticks < SIO_PATIENCE_MOST ? p->ticks / 32 + 4 : 0;
+    p->ticks += p->ticks < SIO_FIRST_POLL_MOST ? p->ticks / 32 + 4 : 0;
 }
 
 /* A timed wait took `ticks`. */
-static inline void sio_patience_learn(struct sio_patience *p, uint64_t ticks)
+static inline void sio_first_poll_learn(struct sio_first_poll *p, uint64_t ticks)
 {
     if (p->ticks)
         p->followed = p->ticks;
@@ -50,15 +50,15 @@ static inline void sio_patience_learn(struct sio_patience *p, uint64_t ticks)
         p->rest--;
         return;
     }
-    p->total[p->ticks != 0] += ticks < SIO_PATIENCE_MOST ? ticks : SIO_PATIENCE_MOST;
+    p->total[p->ticks != 0] += ticks < SIO_FIRST_POLL_MOST ? ticks : SIO_FIRST_POLL_MOST;
     uint32_t with = p->ticks == 0;
-    if (++p->n >= 2 * SIO_PATIENCE_TURNS) {
+    if (++p->n >= 2 * SIO_FIRST_POLL_TURNS) {
         with = p->total[1] + p->total[1] / 64 < p->total[0];
-        p->rest = SIO_PATIENCE_REST;
+        p->rest = SIO_FIRST_POLL_REST;
         p->n = 0;
         p->total[0] = p->total[1] = 0;
     }
-    p->ticks = with ? p->followed + !p->followed * SIO_PATIENCE_LEAST : 0;
+    p->ticks = with ? p->followed + !p->followed * SIO_FIRST_POLL_LEAST : 0;
 }
 
 #endif
