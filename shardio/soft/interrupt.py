@@ -23,8 +23,8 @@ FIRST_DYNAMIC_GSI = 256
 
 
 class SoftBackend(Closing):
-    """An `InterruptBackend` of one machine. `board`: it brings its interrupt controllers itself; else there are
-    lines once a device is one. Close it before the record.
+    """An `InterruptBackend` of one machine. `board`: it brings its interrupt controllers itself; else there
+    are lines once a device is one. Close it before the record.
     """
 
     def __init__(self, record: Record, *, board: bool = True) -> None:

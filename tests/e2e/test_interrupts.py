@@ -1,7 +1,7 @@
 """A guest that sleeps in HLT is woken by devices in shards, and by nothing else.
 
-The software CPU's interrupt controllers are devices too: the guest's accesses to them are exits, and so are the
-worker's own messages to them, which are memory-mapped.
+The software CPU's interrupt controllers are devices too: the guest's accesses to them are exits, and so are
+the worker's own messages to them, which are memory-mapped.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def test_uart_receive_wakes_the_guest(cpu: str) -> None:
     assert received == b"abcde"
     assert sent == ("com1", 5)
     assert wakeups >= 1
-    # Each interrupt reads IIR, finds LSR empty once and ends with an EOI; each byte costs LSR, RBR and THR; then
-    # comes the exit port.
+    # Each interrupt reads IIR, finds LSR empty once and ends with an EOI; each byte costs LSR, RBR and THR;
+    # then comes the exit port.
     handled = (2 + EOI[cpu]) * interrupts + 3 * 5 + 1
     assert exits(awake)["IO"] == exits(asleep)["IO"] + handled
     assert set(exits(awake)) == REASONS[cpu]
