@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from shardio._core import lib
+from shardio.errors import InterruptError
 from shardio.interrupt.config import EXTINT
 from shardio.range import MmioRange
 
@@ -30,6 +31,13 @@ def line_bit(gsi: int) -> int | None:
     if gsi == EXTINT:
         return int(lib.SIO_LINE_EXTINT).bit_length() - 1
     return gsi if 0 <= gsi < LINES else None
+
+
+def no_controllers(gsi: int) -> InterruptError:
+    """Line `gsi` of a machine without interrupt controllers leads nowhere."""
+    what = "the split irqchip has no lines without controllers"
+    cure = 'add "shardio.devices:Pic" or "shardio.devices:IoApic", or use MSI, or irqchip=True'
+    return InterruptError(gsi, what, cure)
 
 
 def wired(pulses: int, levels: int) -> int:

@@ -21,7 +21,7 @@ from shardio._core import lib
 from shardio.errors import InterruptError
 from shardio.interrupt.backend import Irqfd
 from shardio.interrupt.config import EXTINT, MAX_GSI, MsiConfig
-from shardio.interrupt.wires import LINES, line_bit
+from shardio.interrupt.wires import LINES, line_bit, no_controllers
 from shardio.kvm.interrupt import KvmBackend, Moves
 from shardio.kvm.vm import SPLIT_PINS
 
@@ -52,11 +52,7 @@ class SplitBackend(KvmBackend):
         if bit is None or (gsi == EXTINT and not level):
             raise InterruptError(gsi, "no such line", f"use MSI, or lines 0 to {LINES - 1}")
         if not self.controllers:
-            raise InterruptError(
-                gsi,
-                "the split irqchip has no lines without controllers",
-                'add "shardio.devices:Pic" or "shardio.devices:IoApic", or use MSI, or irqchip=True',
-            )
+            raise no_controllers(gsi)
         if gsi == EXTINT:
             return self._watched(gsi, Moves(0, lib.SIO_LINE_OUTPUT_MOVED))
         return self._watched(gsi, Moves(1 << bit, lib.SIO_LINE_MOVED if level else 0))

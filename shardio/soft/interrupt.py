@@ -14,6 +14,7 @@ from shardio.errors import InterruptError
 from shardio.interrupt.backend import Irqfd
 from shardio.interrupt.config import EXTINT, MsiConfig
 from shardio.interrupt.raising import RaisePage
+from shardio.interrupt.wires import no_controllers
 from shardio.soft.record import Record
 
 LINES = lib.SIO_WIRED_LINES
@@ -22,10 +23,13 @@ FIRST_DYNAMIC_GSI = 256
 
 
 class SoftBackend(Closing):
-    """An `InterruptBackend` of one machine. Close it before the record."""
+    """An `InterruptBackend` of one machine. `board`: it brings its interrupt controllers itself; else there
+    are lines once a device is one. Close it before the record.
+    """
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, *, board: bool = True) -> None:
         self._record = record
+        self._board = board
         self._page: RaisePage | None = RaisePage(record.raise_fd)
         self._free = list(range(1, lib.SIO_RAISE_HANDLES))  # sorted, hence a heap
         self._irqfds: dict[int, Irqfd] = {}
@@ -33,11 +37,13 @@ class SoftBackend(Closing):
         self._connected: set[int] = set()
 
     def allocate(self, gsi: int | None, *, level: bool = False, followed: bool = False) -> Irqfd:
-        """See `InterruptBackend.allocate`. Raises InterruptError for a line that a machine does not have."""
+        """See `InterruptBackend.allocate`. Raises InterruptError for a line that leads to no device."""
         if gsi is None and level:
             raise InterruptError("MSI", "messages are edges", "ask for a level interrupt on a line")
         if gsi is not None and gsi != EXTINT and not 0 <= gsi < LINES:
             raise InterruptError(gsi, "no such line", f"use 0 to {LINES - 1}, or MSI")
+        if gsi is not None and not self._board and not self._record.view.controllers:
+            raise no_controllers(gsi)
         if self._page is None:
             raise InterruptError("request", "the machine is closed", "make a new Machine")
         if not self._free:

@@ -50,7 +50,7 @@ class SoftMachine(Closing):
             self.record = undo.enter_context(Record(memory, vcpus, apic=self.has_irqchip))
             self.interrupts: InterruptBackend | None = None
             if irqchip:
-                self.interrupts = undo.enter_context(SoftBackend(self.record))
+                self.interrupts = undo.enter_context(SoftBackend(self.record, board=irqchip is True))
             self.doorbells = undo.enter_context(SoftDoorbells(self.record))
             self._cleanup = undo.pop_all()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -50,12 +51,20 @@ class Start(msgspec.Struct, frozen=True):
 
 
 def start(what: Start) -> subprocess.Popen[bytes]:
-    """Start a worker. Raises `OSError`."""
+    """Start a worker. Raises `OSError`.
+
+    Signals are blocked until the worker has set up its handlers: the kick of an early `pause` would end the
+    interpreter, and so would a Ctrl-C, which goes to every process of the terminal.
+    """
     path = [*sys.path, _PACKAGES]  # without site, an editable install has no finder
     main_text = _MAIN.format(path=path, start=msgspec.json.encode(what))
-    return subprocess.Popen(
-        [sys.executable, "-S", "-c", main_text], stdin=subprocess.DEVNULL, pass_fds=what.fds
-    )
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-S", "-c", main_text], stdin=subprocess.DEVNULL, pass_fds=what.fds
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def main(encoded: bytes) -> None:

@@ -185,7 +185,7 @@ def test_eight_bytes_across_a_page_end(head: int) -> None:
 # ---- nobody there ----
 
 
-def test_unclaimed_reads_are_all_ones_and_writes_are_dropped() -> None:
+def test_unclaimed_reads_are_all_ones_and_writes_are_dropped(cpu: str) -> None:
     with machine(shards=1) as vm:
         vm.load(guest("unclaimed"))
         add_exit_port(vm)
@@ -195,7 +195,9 @@ def test_unclaimed_reads_are_all_ones_and_writes_are_dropped() -> None:
     ones = [0xFF, 0xFFFF, 0xFFFFFFFF]
     assert ended == ENDED
     assert read == [*ones, *ones, 0xFFFFFFFF]
-    assert (vcpu.unclaimed_reads, vcpu.unclaimed_writes, vcpu.crossing) == (7, 6, 0)
+    # KVM leaves the guest once for the string of four; the software CPU goes element by element.
+    string = {"kvm": 1, "soft": 4}[cpu]
+    assert (vcpu.unclaimed_reads, vcpu.unclaimed_writes, vcpu.crossing) == (6 + string, 6, 0)
 
 
 def test_an_access_past_its_range_s_end_is_refused_and_counted_apart() -> None:

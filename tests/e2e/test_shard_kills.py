@@ -114,6 +114,8 @@ def test_kills_of_shards_with_replayable_devices_only_lengthen_accesses() -> Non
         assert_unharmed(vm, count)
 
 
+# The software CPU resumes no worker that is killed while it executes the guest: tests/soft/test_kills.py.
+@pytest.mark.kvm
 def test_workers_and_shards_killed_together() -> None:
     chance = random.Random(SEED + 1)
     with machine(vcpus=VCPUS, shards=SHARDS) as vm:

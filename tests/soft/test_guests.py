@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
 from shardio import MmioRange, MutDeviceMmio, PioRange
@@ -181,6 +184,18 @@ def test_pause_resume_and_stop() -> None:
     values = [value for _, _, value in device.seen]
     assert values == [n % 256 for n in range(1, len(values) + 1)]
     assert shown & 0xFF in ((paused - 1) % 256, paused % 256, (paused + 1) % 256)
+
+
+@pytest.mark.parametrize("number", [lib.SIO_KICK_SIGNAL, signal.SIGINT])
+def test_a_signal_does_not_end_a_worker_that_is_not_ready_yet(number: int) -> None:
+    with rig(b"\xeb\xfe", irqchip=False) as r:  # jmp .
+        worker = r.workers[0]
+        r.start()
+        os.kill(worker.pid, number)
+        worker.command(lib.SIO_PAUSE)
+        r.until_state(VcpuState.PAUSED)
+
+        assert worker.reap() is None
 
 
 @pytest.mark.parametrize(("mode", "entry"), [("long", 0x1000), ("real", 1 << 20), ("protected", 1 << 32)])

@@ -65,6 +65,15 @@ def test_lines_that_are_none_are_refused(backend: SoftBackend, gsi: int) -> None
         backend.allocate(gsi)
 
 
+def test_a_machine_without_a_board_has_lines_once_a_controller_is_there(record: Record) -> None:
+    with SoftBackend(record, board=False) as backend:
+        with pytest.raises(InterruptError, match="no lines without controllers"):
+            backend.allocate(5)
+        record.view.controllers = lib.SIO_WIRED_PIC
+
+        assert backend.allocate(5).gsi == 5
+
+
 def test_a_message_has_no_level_and_a_line_no_message(backend: SoftBackend) -> None:
     line = backend.allocate(4)
     with pytest.raises(InterruptError, match="messages are edges"):
