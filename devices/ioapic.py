@@ -14,6 +14,7 @@ import msgspec
 from shardio.address import MmioAddress
 from shardio.device import DeviceHost, HostPersistent, MutDeviceMmio
 from shardio.interrupt import EdgeInterrupt, InterruptManager, MsiConfig
+from shardio.interrupt.config import MESSAGE_MODES
 from shardio.interrupt.wires import IOAPIC_WIRES, LINES, unwired
 from shardio.range import MmioRange
 
@@ -91,6 +92,7 @@ class IoApic(MutDeviceMmio):
     policy = "replay"
     persistent = 512
     compatible = "intel,ioapic"
+    message_modes = MESSAGE_MODES  # its guest chooses the mode of each pin
 
     def __init__(self) -> None:
         self._state = IoApicState()

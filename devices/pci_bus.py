@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from shardio.address import MmioAddress, PioAddress
-from shardio.device import DeviceHost, MutDeviceMmio, MutDevicePio
+from shardio.device import DeviceHost, MutDeviceMmio, MutDevicePio, declared_capabilities
 from shardio.devices.options import in_range
 from shardio.devices.pci_config import BAR0
 from shardio.devices.pci_host import PciFunction, PciHost, PciHostState, bdf
@@ -110,6 +110,11 @@ class PciBus(MutDevicePio, MutDeviceMmio):
             if wired is not None:
                 pins.append((slot, *wired))
         return {"pins": pins}
+
+    @staticmethod
+    def capabilities(functions: list[dict[str, Any]] | None = None) -> set[str]:
+        """Those of all functions."""
+        return {name for _, make, own in _functions(functions) for name in declared_capabilities(make, own)}
 
     def __init__(self, functions: list[dict[str, Any]] | None = None) -> None:
         """`functions`: tables with `type` (dotted path of a `PciEndpoint`), `slot` (1 to 31, default the next

@@ -7,6 +7,47 @@ from collections.abc import Callable
 from typing import Any, Final, overload
 
 class _Lib:
+    CAP_AUDIT_CONTROL: int
+    CAP_AUDIT_READ: int
+    CAP_AUDIT_WRITE: int
+    CAP_BLOCK_SUSPEND: int
+    CAP_BPF: int
+    CAP_CHECKPOINT_RESTORE: int
+    CAP_CHOWN: int
+    CAP_DAC_OVERRIDE: int
+    CAP_DAC_READ_SEARCH: int
+    CAP_FOWNER: int
+    CAP_FSETID: int
+    CAP_IPC_LOCK: int
+    CAP_IPC_OWNER: int
+    CAP_KILL: int
+    CAP_LEASE: int
+    CAP_LINUX_IMMUTABLE: int
+    CAP_MAC_ADMIN: int
+    CAP_MAC_OVERRIDE: int
+    CAP_MKNOD: int
+    CAP_NET_ADMIN: int
+    CAP_NET_BIND_SERVICE: int
+    CAP_NET_BROADCAST: int
+    CAP_NET_RAW: int
+    CAP_PERFMON: int
+    CAP_SETFCAP: int
+    CAP_SETGID: int
+    CAP_SETPCAP: int
+    CAP_SETUID: int
+    CAP_SYSLOG: int
+    CAP_SYS_ADMIN: int
+    CAP_SYS_BOOT: int
+    CAP_SYS_CHROOT: int
+    CAP_SYS_MODULE: int
+    CAP_SYS_NICE: int
+    CAP_SYS_PACCT: int
+    CAP_SYS_PTRACE: int
+    CAP_SYS_RAWIO: int
+    CAP_SYS_RESOURCE: int
+    CAP_SYS_TIME: int
+    CAP_SYS_TTY_CONFIG: int
+    CAP_WAKE_ALARM: int
     KVM_API_VERSION: int
     KVM_CAP_COALESCED_MMIO: int
     KVM_CAP_COALESCED_PIO: int
@@ -202,6 +243,7 @@ class _Lib:
     SIO_WRITE_VIEW: int
     def shardio_kvm_ioctl(self, a0: int, a1: int, a2: int, /) -> int: ...
     def shardio_kvm_run(self, a0: int, /) -> int: ...
+    def sio_capabilities_keep(self, a0: int, a1: Any, /) -> int: ...
     def sio_client_access(self, a0: Any, a1: int, a2: int, a3: int, a4: int, a5: Any, /) -> int: ...
     def sio_client_attach(self, a0: Any, a1: Any, /) -> None: ...
     def sio_client_complete(self, a0: Any, /) -> None: ...
@@ -239,6 +281,7 @@ class _Lib:
     def sio_measure_ticks(self, /) -> int: ...
     def sio_membarrier(self, /) -> int: ...
     def sio_membarrier_register(self, /) -> int: ...
+    def sio_no_new_privileges(self, /) -> int: ...
     def sio_ns_to_ticks(self, a0: Any, a1: int, /) -> int: ...
     def sio_owner_clear_handler(self, a0: Any, a1: int, /) -> int: ...
     def sio_owner_coalesced(self, a0: Any, a1: Any, /) -> None: ...

@@ -13,7 +13,9 @@ A device is a plain object. It answers in one of three forms:
 
 Optional attributes: `pio_size`/`mmio_size` (bytes, the size of the range when none is named), `attach(host)`
 before the first access, `detach()` after the last, `dma = True` to be given guest memory, `persistent`
-(bytes) for a state that a successor of its owner finds again.
+(bytes) for a state that a successor of its owner finds again; `capabilities`, the names of what it needs of
+capabilities(7), or a static method that takes its options and gives them; `message_modes`, the delivery modes
+that its messages may have beside fixed and lowest priority (`shardio.interrupt.config.MESSAGE_MODES`).
 """
 
 from __future__ import annotations
@@ -25,10 +27,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from shardio.address import MmioAddress, PioAddress, Space
-from shardio.errors import HandlerMissing, InvalidDevice, InvalidResult
+from shardio.errors import HandlerMissing, InvalidDevice, InvalidResult, ShardioError
 
 if TYPE_CHECKING:
     import asyncio  # tens of milliseconds that a device's unit test need not pay
+    import subprocess
 
     from shardio.range import MmioRange, PioRange
 
@@ -257,6 +260,21 @@ def is_mutable(device: object, space: Space | str) -> bool:
     return not issubclass(kind, shared) or issubclass(kind, MutDevicePio | MutDeviceMmio)
 
 
+def declared_capabilities(factory: object, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a device of that class with these options declares as `capabilities`.
+
+    >>> class Tap(MutDeviceMmio):
+    ...     capabilities = ("CAP_NET_ADMIN",)
+    >>> declared_capabilities(Tap, {})
+    ('CAP_NET_ADMIN',)
+    """
+    declared = getattr(factory, "capabilities", ())
+    try:
+        return tuple(declared(**options) if callable(declared) else declared)
+    except (TypeError, ValueError, ShardioError):  # options that its constructor refuses, which says why
+        return ()
+
+
 class HostTrigger(Protocol):
     """What a device needs of `shardio.interrupt.Trigger`."""
 
@@ -325,6 +343,11 @@ class DeviceHost(Protocol):
     @property
     def persistent(self) -> HostPersistent | None:
         """The device's memory, for those that declare `persistent` (bytes); None for all others."""
+
+    def spawn(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """Start a helper process, as `subprocess.Popen(argv, **options)` does, that does not outlive the
+        shard: see `shardio.shard.helper`. Raises `MachineError`, `OSError`.
+        """
 
     def exit(self, status: int) -> None:
         """Ask the VMM to stop the machine with this exit status (0 to 255)."""

@@ -42,6 +42,11 @@ def make_console(source: str, output: str, columns: int, rows: int) -> Console:
     )
 
 
+def tap_capabilities(tap: str = "", **_: object) -> tuple[str, ...]:
+    """What a network interface with these options needs, for a tap that is not the user's own."""
+    return ("CAP_NET_ADMIN",) if tap else ()
+
+
 def make_net(mac: str, tap: str, local: str, peer: str, mtu: int) -> Net:
     """An interface on a tap, or on a cable of two Unix socket addresses.
 
@@ -91,6 +96,8 @@ class VirtioMmioNet(VirtioMmio):
     and `peer`.
     """
 
+    capabilities = staticmethod(tap_capabilities)
+
     def __init__(
         self, mac: str = "52:54:00:12:34:56", tap: str = "", local: str = "", peer: str = "", mtu: int = 1500
     ) -> None:
@@ -138,6 +145,8 @@ class VirtioPciBlock(VirtioPci):
 
 class VirtioPciNet(VirtioPci):
     """`VirtioMmioNet` on PCI; INTx on `line`."""
+
+    capabilities = staticmethod(tap_capabilities)
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ import os
 import re
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,11 +82,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Builds the machine, runs it and prints the table; returns the exit status."""
     sys.path[:0] = [folder for folder in _device_folders(arguments.config) if folder not in sys.path]
-    config = on_terminal(configuration(arguments))
-    with StopRequests() as stop, RawMode(STDIN), SerialInput(STDIN, stop.leave) as serial:
-        with build(config, stdin=serial.reader) as vm:
-            ended = _run(vm, stop)
-            table = summary(vm.statistics())
+    # Signals are taken over first: an exception that a handler raises inside the decoder may crash it.
+    with StopRequests() as stop:
+        try:
+            with stop.armed():  # reading may wait for somebody
+                tables = load_tables(arguments.config) if arguments.config is not None else {}
+        except StopRequested:
+            return exit_status(None, stop)
+        config = on_terminal(configuration(arguments, tables))
+        with RawMode(STDIN), SerialInput(STDIN, stop.leave) as serial:
+            with build(config, stdin=serial.reader) as vm:
+                ended = _run(vm, stop)
+                table = summary(vm.statistics())
     if not arguments.quiet:
         _tell(table)
     warn_of_quarantine(ended)
@@ -107,12 +115,11 @@ def _tell(table: Group) -> None:
         give_up(sys.stderr)
 
 
-def configuration(arguments: argparse.Namespace) -> MachineConfig:
-    """The configuration that the command line asks for: the file's, with its options in front."""
-    where, folder, tables = COMMAND_LINE, Path(), dict[str, Any]()
+def configuration(arguments: argparse.Namespace, tables: Mapping[str, Any]) -> MachineConfig:
+    """The configuration that the command line asks for: the file's `tables`, with its options in front."""
+    where, folder = COMMAND_LINE, Path()
     if arguments.config is not None:
         where, folder = arguments.config, Path(arguments.config).parent
-        tables = load_tables(arguments.config)
     machine = {**tables.get("machine", {}), **_machine_options(arguments)}
     devices = [*tables.get("device", []), *map(parse_device, arguments.device)]
     config = machine_config({**tables, "machine": machine, "device": devices}, where=where, folder=folder)

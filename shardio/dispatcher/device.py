@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from shardio.device import DevicePio, MutDevicePio, answers, is_mutable
+from shardio.device import DevicePio, MutDevicePio, answers, declared_capabilities, is_mutable
 from shardio.dispatcher.placement import Shard, shard_name
 from shardio.errors import MachineError
+from shardio.interrupt.config import MESSAGE_MODES
 from shardio.options import check_names
 from shardio.platform import described
 from shardio.range import MmioRange, PioRange
@@ -22,6 +23,7 @@ from shardio.resources import ResourceConstraint
 from shardio.routing import Route
 from shardio.shard.by_value import file_of
 from shardio.shard.loading import Factory, Packed, pack, resolve
+from shardio.shard.walls import capability_bits
 from shardio.supervisor.failover import Policy
 
 Span = PioRange | MmioRange
@@ -84,6 +86,10 @@ class DeviceRequest(msgspec.Struct):
     wanted: tuple[ResourceConstraint, ...] = ()
     needs_irq: bool = False
     pass_fds: tuple[int, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    """What its shard must not drop: names of capabilities(7)."""
+    message_modes: tuple[str, ...] = ()
+    """Delivery modes of its messages beside fixed and lowest priority."""
     checked: Callable[[Span], None] = lambda _: None
     """Raises `MachineError` for a range that the device cannot answer."""
 
@@ -185,8 +191,26 @@ def device_request(
         () if spans else _wanted(factory, label, size),
         irq is None and bool(getattr(factory, "needs_irq", False)),
         tuple(_open(label, operator.index(fd)) for fd in pass_fds),
+        _capabilities(factory, options or {}),
+        _message_modes(label, factory),
         check,
     )
+
+
+def _capabilities(factory: Factory, options: Mapping[str, Any]) -> tuple[str, ...]:
+    names = declared_capabilities(factory, options)
+    capability_bits(names)
+    return names
+
+
+def _message_modes(label: str, factory: Any) -> tuple[str, ...]:
+    modes = tuple(getattr(factory, "message_modes", ()))
+    if unknown := set(modes).difference(MESSAGE_MODES):
+        raise MachineError(
+            f"device {label} declares message_modes of {', '.join(map(repr, sorted(unknown)))}",
+            f"use {', '.join(MESSAGE_MODES)}",
+        )
+    return modes
 
 
 def own_arguments(device: Factory, options: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:

@@ -293,7 +293,7 @@ class Devices(Claims):
             passed.append(persistent)
         spec = DeviceSpec(
             request.name, request.packed, ranges, request.kind, request.dma, irq, level, passed, followed,
-            persistent, request.persistent,
+            persistent, request.persistent, request.capabilities, request.message_modes,
         )  # fmt: skip
         return DeviceRecord(spec, passed)
 

@@ -20,6 +20,10 @@ MSI_MAX_VECTORS = 32
 """Vectors of a MSI capability at most (PCI 3.0 section 6.8.1)."""
 
 
+MESSAGE_MODES = ("fixed", "lowest", "smi", "reserved", "nmi", "init", "startup", "extint")
+"""Delivery modes of an x86 message by their number (Intel SDM volume 3, section 11.11.2, data register)."""
+
+
 class InterruptMode(StrEnum):
     """How a group of interrupts reaches the guest."""
 
@@ -72,3 +76,12 @@ class MsiConfig(msgspec.Struct, frozen=True):
     def vector(self) -> int:
         """The x86 interrupt vector in the data's low byte."""
         return self.data & 0xFF
+
+    @property
+    def mode(self) -> str:
+        """How an x86 local APIC takes it, one of `MESSAGE_MODES`: the data's bits 8 to 10.
+
+        >>> MsiConfig(address=0xFEE0_0000, data=0x400).mode
+        'nmi'
+        """
+        return MESSAGE_MODES[self.data >> 8 & 7]

@@ -6,11 +6,13 @@ whatever it sends is decoded by type or refused. When it is gone, `close` frees 
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from shardio.errors import InterruptError, ShardioError
 from shardio.interrupt.backend import InterruptBackend
+from shardio.interrupt.config import MsiConfig
 from shardio.interrupt.doorbell import Doorbell, DoorbellBackend
 from shardio.interrupt.messages import (
     Allocate,
@@ -35,8 +37,11 @@ from shardio.threads import close_aside
 
 MAX_SENT = 253
 """Descriptors that a message can have beside it (SCM_MAX_FD)."""
-DEFAULT_LIMIT = 4096
-"""Irqfds that one shard may hold, of a VM's 4096 routes."""
+DEFAULT_LIMIT = 3072
+"""Irqfds, and doorbells, that one shard may hold, of a VM's 4096 routes: a quarter is left to the others."""
+HARMLESS_MODES = frozenset(("fixed", "lowest"))
+"""Delivery modes that any device may use; the others end a vCPU, or the machine."""
+X86 = os.uname().machine == "x86_64"
 
 
 class InterruptServer:
@@ -51,12 +56,14 @@ class InterruptServer:
         doorbells: DoorbellBackend | None = None,
         owns: Callable[[int, bool], bool] | None = None,
         grant: Callable[[int], None] | None = None,
+        modes: Callable[[], Collection[str]] = tuple,
     ) -> None:
         """`backend`: None refuses all interrupts. `limit`: irqfds, and doorbells, that the shard may hold.
         `doorbells`: None refuses all.
         `owns(address, pio)`: whether a doorbell's address is in a range of this shard; None refuses none.
         `grant(lines)`: told which lines (`wires.line_bit`) the shard has connected, whenever that changes:
         those that the vCPU workers raise for it at the end of an access.
+        `modes()`: the delivery modes beside fixed and lowest priority that its devices declare.
         """
         self._backend = backend
         self._doorbells = doorbells
@@ -65,6 +72,7 @@ class InterruptServer:
         self._limit = limit
         self._held: set[int] = set()
         self._grant = grant
+        self._modes = modes
         self._lines: dict[int, int] = {}
         self._connected: set[int] = set()
 
@@ -147,6 +155,7 @@ class InterruptServer:
             )
         match request:
             case SetRoute(handle, message):
+                self._check_mode(message)
                 backend.set_route(handle, message)
             case Connect(handle):
                 backend.connect(handle)
@@ -161,6 +170,14 @@ class InterruptServer:
                 self._lines.pop(handle, None)
                 backend.free(handle)
         return Done(), []
+
+    def _check_mode(self, message: MsiConfig) -> None:
+        if X86 and message.mode not in HARMLESS_MODES and message.mode not in self._modes():
+            raise InterruptError(
+                "message",
+                f"has delivery mode {message.mode}, which no device of this shard declares",
+                f'let the device\'s class have message_modes = ("{message.mode}",)',
+            )
 
     def _withdraw(self, handle: int) -> None:
         self._connected.discard(handle)

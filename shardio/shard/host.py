@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from shardio.shard.protocol import ExitRequest, ResetRequest, tell
 
 if TYPE_CHECKING:
     import asyncio
     import socket
+    import subprocess
 
     from shardio.interrupt.doorbell import DoorbellSet
     from shardio.interrupt.interrupt import Interrupt
@@ -53,6 +54,12 @@ class Host:
         """The device's doorbells in force, one set a range; empty during `attach`."""
         self._control = control
         self._hold = hold
+
+    def spawn(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """Start a helper process that does not outlive the shard: see `shardio.shard.helper`."""
+        from shardio.shard.helper import spawn
+
+        return spawn(argv, **options)
 
     def exit(self, status: int) -> None:
         """Ask the VMM to stop the machine with this exit status; it is cut to 8 bits. A vCPU whose access

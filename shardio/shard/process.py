@@ -32,6 +32,7 @@ from shardio.shard.host import Host
 from shardio.shard.loading import make
 from shardio.shard.runtime import Runtime
 from shardio.shard.spare import Spare
+from shardio.shard.walls import Capabilities, raise_first
 
 if TYPE_CHECKING:
     from shardio.fabric.coalesced import CoalescedRing
@@ -78,6 +79,7 @@ class Shard:
         self._unshared: ShardioError | None = None
         """Why guest RAM or the ring could not be mapped."""
         self._incomplete = False
+        self._capabilities = Capabilities()
         owner = self.runtime.owner
         self._interrupt_backend = ProxyBackend(call_over(interrupts), owner.raise_line, owner.set_level)
 
@@ -160,6 +162,7 @@ class Shard:
         added: list[str] = []
         passed = iter(fds)
         try:
+            self._capabilities.drop_others(message.capabilities)
             for spec in message.devices:
                 self._add(spec, {number: next(passed) for number in spec.passed})
                 added.append(spec.name)
@@ -183,6 +186,7 @@ class Shard:
             coalesced = any(span.coalesced for span in spec.ranges)
             if (spec.dma and self.memory is None) or (coalesced and self.ring is None):
                 raise self._unshared or MachineError("what the device shares was not handed over")
+            self._capabilities.require(spec.name, spec.capabilities)
             with blame(spec.name, spec.kind, "constructor"):
                 device = make(spec.device)
             trigger = _trigger(interrupts, spec)
@@ -306,6 +310,7 @@ def main(control_fd: int, interrupt_fd: int, parent: int, notebook_fd: int) -> N
     if lib.sio_die_with_parent(parent) != 0:
         return
     notebook.open_in_shard(notebook_fd)
+    raise_first()
     for number in protocol.STOP_SIGNALS:
         signal.signal(number, lambda *_: None)  # not SIG_IGN: what a device starts would inherit that
     signal.pthread_sigmask(signal.SIG_UNBLOCK, protocol.STOP_SIGNALS)

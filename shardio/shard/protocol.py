@@ -66,7 +66,8 @@ class DeviceSpec(msgspec.Struct, frozen=True):
     RAM. `irq`: the line (GSI) of its trigger, -1 for none; `level`: it is a level line. `followed`: of the
     kind that its controller sees rise and fall. `passed`: the VMM's numbers of the descriptors that it is
     given, which are in the message in this order. `persistent`: which of them is its memory (-1: it has
-    none), for a state of `persistent_size` bytes.
+    none), for a state of `persistent_size` bytes. `capabilities`, `message_modes`: what its class
+    declares that it needs.
     """
 
     name: str
@@ -80,6 +81,8 @@ class DeviceSpec(msgspec.Struct, frozen=True):
     followed: bool = False
     persistent: int = -1
     persistent_size: int = 0
+    capabilities: tuple[str, ...] = ()
+    message_modes: tuple[str, ...] = ()
 
 
 class ShareMemory(msgspec.Struct, frozen=True, tag="memory"):
@@ -119,12 +122,14 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
 
 class AddDevices(msgspec.Struct, frozen=True, tag="add"):
     """Make these devices, all or none. `Done` says whether. `serve`: then begin to drain, unless an earlier
-    message's devices could not be made.
+    message's devices could not be made. `capabilities`: what all devices of the shard declare, those of
+    messages that follow too; what the first message does not name is dropped.
     """
 
     serial: int
     devices: list[DeviceSpec]
     serve: bool = False
+    capabilities: tuple[str, ...] = ()
 
 
 class RemoveDevice(msgspec.Struct, frozen=True, tag="remove"):

@@ -120,7 +120,13 @@ class Failover:
             for vcpu in self._context.vcpus:
                 vcpu.grant_lines(shard.index, lines)
 
-        return InterruptServer(self._backend, doorbells=self._doorbells, owns=owns, grant=grant)
+        return InterruptServer(
+            self._backend,
+            doorbells=self._doorbells,
+            owns=owns,
+            grant=grant,
+            modes=lambda: shard.declared("message_modes"),
+        )
 
     # ---- hearing ----
 

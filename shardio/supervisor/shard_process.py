@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Literal
 
 from shardio._core import lib
 from shardio.errors import DeviceFailed, MachineError, ShardError
@@ -122,15 +122,23 @@ class ShardProcess:
         `serve`: it begins to drain its rings when it does.
         """
         self._tell_shared()
-        batches = _batches(records)
-        answers = [self.request(*_message(batch, serve and batch is batches[-1])) for batch in batches]
+        # On its record first: what its devices may ask for is read there, and one may ask at once.
         for record in records:
             if record.spec.name not in self.records:
                 self._unheld.add(record.spec.name)
             self.records[record.spec.name] = record
+        batches = _batches(records)
+        needed = tuple(self.declared("capabilities"))
+        answers = [
+            self.request(*_message(batch, serve and batch is batches[-1], needed)) for batch in batches
+        ]
         added = _all(answers)
         added.add_done_callback(lambda done: self._added(records, done))
         return added
+
+    def declared(self, what: Literal["capabilities", "message_modes"]) -> frozenset[str]:
+        """What the devices on its record declare, all together."""
+        return frozenset().union(*(getattr(record.spec, what) for record in self.records.values()))
 
     def _tell_shared(self) -> None:
         for what, fd in self._shared:
@@ -301,9 +309,9 @@ def _batches(records: Sequence[DeviceRecord]) -> list[list[DeviceRecord]]:
 
 
 def _message(
-    batch: Sequence[DeviceRecord], serve: bool
+    batch: Sequence[DeviceRecord], serve: bool, capabilities: tuple[str, ...]
 ) -> tuple[Callable[[int], protocol.AddDevices], list[int]]:
     """The devices, and their descriptors one after the other."""
     specs = [record.spec for record in batch]
     fds = [fd for record in batch for fd in record.fds]
-    return (lambda serial: protocol.AddDevices(serial, specs, serve)), fds
+    return (lambda serial: protocol.AddDevices(serial, specs, serve, capabilities)), fds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from shardio.cli import run
 from shardio.cli.run import configuration, exit_status, on_terminal, parse_device
 from shardio.cli.stop import StopRequests
 from shardio.cli.summary import summary
-from shardio.config import MachineConfig, machine_config
+from shardio.config import MachineConfig, load_tables, machine_config
 from shardio.errors import ConfigError
 
 UART = "shardio.devices:Uart16550"
@@ -28,7 +29,8 @@ def parsed(*words: str) -> argparse.Namespace:
 
 
 def configured(*words: str) -> MachineConfig:
-    return configuration(parsed(*words))
+    arguments = parsed(*words)
+    return configuration(arguments, load_tables(arguments.config) if arguments.config else {})
 
 
 def ended(**values: Any) -> Any:
@@ -203,3 +205,16 @@ def test_quarantined_devices_get_a_line(capsys: pytest.CaptureFixture[str]) -> N
     run.warn_of_quarantine(ended(quarantined=("lamp", "disk")))
 
     assert "quarantined, because their shards died of it: lamp, disk" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_configuration_is_checked_raises_nothing_there(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(arguments: argparse.Namespace, tables: object) -> MachineConfig:
+        signal.raise_signal(number)  # KeyboardInterrupt inside msgspec's decoder has ended in SIGSEGV
+        raise ConfigError("machine.toml", "checked to its end")
+
+    monkeypatch.setattr(run, "configuration", check)
+    with pytest.raises(ConfigError, match="checked to its end"):
+        run.execute(parsed("--image", "guest.bin"))

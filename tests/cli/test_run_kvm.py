@@ -184,6 +184,23 @@ def test_device_beside_the_file_is_found(image: Path, environment: dict[str, str
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_while_the_file_is_read_ends_the_command(
+    tmp_path: Path, environment: dict[str, str], number: signal.Signals
+) -> None:
+    config = tmp_path / "machine.toml"
+    os.mkfifo(config)
+    with subprocess.Popen(
+        [*SHARDIO, "run", str(config)],
+        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        with config.open("wb"):  # once the command has opened it, too
+            process.send_signal(number)
+            output = process.communicate()
+
+    assert (process.returncode, output) == (128 + number, (b"", b""))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_stops_the_machine(sleeper: Path, environment: dict[str, str], number: signal.Signals) -> None:
     command = [*SHARDIO, "run", "--image", str(sleeper), "--quiet"]
     with subprocess.Popen(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -94,3 +96,19 @@ def test_a_source_that_does_not_assemble_is_told(tmp_path: Path) -> None:
     source.write_text("no such instruction\n")
     with pytest.raises(AssemblerError, match="no such instruction"):
         assemble(source)
+
+
+def test_a_demo_that_is_killed_while_it_assembles_leaves_no_file(tmp_path: Path) -> None:
+    tools, files = tmp_path / "tools", tmp_path / "files"
+    tools.mkdir()
+    files.mkdir()
+    assembler = tools / "as"
+    assembler.write_text("#!/bin/sh\nkill -KILL $PPID\n")
+    assembler.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "TMPDIR": str(files)}
+
+    command = [sys.executable, "-m", "shardio", "demo"]
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False)
+
+    assert done.returncode == -signal.SIGKILL
+    assert list(files.iterdir()) == []

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from shardio import MmioRange
+from shardio.device import declared_capabilities
 from shardio.fabric import Fabric, Port
 from shardio.routing import AddressMap, Route, quiesce
 from shardio.shard.loading import pack
@@ -70,6 +71,7 @@ class Cluster:
             name or device.__name__,
             pack(device, options),
             [RangeSpec(route.index, "mmio", base, 0x100, posted)],
+            capabilities=declared_capabilities(device, options),
         )
         for shard in shards:
             self.ask(lambda shard=shard: self.shards[shard].add([DeviceRecord(spec, ())]))  # type: ignore[misc]

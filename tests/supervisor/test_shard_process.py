@@ -37,7 +37,8 @@ def test_a_message_has_no_more_descriptors_than_it_can_carry() -> None:
 
 
 def test_descriptors_are_in_the_message_in_the_order_of_the_devices() -> None:
-    make, fds = _message([record("a", 1, passed=[7]), record("b"), record("c", 2, passed=[8, 9])], serve=True)
+    records = [record("a", 1, passed=[7]), record("b"), record("c", 2, passed=[8, 9])]
+    make, fds = _message(records, True, ())
     made = make(7)
 
     assert (made.serial, made.serve, fds) == (7, True, [100, 100, 101])
