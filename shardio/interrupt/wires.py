@@ -36,8 +36,8 @@ def line_bit(gsi: int) -> int | None:
 def no_controllers(gsi: int) -> InterruptError:
     """Line `gsi` of a machine without interrupt controllers leads nowhere."""
     what = "the split irqchip has no lines without controllers"
-    cure = 'add "shardio.devices:Pic" or "shardio.devices:IoApic", or use MSI, or irqchip=True'
-    return InterruptError(gsi, what, cure)
+    hint = 'add "shardio.devices:Pic" or "shardio.devices:IoApic", or use MSI, or irqchip=True'
+    return InterruptError(gsi, what, hint)
 
 
 def wired(pulses: int, levels: int) -> int:

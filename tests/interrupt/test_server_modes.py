@@ -38,7 +38,7 @@ def test_another_mode_is_refused_by_name(mode: int, backend: RecordingBackend) -
 
     assert isinstance(reply, Refused)
     assert MESSAGE_MODES[mode] in reply.reason
-    assert f'message_modes = ("{MESSAGE_MODES[mode]}",)' in reply.cure
+    assert f'message_modes = ("{MESSAGE_MODES[mode]}",)' in reply.hint
 
 
 @pytest.mark.parametrize("mode", range(2, 8))

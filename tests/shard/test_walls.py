@@ -76,7 +76,7 @@ def test_a_later_device_that_needs_more_is_refused_and_the_shard_goes_on() -> No
         c.add(NetAdmin, BASE + 0x200, shards=(1,), name="elsewhere")
         status = c.call("Enclosed", "status")
 
-    assert "a shard of its own" in caught.value.cure
+    assert "a shard of its own" in caught.value.hint
     assert int(status["CapEff"], 16) == capability_bits(KEPT) & permitted()
 
 
