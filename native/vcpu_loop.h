@@ -56,7 +56,7 @@ static void take_signals(void)
         struct kernel_sigaction action = {.handler = SIG_DFL};
         if (n == SIGKILL || n == SIGSTOP)
             continue;
-        if (n == SIGINT || n == SIGTERM || n == SIGHUP || n == SIGQUIT || n == SIGPIPE || n == SIGTSTP)
+        if (n == SIGINT || n == SIGTERM || n == SIGHUP || n == SIGQUIT || n == SIGPIPE)
             action.handler = SIG_IGN;
         if (n == SIO_KICK_SIGNAL) {
             action.handler = kicked;
@@ -317,10 +317,21 @@ static __attribute__((noreturn)) void leave(void)
         sio_syscall3(SYS_exit_group, 0, 0, 0);
 }
 
+/* What ps and top show of this process. */
+static void set_name(uint32_t vcpu)
+{
+    char name[16] = "shardio:vcpu:", *end = name + 13;
+    if (vcpu >= 10)
+        *end++ = (char)('0' + vcpu / 10 % 10);
+    *end = (char)('0' + vcpu % 10);
+    sio_syscall6(SYS_prctl, PR_SET_NAME, (long)name, 0, 0, 0, 0);
+}
+
 /* What the child does, whatever its kind: it ends here. A worker whose parent is not the VMM any more does nothing. */
 static __attribute__((noreturn)) void run_worker(struct sio_vcpu *v)
 {
     take_signals();
+    set_name(v->client.vcpu);
     sio_syscall6(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0, 0);
     if (sio_syscall3(SYS_getppid, 0, 0, 0) == v->parent) {
         if (v->affinity >= 0) {

@@ -13,6 +13,7 @@ from shardio.errors import MachineError
 MODES: Final = ("real", "protected", "long")
 BOOT_TABLES: Final = 0x9_0000
 """Guest address of the GDT; page tables follow, a page later."""
+BOOT_TABLES_END: Final = 0xA_0000
 RESET_VECTOR: Final = 0xFFFF_FFF0
 REAL_MODE_END: Final = 1 << 20
 CODE, DATA, TASK = 0x08, 0x10, 0x18

@@ -6,6 +6,7 @@ It is a dispatcher, a hypervisor that runs the vCPUs, guest RAM, and loaders tha
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import os
 import warnings
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from shardio._core import lib
-from shardio.boot import load_flat
+from shardio.boot import Loaded, load_flat
 from shardio.closing import Closing
 from shardio.dispatcher import (
     DeviceHandle,
@@ -28,7 +29,7 @@ from shardio.dispatcher import (
 from shardio.dispatcher.devices import ACCESS_TIMEOUT_S
 from shardio.dispatcher.dispatcher import SPARE_RANGES
 from shardio.dispatcher.life import State
-from shardio.entry import check_mode
+from shardio.entry import BOOT_TABLES, BOOT_TABLES_END, check_mode
 from shardio.errors import MachineError
 from shardio.memory import GuestMemory, parse_size
 from shardio.platform import TABLE_KINDS, Hardware, PlatformDevice, place_tables
@@ -86,6 +87,7 @@ class Machine(Closing):
         self.vcpus = vcpus
         self._irqchip = irqchip
         self._entry: tuple[str, int, Mapping[str, int] | None] | None = None
+        self._images: list[Loaded] = []
         self._has_firmware = False
         self._tables: set[str] = set()
         self._cleanup = contextlib.ExitStack()
@@ -124,7 +126,7 @@ class Machine(Closing):
         """
         check_mode(mode)
         with self._life.turn(State.NEW, State.STARTING, State.RUNNING):
-            load_flat(self.memory, image, at)
+            self._images.append(load_flat(self.memory, image, at))
         if self._entry is None:
             self._entry = (mode, at if entry is None else entry, registers)
 
@@ -210,9 +212,16 @@ class Machine(Closing):
     def _begin(self) -> None:
         assert self._entry is not None
         for kind in sorted(self._tables):
-            place_tables(kind, self.hardware, self.memory)
+            check = functools.partial(self._refuse_overlap, f"the {kind} tables")
+            place_tables(kind, self.hardware, self.memory, check)
+        if self._entry[0] != "real":
+            self._refuse_overlap("the boot tables", range(BOOT_TABLES, BOOT_TABLES_END))
         self.hypervisor.set_entry(*self._entry)
         self.dispatcher.run_vcpus()
+
+    def _refuse_overlap(self, what: str, taken: range) -> None:
+        for image in self._images:
+            image.refuse_overlap(what, taken)
 
     def pause(self, timeout: float = ACCESS_TIMEOUT_S) -> None:
         """Park every vCPU between two exits, its last access complete.

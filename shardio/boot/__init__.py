@@ -1,5 +1,5 @@
 """Loaders: what puts a guest into memory before it begins."""
 
-from shardio.boot.flat import load_flat
+from shardio.boot.flat import Loaded, load_flat
 
-__all__ = ["load_flat"]
+__all__ = ["Loaded", "load_flat"]

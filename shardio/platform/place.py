@@ -7,6 +7,7 @@ The last 128 KiB below 1 MiB is where a PC's firmware is and where kernels scan 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Literal, get_args
 
 from shardio.errors import MachineError
@@ -25,8 +26,11 @@ END: Final = 0x10_0000
 _ROOM: Final = {"acpi": (ACPI_ADDRESS, MP_ADDRESS), "mp": (MP_ADDRESS, END)}
 
 
-def place_tables(kind: str, hardware: Hardware, memory: GuestMemory) -> range:
-    """Write the tables of `kind`, "acpi" or "mp". Gives the guest addresses that they take.
+def place_tables(
+    kind: str, hardware: Hardware, memory: GuestMemory, check: Callable[[range], None] = lambda _: None
+) -> range:
+    """Write the tables of `kind`, "acpi" or "mp". Gives the guest addresses that they take; `check` is called
+    with them before anything is written, and may refuse.
 
     Raises `MachineError` for another kind, or for more devices than fit; `MemoryAccessError` where RAM ends
     below 1 MiB.
@@ -40,5 +44,7 @@ def place_tables(kind: str, hardware: Hardware, memory: GuestMemory) -> range:
             f"{kind} tables of {len(tables)} bytes do not fit between {start:#x} and {end:#x}",
             "give the machine fewer devices",
         )
+    where = range(start, start + len(tables))
+    check(where)
     memory.write(start, tables)
-    return range(start, start + len(tables))
+    return where

@@ -25,6 +25,7 @@ from shardio.interrupt.config import LegacyConfig
 from shardio.interrupt.manager import InterruptManager
 from shardio.interrupt.proxy import ProxyBackend, call_over
 from shardio.io_manager import MmioManager, PioManager
+from shardio.processes import set_process_name
 from shardio.range import MmioRange, PioRange
 from shardio.shard import notebook, protocol
 from shardio.shard.blame import Blamed, blame, described
@@ -323,5 +324,6 @@ def main(control_fd: int, interrupt_fd: int, parent: int, notebook_fd: int) -> N
             if (told := spare.wait()) is None:
                 return
             setup, doorbell = told
+            set_process_name(f"shardio:{setup.name}")
             logging.basicConfig(format=f"shardio shard {setup.name}: %(levelname)s: %(message)s")
             Shard(spare, setup.shard, doorbell, control, interrupts).run()

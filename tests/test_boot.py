@@ -1,0 +1,48 @@
+"""Images: where they lie, and what they must not lie under."""
+
+from __future__ import annotations
+
+import pytest
+
+from shardio import ImageError
+from shardio.boot import load_flat
+from shardio.entry import BOOT_TABLES
+from shardio.memory import GuestMemory
+from tests.e2e.support import PATIENCE_S, machine
+
+
+def test_an_image_says_where_it_is() -> None:
+    with GuestMemory(0x10000) as memory:
+        loaded = load_flat(memory, b"\x90" * 16, 0x1000)
+
+        assert (loaded.name, loaded.where) == ("image", range(0x1000, 0x1010))
+        loaded.refuse_overlap("a table", range(0x1010, 0x2000))
+        loaded.refuse_overlap("a table", range(0xFF0, 0x1000))
+        with pytest.raises(ImageError, match="at 0x1000 to 0x100f lies over a table at 0x100f to 0x100f"):
+            loaded.refuse_overlap("a table", range(0x100F, 0x1010))
+
+
+@pytest.mark.machine
+def test_an_image_under_the_boot_tables_is_refused() -> None:
+    with machine(irqchip=False) as vm:
+        vm.load(b"\xf4", at=BOOT_TABLES + 0x100, mode="protected")
+        with pytest.raises(ImageError, match="lies over the boot tables at 0x90000 to 0x9ffff"):
+            vm.start()
+
+
+@pytest.mark.machine
+def test_real_mode_has_no_boot_tables() -> None:
+    with machine(irqchip=False) as vm:
+        vm.load(b"\xf4", at=BOOT_TABLES + 0x100)
+
+        assert vm.run(PATIENCE_S).reason == "halted"
+
+
+@pytest.mark.machine
+def test_an_image_under_tables_written_later_is_refused() -> None:
+    with machine() as vm:
+        vm.load(b"\xf4")
+        vm.load(b"\x00" * 16, at=0xE0010)
+        vm.load_tables("acpi")
+        with pytest.raises(ImageError, match="lies over the acpi tables at 0xe0000"):
+            vm.start()
