@@ -107,6 +107,9 @@ struct sio_soft_machine {
 };
 
 /* ---- the VMM's half ---- */
+/* Maps `size` bytes of a memfd, without a descriptor of its own; NULL with errno where that cannot be. */
+void *sio_soft_map(int fd, uint64_t size);
+void sio_soft_unmap(void *address, uint64_t size);
 uint64_t sio_soft_size(uint32_t vcpus);
 int sio_soft_init(struct sio_soft_machine *machine, uint32_t vcpus);
 struct sio_soft *sio_soft_cpu(struct sio_soft_machine *machine, uint32_t index);

@@ -1,6 +1,16 @@
 /* The VMM's half of the software CPU: the record that it shares with the workers, commands, and what a dead worker leaves. */
 #include "soft.h"
 
+#include <sys/mman.h>
+
+void *sio_soft_map(int fd, uint64_t size)
+{
+    void *address = mmap(0, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    return address == MAP_FAILED ? 0 : address;
+}
+
+void sio_soft_unmap(void *address, uint64_t size) { munmap(address, size); }
+
 uint64_t sio_soft_size(uint32_t vcpus)
 {
     return (sizeof(struct sio_soft_machine) + vcpus * sizeof(struct sio_soft) + 4095) & ~4095ull;

@@ -12,14 +12,22 @@ from functools import partial
 from typing import Any
 
 from shardio._core import ffi, lib
+from shardio.errors import HostError
 from shardio.interrupt.backend import Irqfd
 
 
 class RaisePage:
-    """The page behind `fd`, mapped for as long as this or an `Irqfd` of it is held."""
+    """The page behind `fd`, mapped for as long as this or an `Irqfd` of it is held.
+
+    Raises `HostError` where it cannot be mapped.
+    """
 
     def __init__(self, fd: int) -> None:
-        mapping = mmap.mmap(fd, ffi.sizeof("struct sio_raise"))
+        try:
+            mapping = mmap.mmap(fd, ffi.sizeof("struct sio_raise"))
+        except OSError as error:
+            cure = "raise the limits on memory and open files (ulimit -v, -n)"
+            raise HostError(f"the page of interrupts: {error.strerror}", cure) from error
         self._mapping = ffi.from_buffer(mapping)
         self.view: Any = ffi.cast("struct sio_raise *", self._mapping)
 

@@ -7,7 +7,6 @@ page alone.
 from __future__ import annotations
 
 import fcntl
-import mmap
 import os
 from typing import Any
 
@@ -28,14 +27,16 @@ class Shared(Closing):
             self.fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             os.ftruncate(self.fd, size)
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SEALS)
-            self._mapping = mmap.mmap(self.fd, size)
+            address = lib.sio_soft_map(self.fd, size)
+            if address == ffi.NULL:
+                raise OSError(ffi.errno, os.strerror(ffi.errno))
         except OSError as error:
             self.close()
             hint = "raise the limits on memory and open files (ulimit -v, -n)"
             raise HostError(f"{size >> 10} KiB of shared memory: {error.strerror}", hint=hint) from error
-        self.address: Any = ffi.from_buffer(self._mapping)
+        # Python's mmap would keep a descriptor open for as long as the memory is mapped.
+        self.address: Any = ffi.gc(address, lambda mapped: lib.sio_soft_unmap(mapped, size))
         """Mapped for as long as somebody holds this."""
-        del self._mapping
 
     def close(self) -> None:
         """Close the descriptor, and let the mapping go. Idempotent."""

@@ -44,6 +44,14 @@ def add_exit_port(vm: Machine, shard: str | None = None) -> None:
     vm.add("shardio.devices:ExitPort", pio=EXIT_PORT, raw=True, shard=shard)
 
 
+def accesses_to(name: str, vm: Machine) -> int:
+    """How often the guest has left for the device `name`. On the software CPU there are more exits, for the
+    interrupt controllers.
+    """
+    (device,) = (device for device in vm.statistics().devices if device.name == name)
+    return device.reads + device.writes
+
+
 def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE_S) -> None:
     """Looks again and again until `condition` holds; fails after `seconds`."""
     deadline = time.monotonic() + seconds

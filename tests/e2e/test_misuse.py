@@ -196,8 +196,8 @@ def test_room_for_more_ranges_than_devices_leave_is_refused_at_the_start(cpu: st
     # The software CPU's interrupt controllers and PIT are devices, with eight ranges.
     used = {"kvm": 2, "soft": 10}[cpu]
     with busy(machine(max_ranges=65535)) as vm:
-        refusal = f"^{used} address ranges and room for 65535 more; .*max_ranges"
-        with pytest.raises(MachineError, match=refusal):
+        told = f"^{used} address ranges and room for 65535 more; .*max_ranges"
+        with pytest.raises(MachineError, match=told):
             vm.start()
 
 
