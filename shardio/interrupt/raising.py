@@ -26,8 +26,8 @@ class RaisePage:
         try:
             mapping = mmap.mmap(fd, ffi.sizeof("struct sio_raise"))
         except OSError as error:
-            cure = "raise the limits on memory and open files (ulimit -v, -n)"
-            raise HostError(f"the page of interrupts: {error.strerror}", cure) from error
+            hint = "raise the limits on memory and open files (ulimit -v, -n)"
+            raise HostError(f"the page of interrupts: {error.strerror}", hint) from error
         self._mapping = ffi.from_buffer(mapping)
         self.view: Any = ffi.cast("struct sio_raise *", self._mapping)
 
