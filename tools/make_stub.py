@@ -28,6 +28,7 @@ class _Lib:
 FFI = '''
 class _FFI:
     NULL: Final[Any]
+    errno: int
     error: type[Exception]
     def addressof(self, cdata: Any, *fields_or_indexes: str | int) -> Any: ...
     def buffer(self, cdata: Any, size: int = -1) -> Any: ...
