@@ -7,8 +7,7 @@
  *
  * Consequences. Who has written looks again: if a level has moved since, it writes once more, so that the last view to arrive
  * is the true one. All this happens after an exit is complete: its journal is free for the messages to the controllers, and
- * `wire_step` and `wire_done` tell a fresh worker which of them the client's journal speaks of. A worker that is killed may
- * repeat a pulse, never lose one.
+ * `wire_step` tells a fresh worker which of them it speaks of. A worker that is killed may repeat a pulse, never lose one.
  */
 #ifndef SHARDIO_VCPU_WIRES_H
 #define SHARDIO_VCPU_WIRES_H
@@ -17,7 +16,6 @@
 
 enum { NO_WIRE, WIRE_PIC, WIRE_IOAPIC, WIRE_INTA };
 
-#define WIRE_STEP(pending, step) ((pending) | (uint64_t)(step) << 48)
 #define VECTOR_TAKEN 0x100u
 
 /* Delivers a vector of the PIC's at the next entry, by the vCPU's kind. Harmless where a dead predecessor has done so. */
@@ -33,21 +31,22 @@ static uint32_t levels_now(const struct sio_vcpu *v)
     return high;
 }
 
+/* The boot processor alone is interrupted by the PIC. Whether it is to be. */
+static int look_at_output(struct sio_vcpu *v)
+{
+    v->output = v->client.vcpu == 0 && (levels_now(v) & SIO_LINE_EXTINT);
+    return (int)v->output;
+}
+
 /* Begins a message to a controller, or a pair of them. */
 static void begin_wire(struct sio_vcpu *v, uint32_t step)
 {
-    v->wire_done = 0;
     v->vector = 0;
     sio_store_release(&v->wire_step, step);
 }
 
-/* The message was answered: a fresh worker is not to wait for it. */
-static void end_wire(struct sio_vcpu *v)
-{
-    sio_store_release(&v->wire_done, WIRE_STEP(v->client.pending, v->wire_step));
-    sio_client_complete(&v->client);
-}
-
+/* A message whose step is named before it is sent and passed only once it is forgotten: a fresh worker resumes it, or sends it
+ * again. */
 static enum sio_outcome send_lines(struct sio_vcpu *v)
 {
     uint64_t wire = v->wire;
@@ -55,14 +54,14 @@ static enum sio_outcome send_lines(struct sio_vcpu *v)
         if (v->wired & SIO_WIRED_PIC) {
             if (sio_client_access(&v->client, SIO_MMIO, SIO_PIC_WIRES + SIO_WIRES_LINES, 8, 1, &wire) == SIO_ABORTED)
                 return SIO_ABORTED;
-            end_wire(v);
+            sio_client_complete(&v->client);
         }
         sio_store_release(&v->wire_step, WIRE_IOAPIC);
     }
     if (v->wired & SIO_WIRED_IOAPIC) {
         if (sio_client_access(&v->client, SIO_MMIO, SIO_IOAPIC_WIRES + SIO_WIRES_LINES, 8, 1, &wire) == SIO_ABORTED)
             return SIO_ABORTED;
-        end_wire(v);
+        sio_client_complete(&v->client);
     }
     if ((levels_now(v) & SIO_WIRED_MASK) != v->wire >> 32)
         v->client.lines |= SIO_LINE_MOVED;
@@ -79,7 +78,8 @@ static enum sio_outcome tell_controllers(struct sio_vcpu *v)
         v->wire = (told & SIO_WIRED_MASK) | (uint64_t)(levels_now(v) & SIO_WIRED_MASK) << 32;
         begin_wire(v, WIRE_PIC);
     }
-    /* From here on a fresh worker finds them in `wire`. What the VMM tells again meanwhile came before that is sent. */
+    look_at_output(v);
+    /* From here on a fresh worker finds them in `wire` and `output`. What the VMM tells again meanwhile came before that is sent. */
     v->client.lines = 0;
     sio_clear_bits(&v->lines, told);
     return send ? send_lines(v) : SIO_ANSWERED;
@@ -103,29 +103,7 @@ static enum sio_outcome take_vector(struct sio_vcpu *v)
 }
 
 /* What a dead predecessor was at: its message may be out, or answered. */
-static enum sio_outcome resume_wires(struct sio_vcpu *v)
-{
-    uint64_t pending = v->client.pending;
-    if (v->wire_step == WIRE_INTA)
-        return take_vector(v);
-    if (pending && v->wire_done == WIRE_STEP(pending, v->wire_step)) {
-        sio_client_complete(&v->client);
-        if (v->wire_step == WIRE_IOAPIC) {
-            v->client.lines |= SIO_LINE_MOVED; /* it may not have looked again */
-            sio_store_release(&v->wire_step, NO_WIRE);
-            return SIO_ANSWERED;
-        }
-        sio_store_release(&v->wire_step, WIRE_IOAPIC);
-    }
-    return send_lines(v);
-}
-
-/* The boot processor alone is interrupted by the PIC. Whether it is to be. */
-static int look_at_output(struct sio_vcpu *v)
-{
-    v->output = v->client.vcpu == 0 && (levels_now(v) & SIO_LINE_EXTINT);
-    return (int)v->output;
-}
+static enum sio_outcome resume_wires(struct sio_vcpu *v) { return v->wire_step == WIRE_INTA ? take_vector(v) : send_lines(v); }
 
 static inline int lines_moved(const struct sio_vcpu *v)
 {

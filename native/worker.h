@@ -66,7 +66,6 @@ struct sio_vcpu {
     uint32_t output;            /* the PIC's output was high at the last look */
     uint32_t vector;            /* of an INTA cycle, to be delivered; 0: none */
     uint32_t wire_step;         /* journal: the message to a controller that is due or out */
-    uint64_t wire_done;         /* journal: the one that was answered last, as `fragment` */
     uint64_t wire;              /* journal: what it writes */
 };
 

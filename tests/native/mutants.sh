@@ -1,7 +1,7 @@
 #!/bin/sh
-# Takes one rule of the worker's journal away at a time: kill.c must find each mutant out, or it checks nothing.
+# Takes one rule of the worker's journal away at a time: kill.c, or wires_kill.c, must find each mutant out, or it checks nothing.
 #
-# usage: mutants.sh KILL_BINARY COMPILE...   (in this folder; COMPILE compiles kill.c, but for its -I)
+# usage: mutants.sh KILL_BINARY COMPILE...   (in this folder; COMPILE compiles the binary's source, but for its -I)
 set -eu
 kill_binary=$1
 shift
@@ -14,7 +14,8 @@ try() {
     shift 3
     rm -rf "${out:?}/$name"
     mkdir -p "$out/$name"
-    cp ../../native/worker.c "$out/$name" # a quoted include looks first where the including file is: here, for a mutant of its loop
+    # A quoted include looks first where the including file is: here, for a mutant of the loop or of the wires.
+    cp ../../native/worker.c ../../native/vcpu_loop.h "$out/$name"
     sed "$change" "../../native/$source" >"$out/$name/$source"
     if cmp -s "../../native/$source" "$out/$name/$source"; then
         echo "mutants: '$name' changes nothing in $source any more: write it anew" >&2
@@ -32,6 +33,15 @@ try() {
     grep -q "^kill: " "$out/$name/log" || { echo "mutants: '$name' broke the harness:" >&2; cat "$out/$name/log" >&2; exit 1; }
     found=$((found + 1))
 }
+
+if [ "$(basename "$kill_binary")" = wires_kill ]; then
+    try output-not-kept vcpu_wires.h '/^    look_at_output(v);/d' "$@"
+    try lines-forgotten-first vcpu_wires.h 's/int send = (told/v->client.lines = 0; sio_fence_compiler(); &/' "$@"
+    try vector-not-kept vcpu_wires.h 's/if (!v->vector) {/if (1) {/' "$@"
+    try wires-not-resumed vcpu_loop.h 's/v->wire_step && resume_wires/0 \&\& resume_wires/' "$@"
+    echo "mutants: $found of $found mutants of the wires' journal were found out"
+    exit 0
+fi
 
 try no-sentinel vcpu_loop.h '/exit_reason, SIO_SENTINEL);/d' "$@"
 try journal-forgotten-before-sentinel vcpu_loop.h \
