@@ -111,5 +111,6 @@ def test_shardio_run_boots_seabios(vcpus: int, tmp_path: Path) -> None:
     assert found_in_order(text, milestones(vcpus)) == milestones(vcpus)
     assert b"No bootable device." in serial
     rows = [line.split() for line in table.decode().splitlines()]
-    assert [row[0] for row in rows if row and row[0].isdigit()] == [str(number) for number in range(vcpus)]
+    numbered = [row[0] for row in rows if row and row[0].isdigit()]  # exits first, then what nobody answered
+    assert numbered[:vcpus] == [str(number) for number in range(vcpus)]
     assert {"debugcon", "rtc", "fw_cfg", "pci", "com1"} <= {row[0] for row in rows if row}

@@ -7,6 +7,7 @@ import random
 import signal
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from shardio import Machine
@@ -193,7 +194,7 @@ def test_a_request_that_kills_two_owners_quarantines_its_range(
     tmp_path: Path, write: bool, policy: str | None
 ) -> None:
     scene = Scene(tmp_path, 2, write=write, count=5, policy=policy)
-    assert scene.ended == ENDED
+    assert scene.ended == msgspec.structs.replace(ENDED, quarantined=("Fatal",))
     assert len(scene.log) == 2
     assert (scene.device.refused, scene.shard.spawns, scene.shard.quarantined) == (5, 3, False)
 
@@ -201,7 +202,9 @@ def test_a_request_that_kills_two_owners_quarantines_its_range(
 @pytest.mark.parametrize("write", [False, True], ids=["read", "write"])
 def test_a_shard_that_dies_five_times_is_given_up(tmp_path: Path, write: bool) -> None:
     scene = Scene(tmp_path, 5, write=write, count=8, policy="fail")
-    assert scene.ended == ENDED
+    assert scene.ended is not None
+    assert (scene.ended.reason, scene.ended.status) == ("exit", 0)
+    assert "Fatal" in scene.ended.quarantined  # beside what else its shard held
     assert len(scene.log) == 5
     assert (scene.device.refused, scene.shard.spawns, scene.shard.quarantined) == (8, 5, True)
 
