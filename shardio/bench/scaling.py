@@ -142,13 +142,14 @@ def _block_sharded(
             )
         )
         kept.append((samples, addresses))
-    clients = [setting.client(vcpu) for vcpu in range(vcpus)]
+    ports = [setting.client(vcpu) for vcpu in range(vcpus)]
+    clients = [port.view for port in ports]  # opened before the clock runs
     ticks = [0] * vcpus
 
     def drive(vcpu: int) -> None:
         os.sched_setaffinity(0, {cpus[vcpu % len(cpus)]})
         blocks[vcpu].until = lib.sio_measure_ticks() + int(second * seconds)
-        ticks[vcpu] = lib.sio_measure_access(clients[vcpu].view, blocks[vcpu])
+        ticks[vcpu] = lib.sio_measure_access(clients[vcpu], blocks[vcpu])
 
     _in_threads(drive, vcpus)
     if any(block.failed for block in blocks):

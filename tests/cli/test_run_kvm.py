@@ -366,7 +366,7 @@ def test_kvm_without_permission(image: Path, environment: dict[str, str]) -> Non
     drop = "setpriv --bounding-set=-dac_override,-dac_read_search"
     forbid = f'mount --bind {barrier} /dev/kvm; set -- {drop} "$@"'
 
-    done = shardio("run", "--image", image, environment=environment, before=forbid)
+    done = shardio("run", "--cpu", "kvm", "--image", image, environment=environment, before=forbid)
 
     assert done.returncode == 2
     assert is_one_error(done.stderr, "/dev/kvm", "Permission denied", "group"), done.stderr
