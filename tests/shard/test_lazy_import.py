@@ -9,7 +9,7 @@ from pathlib import Path
 START = """
 import sys
 from shardio.shard import lazy_import as module
-with module.later():
+with module.lazy_import():
     from shardio.shard import process
 unread = sorted(name for name in module.SELDOM if type(sys.modules[name]) is not type(sys))
 """
@@ -18,7 +18,7 @@ import sys, threading
 sys.path.insert(0, {path!r})
 from shardio.shard import lazy_import as module
 module.SELDOM = {{"seldom": ""}}
-with module.later():
+with module.lazy_import():
     import seldom
 import seldom
 assert not hasattr(sys, "times_read"), "read when imported"
@@ -131,7 +131,7 @@ sys.path.insert(0, {str(tmp_path)!r})
 from shardio.shard import lazy_import as module
 module.SELDOM = {{"seldom": "no_such_extension"}}
 try:
-    with module.later():
+    with module.lazy_import():
         import seldom
 except ImportError as error:
     print(error)

@@ -57,7 +57,7 @@ class Report:
         return sum(each.lost_wakeups for each in (*self.statistics.vcpus, *self.statistics.shards))
 
     @property
-    def hostile(self) -> int:
+    def malformed(self) -> int:
         """Messages that made no sense to their reader."""
         assert self.statistics is not None
         return sum(each.malformed for each in (*self.statistics.vcpus, *self.statistics.shards))
