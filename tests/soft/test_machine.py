@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +134,12 @@ def test_pit_interrupts() -> None:
     with soft() as vm:
         vm.load(guest("pit", COUNT=20))
 
+        began = time.monotonic()
         run_to_the_end(vm)
+        milliseconds = (time.monotonic() - began) * 1000
 
-        assert result(vm, 4) == 20
+        # One or more may come, a millisecond apart, before the guest looks whether it has had enough.
+        assert 20 <= result(vm, 4) <= milliseconds
 
 
 def test_the_local_apics_timer_interrupts() -> None:
