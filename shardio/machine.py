@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from shardio._core import lib
 from shardio.boot import Loaded, load_flat
 from shardio.closing import Closing
@@ -88,6 +90,8 @@ class Machine(Closing):
         self._irqchip = irqchip
         self._entry: tuple[str, int, Mapping[str, int] | None] | None = None
         self._images: list[Loaded] = []
+        self._board: set[str] = set()
+        """The names of the devices that the hypervisor brings."""
         self._has_firmware = False
         self._tables: set[str] = set()
         self._cleanup = contextlib.ExitStack()
@@ -206,7 +210,7 @@ class Machine(Closing):
             if self._entry is None:
                 raise MachineError("there is nothing to run", "load() an image or load_firmware() first")
             for device, irq in self.hypervisor.board:  # behind the user's own devices
-                self.dispatcher.add(device, irq=irq)
+                self._board.add(self.dispatcher.add(device, irq=irq).name)
             self.dispatcher.start(self._begin)
 
     def _begin(self) -> None:
@@ -293,8 +297,12 @@ class Machine(Closing):
                 self._held = False
 
     def statistics(self) -> MachineStatistics:
-        """What the machine has done so far; empty before `start` and after `close`."""
-        return self.dispatcher.statistics()
+        """What the machine has done so far, its user's devices first; empty before `start` and after
+        `close`.
+        """
+        found = self.dispatcher.statistics()
+        devices = sorted(found.devices, key=lambda device: device.name in self._board)
+        return msgspec.structs.replace(found, devices=tuple(devices))
 
     def _on_event(self, event: Event) -> None:
         """In the supervisor's thread, out of turn: what ends a machine."""
