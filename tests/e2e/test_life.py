@@ -172,7 +172,7 @@ def test_a_device_on_a_new_shard_answers_a_running_guest() -> None:
         echo.call("write", 0, 4, 0x1234_5678)
         run_on(vm)
 
-        late = vm.statistics().devices[-1]
+        late = next(device for device in vm.statistics().devices if device.name == echo.name)
     assert echo.shards == ("late",)
     assert late.shard == "late"
     assert late.reads > 0
