@@ -65,12 +65,12 @@ class ExternalVcpu(Vcpu):
         except OSError:  # it has died before anybody looked
             self._settle_for(user)
             return False
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
         self._hold(user, fd)
         return True
 
     def _hold(self, pid: int, fd: int) -> None:
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
         self.pid, self.pidfd = pid, fd
         self._spawns += 1
 

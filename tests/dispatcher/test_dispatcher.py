@@ -418,3 +418,12 @@ def test_a_stream_ends_with_its_dispatcher_and_keeps_no_thread_when_it_is_cancel
         return threading.active_count() - before, ended
 
     assert asyncio.run(scene()) == (0, True)
+
+
+def test_a_vcpu_that_is_told_of_twice_keeps_one_descriptor() -> None:
+    with dispatcher() as d:
+        d.watch(0, os.getpid())
+        before = len(os.listdir("/proc/self/fd"))
+        d.watch(0, os.getpid())
+
+        assert len(os.listdir("/proc/self/fd")) == before
