@@ -10,7 +10,6 @@
 #include "vcpu_loop.h"
 
 #include <fcntl.h>
-#include <linux/membarrier.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -165,11 +164,6 @@ uint32_t sio_vcpu_wait(struct sio_vcpu *v, uint32_t state, uint64_t timeout_ns)
     if (sio_vcpu_state(v) == state)
         sio_futex_wait(&v->state, state, timeout_ns);
     return sio_vcpu_state(v);
-}
-
-int sio_quiesce_register(void)
-{
-    return (int)sio_syscall3(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
 }
 
 int sio_die_with_parent(int parent)

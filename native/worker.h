@@ -88,6 +88,5 @@ uint32_t sio_vcpu_state(const struct sio_vcpu *vcpu);
 void sio_vcpu_follow(const struct sio_vcpu *vcpu, uint32_t lines);
 /* Wired lines moved (SIO_LINE_*): the worker is kicked, and tells the controllers. */
 void sio_vcpu_lines(struct sio_vcpu *vcpu, uint32_t lines, int pid);
-int sio_quiesce_register(void);
 
 #endif

@@ -211,7 +211,6 @@ class Supervisor:
     def _run(self) -> None:
         # For the main thread to act on; an interpreter that still starts inherits the mask; it outlives them.
         signal.pthread_sigmask(signal.SIG_BLOCK, protocol.STOP_SIGNALS)
-        lib.sio_quiesce_register()
         lib.sio_membarrier_register()
         self._switch_interval.begin("watch", WATCH_S)
         next_tick = time.monotonic() + TICK_S
