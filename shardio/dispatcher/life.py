@@ -13,7 +13,6 @@ repeated. In a fork's child, everything but closing is refused, and closing does
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import threading
 import time
@@ -26,9 +25,6 @@ import msgspec
 
 from shardio.dispatcher.statistics import ExitInfo
 from shardio.errors import MachineError
-
-LOOK_S = 0.1
-"""How often a waiting thread looks for signals that came right before it slept."""
 
 
 class State(IntEnum):
@@ -106,16 +102,8 @@ class Life:
                 listener()
 
     def wait(self, timeout: float | None) -> ExitInfo | None:
-        """Until the end, or None after `timeout` seconds.
-
-        A signal that comes right before the interpreter sleeps is handled only when it wakes: so it sleeps in
-        short pieces.
-        """
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        while not self._ended.wait(max(0.0, min(LOOK_S, deadline - time.monotonic()))):
-            if time.monotonic() >= deadline:
-                return None
-        return self.exit
+        """Until the end, or None after `timeout` seconds."""
+        return self.exit if self._ended.wait(timeout) else None
 
     async def wait_async(self, timeout: float | None) -> ExitInfo | None:
         """`wait` in an event loop; it leaves nothing behind when it is cancelled."""
