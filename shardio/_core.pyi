@@ -179,6 +179,7 @@ class _Lib:
     SIO_LAYOUT_VERSION: int
     SIO_LINE: int
     SIO_LINE_EXTINT: int
+    SIO_LINE_HOLD: int
     SIO_LINE_MOVED: int
     SIO_LINE_OUTPUT_MOVED: int
     SIO_MAX_COALESCED: int

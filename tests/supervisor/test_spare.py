@@ -115,12 +115,12 @@ def test_a_successor_that_cannot_make_all_its_devices_serves_none(
         c.add(Troubled, name="first", path=str(tmp_path / "first"), orders="\nraise" + long)
         c.add(Troubled, BASE + 0x1000, name="second", path=str(tmp_path / "second"), orders=long)
         client, _ = c.client(), spare(c)
-        kills: list[None] = []
+        kills: list[int] = []
         with monkeypatch.context() as patch:
-            patch.setattr(c.shards[0], "kill", lambda: kills.append(None))
+            patch.setattr(c.shards[0], "kill", lambda: kills.append(c.shards[0].spawns))
             kill(c)
             answer = pool.submit(client.read, MMIO, BASE, 4)
-            until(lambda: bool(kills), "the supervisor wants it dead")
+            until(lambda: 2 in kills, "the supervisor wants the successor dead")
             for _ in range(3):  # its loop has come round, so it would have served by now
                 c.call("second", "read", 0, 4)
         c.supervisor.call(c.shards[0].kill)
