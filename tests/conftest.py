@@ -6,6 +6,8 @@ instead when SHARDIO_REQUIRE_KVM=1, so that a machine that is meant to have KVM 
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import fcntl
 import gc
 import importlib.util
@@ -15,6 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +37,10 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # A death is reported before the kernel has taken a process apart: what looks left behind has this long to go.
 GRACE_S = float(os.environ.get("SHARDIO_TEST_GRACE_S", "2.0"))
+# A test whose time is up is failed, and failed again at this interval for as long as its cleaning up waits too.
+OVERDUE_S = 20.0
+# Standard error as it was before any test captures it.
+STDERR = os.dup(2)
 # Started by multiprocessing once per program, by design alive until it exits.
 SHARED_HELPERS = (b"multiprocessing.resource_tracker", b"multiprocessing.forkserver")
 # _IO(KVMIO, 0) of <linux/kvm.h>; any other device answers ENOTTY.
@@ -75,6 +82,44 @@ def processes() -> dict[int, str]:
             shown = command.replace(b"\0", b" ").decode(errors="replace").strip()
             found[int(entry.name)] = shown or "(zombie)"
     return found
+
+
+def overdue() -> str:
+    """What each process of a test whose time is up is doing; all of them are then killed.
+
+    A test waits for a process, so its cleaning up would wait too, and for ever: `with Popen(...)` does.
+    """
+    lines = []
+    for pid, command in processes().items():
+        with contextlib.suppress(OSError):
+            folder = Path("/proc", str(pid))
+            stat = (folder / "stat").read_text().rpartition(")")[2].split()
+            where = [(task / "wchan").read_text() for task in (folder / "task").iterdir()]
+            lines.append(f"  {pid} (parent {stat[1]}) {stat[0]} in {', '.join(where)}: {command}")
+    for pid in processes():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return "\n".join(["its processes, killed now:", *lines])
+
+
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool:
+    """Fails the test when its time is up; ends the whole run, with every stack, when even that does not help."""
+
+    def fail(*_: object) -> None:
+        pytest.fail(f"not done within {settings.timeout} s; {overdue()}")
+
+    signal.signal(signal.SIGALRM, fail)
+    signal.setitimer(signal.ITIMER_REAL, settings.timeout, OVERDUE_S)
+    faulthandler.dump_traceback_later(settings.timeout + 5 * OVERDUE_S, exit=True, file=STDERR)
+    return True
+
+
+def pytest_timeout_cancel_timer(item: pytest.Item) -> bool:
+    """The counterpart of `pytest_timeout_set_timer`."""
+    faulthandler.cancel_dump_traceback_later()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    return True
 
 
 def new_fds(before: dict[int, str]) -> dict[int, str]:
