@@ -37,7 +37,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # A death is reported before the kernel has taken a process apart: what looks left behind has this long to go.
 GRACE_S = float(os.environ.get("SHARDIO_TEST_GRACE_S", "2.0"))
-# A test whose time is up is failed, and failed again at this interval for as long as its cleaning up waits too.
+# A test whose time is up is failed, and failed again at this interval while its cleaning up waits too.
 OVERDUE_S = 20.0
 # Standard error as it was before any test captures it.
 STDERR = os.dup(2)
@@ -103,7 +103,7 @@ def overdue() -> str:
 
 
 def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool:
-    """Fails the test when its time is up; ends the whole run, with every stack, when even that does not help."""
+    """Fails the test when its time is up; when even that does not help, ends the run with every stack."""
 
     def fail(*_: object) -> None:
         pytest.fail(f"not done within {settings.timeout} s; {overdue()}")
