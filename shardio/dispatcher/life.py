@@ -13,6 +13,7 @@ repeated. In a fork's child, everything but closing is refused, and closing does
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -25,6 +26,9 @@ import msgspec
 
 from shardio.dispatcher.statistics import ExitInfo
 from shardio.errors import MachineError
+
+LOOK_S = 0.1
+"""How often a waiting thread looks for signals that came right before it slept."""
 
 
 class State(IntEnum):
@@ -59,7 +63,9 @@ class Life:
         """Devices that nobody answers for any more."""
         self._pid = os.getpid()
         self._turn = threading.RLock()
-        self._ended = threading.Event()
+        self._ended = threading.Lock()
+        """Held until the end."""
+        self._ended.acquire()
         self._listeners: set[Callable[[], None]] = set()
         self._running_since: int | None = None
         self._ran_ns = 0
@@ -97,13 +103,22 @@ class Life:
         """The first end counts. From any thread, out of turn."""
         if self.exit is None:
             self.exit = msgspec.structs.replace(info, quarantined=tuple(dict.fromkeys(self.quarantined)))
-            self._ended.set()
+            with contextlib.suppress(RuntimeError):  # another thread has just done so
+                self._ended.release()
             for listener in tuple(self._listeners):
                 listener()
 
     def wait(self, timeout: float | None) -> ExitInfo | None:
-        """Until the end, or None after `timeout` seconds."""
-        return self.exit if self._ended.wait(timeout) else None
+        """Until the end, or None after `timeout` seconds.
+
+        The interpreter handles a signal that comes right before it sleeps only when it wakes, and the handler
+        may raise, wherever this is: so this sleeps in pieces, and holds nothing that another thread needs.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while self.exit is None and (left := deadline - time.monotonic()) > 0:
+            if self._ended.acquire(timeout=min(LOOK_S, left)):
+                self._ended.release()
+        return self.exit
 
     async def wait_async(self, timeout: float | None) -> ExitInfo | None:
         """`wait` in an event loop; it leaves nothing behind when it is cancelled."""
