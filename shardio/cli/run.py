@@ -9,11 +9,14 @@ examples:
   shardio run --image guest.bin --device 'shardio.devices:Uart16550,pio=0x3f8,irq=4'
   shardio run --firmware bios.bin --vcpus 2 --shards 2
   shardio run --firmware bios.bin --cpu soft
+  shardio run --image guest.bin --expect 'name? ' --send 'world\\r' --expect 'hello world' --timeout 10
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
 import os
 import re
 import sys
@@ -25,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from shardio import pc
+from shardio.cli.script import AddStep, Script
 from shardio.cli.stop import StopRequested, StopRequests
 from shardio.cli.streams import give_up, say
 from shardio.cli.summary import console, summary
@@ -40,8 +44,10 @@ if TYPE_CHECKING:
     from shardio.dispatcher import ExitInfo
     from shardio.machine import Machine
 
-STDIN = 0
+STDIN, STDOUT, STDERR = range(3)
 COMMAND_LINE = "command line"
+TIMED_OUT = 124
+"""The status that timeout(1) of the coreutils gives."""
 # Ends that the guest chose, and so successes without a status of its own. The others get a line.
 QUIET_ENDS = {"reset", "halted", "stopped"}
 ORDERLY_ENDS = {*QUIET_ENDS, "system event"}
@@ -72,6 +78,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--no-irqchip", action="store_true", help="no in-kernel interrupt controller")
     parser.add_argument("--no-pin", action="store_true", help="leave processes to the scheduler")
+    parser.add_argument(
+        "--expect", action=AddStep, dest="script", metavar="TEXT", default=[],
+        help="wait until the guest prints TEXT, which may have \\n \\r \\t \\e \\x1b; the last step "
+        "ends the machine. What did not come is a failure",
+    )  # fmt: skip
+    parser.add_argument(
+        "--send", action=AddStep, dest="script", metavar="TEXT", default=[],
+        help="then type TEXT on the console, instead of standard input (both may be repeated)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--timeout", type=seconds, metavar="SECONDS",
+        help="stop the machine when it has run for so long; the status is then 124",
+    )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no table at the end")
     parser.add_argument("--debug", action="store_true", help="tell an error with its tracebacks")
     parser.add_argument(
@@ -90,14 +109,33 @@ def execute(arguments: argparse.Namespace) -> int:
         except StopRequested:
             return exit_status(None, stop)
         config = on_terminal(configuration(arguments, tables))
-        with RawMode(STDIN), SerialInput(STDIN, stop.leave) as serial:
+        with contextlib.ExitStack() as console:
+            script = console.enter_context(Script(arguments.script, stop.leave)) if arguments.script else None
+            source = STDIN if script is None else script.keys
+            console.enter_context(RawMode(source))
+            serial = console.enter_context(SerialInput(source, stop.leave))
             with build(config, stdin=serial.reader) as vm:
-                ended = _run(vm, stop)
+                ended = _run(vm, stop, arguments.timeout)
+                late = ended is None and not stop.requested
                 table = summary(vm.statistics())
     if not arguments.quiet:
         _tell(table)
     warn_of_quarantine(ended)
+    if stop.signal is None and script is not None and (complaint := script.complaint()):
+        say(f"shardio: {complaint}")
+        return 1
+    if late:
+        say(f"shardio: the guest had not ended after {arguments.timeout:g} s")
+        return TIMED_OUT
     return exit_status(ended, stop, triple_fault_ok=arguments.triple_fault_ok)
+
+
+def seconds(text: str) -> float:
+    """A time in seconds, above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise ValueError(text)
+    return value
 
 
 def warn_of_quarantine(ended: ExitInfo | None) -> None:
@@ -110,6 +148,8 @@ def warn_of_quarantine(ended: ExitInfo | None) -> None:
 def _tell(table: Group) -> None:
     """Prints the table where somebody takes it: the status is the guest's, whoever listens."""
     try:
+        if os.isatty(STDOUT) and os.isatty(STDERR):
+            sys.stderr.write("\r\n")  # the guest's last line may have no end
         console(sys.stderr).print(table)
     except OSError:
         give_up(sys.stderr)
@@ -182,12 +222,12 @@ def exit_status(
     return 0 if orderly else 1
 
 
-def _run(vm: Machine, stop: StopRequests) -> ExitInfo | None:
-    """Runs the machine to its end and stops it; None when it was stopped from outside."""
+def _run(vm: Machine, stop: StopRequests, timeout: float | None) -> ExitInfo | None:
+    """Runs the machine to its end and stops it; None when it was stopped from outside or by `timeout`."""
     try:
         with stop.armed():
             vm.start()
-            ended = vm.wait()
+            ended = vm.wait(timeout)
     except StopRequested:
         ended = None
     vm.stop()

@@ -25,13 +25,13 @@ class StopRequests:
     """Takes over SIGINT, SIGTERM and SIGHUP while the context lasts; made in the main thread. Those that were
     ignored stay so (nohup, a job of a script).
 
-    `signal` is the first one that came, None for the user's leave.
+    `requested`: whether any came; `signal` is the first one, None for the user's leave.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self._main = threading.get_ident()
-        self._requested = False
+        self.requested = False
         self._left = False
         self._armed = False
         self._previous: dict[int, Any] = {}
@@ -52,7 +52,7 @@ class StopRequests:
         """While it lasts a request raises `StopRequested` in the main thread, once."""
         try:
             self._armed = True
-            if self._requested:
+            if self.requested:
                 self._raise()
             yield
         finally:
@@ -66,8 +66,8 @@ class StopRequests:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._previous.get(number) is signal.SIG_IGN and not self._left:
             return
-        if not self._requested:
-            self._requested = True
+        if not self.requested:
+            self.requested = True
             self.signal = None if self._left else number
         if self._armed:
             self._raise()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.support import console, read_until
-from tests.guests.build import guest
+from tests.guests.build import guest, program
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHARDIO = [sys.executable, "-m", "shardio"]
@@ -49,7 +49,7 @@ def sleeper(tmp_path: Path) -> Path:
 def echo(tmp_path: Path) -> Path:
     """A guest that sends back what COM1 receives, up to a "q", and ends with that as its status."""
     file = tmp_path / "echo.bin"
-    program = """
+    text = """
         .code16
     next:
         mov $0x3fd, %dx
@@ -65,8 +65,7 @@ def echo(tmp_path: Path) -> Path:
         out %al, $0xf4
         hlt
     """
-    subprocess.run(["as", "-o", tmp_path / "echo.o", "-"], input=program.encode(), check=True)
-    subprocess.run(["objcopy", "-O", "binary", "-j", ".text", tmp_path / "echo.o", file], check=True)
+    file.write_bytes(program(text))
     return file
 
 

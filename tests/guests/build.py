@@ -46,6 +46,15 @@ def guest(name: str, **defs: int) -> bytes:
     return (_built(name, tuple(sorted(defs.items()))) / "image").read_bytes()
 
 
+def program(text: str) -> bytes:
+    """The flat binary of a short program in assembly, to be loaded at `LOAD_ADDRESS`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) / "program.S"
+        source.write_text(text)
+        _assemble(source, (), Path(scratch))
+        return (Path(scratch) / "image").read_bytes()
+
+
 def parameters(name: str) -> dict[str, int]:
     """The guest address of each parameter (32 bits, little-endian) of `name`, in the block's order."""
     listing = (_built(name, ()) / "symbols").read_text()
