@@ -15,7 +15,7 @@ NATIVE := $(filter-out native/_core.c,$(wildcard native/*.c native/*.h native/*.
 # One builder at a time: setuptools' build directory is shared.
 BUILD  := flock build/.lock $(PY) setup.py -q build_ext --inplace
 
-.PHONY: setup core stub run test bench soak lint native-test check-dist test-tools clean
+.PHONY: setup core stub run test bench soak guests acceptance lint native-test check-dist test-tools clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed $(VENV)/.core
@@ -53,6 +53,14 @@ run: setup
 test: lint native-test test-tools
 	@$(PY) -m pytest -q
 	@$(MAKE) --no-print-directory check-dist
+
+# Guests that others wrote, fetched and built; kept outside the tree (see tests/acceptance/images.py).
+guests: setup
+	@$(PY) -m tests.acceptance.images
+
+# All of them run. `make test` runs those that are there, or can be had within seconds.
+acceptance: guests
+	@$(PY) -m pytest -q tests/acceptance
 
 soak: setup
 	@$(PY) -m pytest -q -m soak --timeout 1800
