@@ -30,7 +30,7 @@ from shardio.devices.pci_config import BAR0
 from shardio.devices.pci_host import PciFunction, PciHost, PciHostState, bdf
 from shardio.devices.pci_window import BarWindow
 from shardio.errors import DeviceOptionError
-from shardio.range import MmioRange
+from shardio.range import MmioRange, PioRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,12 +40,19 @@ if TYPE_CHECKING:
 log = logging.getLogger("shardio.devices.pci")
 
 SLOTS = 32
+IO_WINDOW = PioRange(0xC000, 0x1000)
+"""Where I/O BARs may lie: where SeaBIOS puts them. The bus has it where an endpoint has such a BAR."""
 
 
 class PciEndpoint(Protocol):
     """A device behind the bridge, such as `VirtioPci`: one function, whose BAR 0 is a 32-bit memory one of
-    `mmio_size` bytes. `state_type`, optional: the Struct that `snapshot` gives. `intx(**options)`,
-    optional, of its class: its interrupt pin and the line (GSI) of that, None without.
+    `mmio_size` bytes, 0 for none. `state_type`, optional: the Struct that `snapshot` gives.
+    `intx(**options)`, optional, of its class: its interrupt pin and the line (GSI) of that, None without.
+
+    Optional, for one that has ports (`PiixIde`): `ports` of its class, ranges where it answers whatever the
+    guest does, each by the `read` and `write` of `port(range)`; `io_size` and `io_index` of its class, the
+    bytes of its I/O BAR and which of the six it is; it lies at `io_bar` (None: nowhere) and answers by
+    `io_read` and `io_write`.
     """
 
     mmio_size: int
@@ -76,6 +83,16 @@ class PciEndpoint(Protocol):
 
     def restore(self, state: Any) -> None:
         """Take its state back; before `attach` too."""
+
+
+class PortHandler(Protocol):
+    """What answers a range of ports."""
+
+    def read(self, offset: int, size: int) -> int:
+        """`size` bytes at `offset`."""
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Take `size` bytes for `offset`."""
 
 
 class PciBusState(msgspec.Struct):
@@ -112,6 +129,13 @@ class PciBus(MutDevicePio, MutDeviceMmio):
         return {"pins": pins}
 
     @staticmethod
+    def further_ranges(functions: list[dict[str, Any]] | None = None, **_: object) -> list[PioRange]:
+        """The ports of endpoints: theirs whatever the guest does, and the window for I/O BARs."""
+        makers = [make for _, make, _ in _functions(functions)]
+        ports = [span for make in makers for span in getattr(make, "ports", ())]
+        return [*ports, IO_WINDOW] if any(getattr(make, "io_size", 0) for make in makers) else ports
+
+    @staticmethod
     def capabilities(functions: list[dict[str, Any]] | None = None) -> set[str]:
         """Those of all functions."""
         return {name for _, make, own in _functions(functions) for name in declared_capabilities(make, own)}
@@ -127,6 +151,7 @@ class PciBus(MutDevicePio, MutDeviceMmio):
         self.endpoints: dict[int, PciEndpoint] = {}
         self.window: BarWindow[PciEndpoint] = BarWindow()
         self._doorbells: dict[int, DoorbellSet] = {}
+        self._ports: dict[int, PortHandler] = {int(IO_WINDOW.base): _IoWindow(self)}
         self._shard: DeviceHost | None = None
         for slot, make, options in _functions(functions):
             self.add_endpoint(slot, make(**options))
@@ -141,6 +166,8 @@ class PciBus(MutDevicePio, MutDeviceMmio):
             raise DeviceOptionError("PciBus", "slot", slot, "give each function its own slot")
         self.host.add_function(bdf(0, slot), endpoint.function)
         self.endpoints[slot] = endpoint
+        for span in getattr(endpoint, "ports", ()):
+            self._ports[int(span.base)] = endpoint.port(span)  # type: ignore[attr-defined]
         endpoint.on_bar = lambda bar: self._place(slot, bar)
 
     # -- what the shard calls ---------------------------------------------------------------------------
@@ -186,13 +213,18 @@ class PciBus(MutDevicePio, MutDeviceMmio):
 
     # -- the guest --------------------------------------------------------------------------------------
 
+    def handlers_for(self, span: PioRange | MmioRange) -> object:
+        """Who answers the range, so that a shard calls an endpoint's ports without a detour."""
+        return self._ports.get(int(span.base), self) if isinstance(span, PioRange) else self
+
     def pio_read(self, base: PioAddress, offset: int, data: memoryview) -> None:
-        """The configuration ports: see `PciHost`."""
-        data[:] = self.host.read(offset, len(data)).to_bytes(len(data), "little")
+        """An endpoint's ports where the range is theirs, else the configuration ports: see `PciHost`."""
+        value = self._ports.get(base, self.host).read(offset, len(data))
+        data[:] = value.to_bytes(len(data), "little")
 
     def pio_write(self, base: PioAddress, offset: int, data: memoryview) -> None:
-        """The configuration ports."""
-        self.host.write(offset, len(data), int.from_bytes(data, "little"))
+        """Likewise."""
+        self._ports.get(base, self.host).write(offset, len(data), int.from_bytes(data, "little"))
 
     def mmio_read(self, base: MmioAddress, offset: int, data: memoryview) -> None:
         """The BAR that lies there; all ones where none does."""
@@ -242,8 +274,9 @@ class PciBus(MutDevicePio, MutDeviceMmio):
         A kernel that neither firmware nor ACPI told of the window takes the addresses that it finds, and
         would otherwise make up its own. Firmware overwrites them.
         """
-        sizes = {slot: each.mmio_size for slot, each in self.endpoints.items()}
-        held = {slot: _bar0(each) for slot, each in self.endpoints.items()}
+        self._assign_ports()
+        sizes = {slot: each.mmio_size for slot, each in self.endpoints.items() if each.mmio_size}
+        held = {slot: _bar0(self.endpoints[slot]) for slot in sizes}
         taken = [MmioRange(base, sizes[slot]) for slot, base in held.items() if base]
         window = self.window.span
         for slot in sorted((slot for slot, base in held.items() if not base), key=lambda slot: -sizes[slot]):
@@ -254,6 +287,42 @@ class PciBus(MutDevicePio, MutDeviceMmio):
                 continue
             taken.append(MmioRange(base, sizes[slot]))
             self.endpoints[slot].function.config_write(BAR0, 4, base)
+
+
+    def _assign_ports(self) -> None:
+        """The same for I/O BARs: one after the other in their window, 256 ports apart."""
+        with_ports = [each for each in self.endpoints.values() if getattr(each, "io_size", 0)]
+        for number, endpoint in enumerate(with_ports):
+            at = BAR0 + 4 * endpoint.io_index  # type: ignore[attr-defined]
+            if not endpoint.function.config_read(at, 4) & ~0x3:
+                endpoint.function.config_write(at, 4, int(IO_WINDOW.base) + 0x100 * number)
+
+
+class _IoWindow:
+    """The ports in which the guest places I/O BARs; where none is, all ones."""
+
+    def __init__(self, bus: PciBus) -> None:
+        self._bus = bus
+
+    def read(self, offset: int, size: int) -> int:
+        """The BAR that lies there."""
+        found = self._find(offset, size)
+        value: int = (1 << 8 * size) - 1 if found is None else found[0].io_read(found[1], size)
+        return value
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """The BAR that lies there; dropped where none does."""
+        if (found := self._find(offset, size)) is not None:
+            found[0].io_write(found[1], size, value)
+
+    def _find(self, offset: int, size: int) -> tuple[Any, int] | None:
+        """The endpoint, and how far into its BAR the access is."""
+        port = int(IO_WINDOW.base) + offset
+        for endpoint in self._bus.endpoints.values():
+            base = getattr(endpoint, "io_bar", None)
+            if base is not None and base <= port and port + size <= base + endpoint.io_size:  # type: ignore[attr-defined]
+                return endpoint, port - base
+        return None
 
 
 def _bar0(endpoint: PciEndpoint) -> int:

@@ -14,7 +14,9 @@ A device is a plain object. It answers in one of three forms:
 Optional attributes: `pio_size`/`mmio_size` (bytes, the size of the range when none is named), `attach(host)`
 before the first access, `detach()` after the last, `dma = True` to be given guest memory, `persistent`
 (bytes) for a state that a successor of its owner finds again; `capabilities`, the names of what it needs of
-capabilities(7), or a static method that takes its options and gives them; `message_modes`, the delivery modes
+capabilities(7), or a static method that takes its options and gives them; `further_ranges`, a static method
+that takes its options and gives the ranges that it has beside those that it is added with;
+`handlers_for(range)`, an object that answers a range of it by itself; `message_modes`, the delivery modes
 that its messages may have beside fixed and lowest priority (`shardio.interrupt.config.MESSAGE_MODES`).
 """
 

@@ -107,12 +107,11 @@ class Claims:
         constraints = [*request.wanted, *([ResourceConstraint.new_legacy_irq()] if needs_irq else [])]
         got = allocator.allocate(*constraints)
         if request.wanted:
-            request.spans = tuple(
-                [PioRange(*found) for found in got.get_pio_address_ranges()]
-                + [MmioRange(*found) for found in got.get_mmio_address_ranges()]
-            )
-            for span in request.spans:
+            chosen: list[Span] = [PioRange(*found) for found in got.get_pio_address_ranges()]
+            chosen += [MmioRange(*found) for found in got.get_mmio_address_ranges()]
+            for span in chosen:
                 request.checked(span)
+            request.spans = (*chosen, *request.spans)
         if needs_irq:
             request.irq = got.get_legacy_irq()
 

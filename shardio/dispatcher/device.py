@@ -14,7 +14,7 @@ import msgspec
 
 from shardio.device import DevicePio, MutDevicePio, answers, declared_capabilities, is_mutable
 from shardio.dispatcher.placement import Shard, shard_name
-from shardio.errors import MachineError
+from shardio.errors import MachineError, ShardioError
 from shardio.interrupt.config import MESSAGE_MODES
 from shardio.options import check_names
 from shardio.platform import described
@@ -169,7 +169,8 @@ def device_request(
             _check_space(factory, label, span, replicas)
 
     policy = policy or getattr(factory, "policy", None)
-    spans = _spans(factory, label, pio, mmio, size, ranges)
+    own = _spans(factory, label, pio, mmio, size, ranges)
+    spans = (*own, *_further_ranges(factory, options or {}))
     for span in spans:
         check(span)
     return DeviceRequest(
@@ -188,7 +189,7 @@ def device_request(
         _kind(factory),
         getattr(factory, "compatible", ""),
         described(factory, options or {}),
-        () if spans else _wanted(factory, label, size),
+        () if own else _wanted(factory, label, size),
         irq is None and bool(getattr(factory, "needs_irq", False)),
         tuple(_open(label, operator.index(fd)) for fd in pass_fds),
         _capabilities(factory, options or {}),
@@ -252,6 +253,17 @@ def _spans(
         for base, kind in ((pio, PioRange), (mmio, MmioRange))
         if base is not None
     )
+
+
+def _further_ranges(factory: Any, options: Mapping[str, Any]) -> tuple[Span, ...]:
+    """The ranges that a device's options bring, beside its own: what its static method `further_ranges`
+    gives.
+    """
+    declared = getattr(factory, "further_ranges", None)
+    try:
+        return () if declared is None else tuple(declared(**options))
+    except (TypeError, ValueError, ShardioError):  # options that its constructor refuses, which says why
+        return ()
 
 
 def _wanted(factory: Any, label: str, size: int | None) -> tuple[ResourceConstraint, ...]:

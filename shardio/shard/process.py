@@ -230,7 +230,9 @@ class Shard:
         if isinstance(device, PioManager if spec.space == Space.PIO else MmioManager):
             owner.set_manager(spec.index, span, device, posted=posted)
         else:
-            guarded = device if persistent is None else persistent.guard(device, spec.space)
+            handlers_for = getattr(device, "handlers_for", None)
+            answering = device if handlers_for is None else handlers_for(span)
+            guarded = answering if persistent is None else persistent.guard(answering, spec.space)
             owner.set_handler(spec.index, span, guarded, posted=posted)
         held.ranges.append(spec.index)
         self.runtime.names[spec.index] = name

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from shardio import MachineError, Shard
-from shardio.devices import Counter, Echo
+from shardio import DeviceOverlap, MachineError, PioRange, Shard
+from shardio.devices import Counter, Echo, PciBus
+from shardio.dispatcher.claims import Claims
 from shardio.dispatcher.device import Posted, device_request
 from shardio.dispatcher.placement import Placement, check_shards
 from shardio.shard.loading import make
@@ -115,3 +116,16 @@ def test_a_function_that_takes_anything_is_given_anything() -> None:
     made = device_request(lambda **given: Sized(**given), mmio=0xD000_0000, size=4, options={"colour": ""})
 
     assert made.packed.options
+
+
+def test_a_devices_options_may_bring_further_ranges() -> None:
+    ide = {"functions": [{"type": "shardio.devices.ide:PiixIde"}]}
+    wanted = [PioRange(0xCF8, 8), PioRange(0x1F0, 8), PioRange(0x3F6, 1), PioRange(0x170, 8)]
+    wanted += [PioRange(0x376, 1), PioRange(0xC000, 0x1000)]
+
+    assert list(device_request(PciBus, pio=0xCF8, options=ide).spans) == wanted
+    assert list(device_request(PciBus, pio=0xCF8).spans) == wanted[:1]
+    claims = Claims()
+    claims.claim(device_request(PciBus, options=ide), named=False)  # its own range is to be chosen
+    with pytest.raises(DeviceOverlap, match="0x1f0"):
+        claims.claim(device_request(Echo, pio=0x1F7, size=1), named=False)
