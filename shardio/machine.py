@@ -6,7 +6,6 @@ It is a dispatcher, a hypervisor that runs the vCPUs, guest RAM, and loaders tha
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 import os
 import warnings
@@ -17,7 +16,7 @@ from typing import Any
 import msgspec
 
 from shardio._core import lib
-from shardio.boot import Loaded, load_flat
+from shardio.boot import Contents, Entry, Kernel, Module
 from shardio.closing import Closing
 from shardio.dispatcher import (
     DeviceHandle,
@@ -31,10 +30,9 @@ from shardio.dispatcher import (
 from shardio.dispatcher.devices import ACCESS_TIMEOUT_S
 from shardio.dispatcher.dispatcher import SPARE_RANGES
 from shardio.dispatcher.life import State
-from shardio.entry import BOOT_TABLES, BOOT_TABLES_END, check_mode
 from shardio.errors import MachineError
 from shardio.memory import GuestMemory, parse_size
-from shardio.platform import TABLE_KINDS, Hardware, PlatformDevice, place_tables
+from shardio.platform import Hardware, PlatformDevice
 from shardio.range import PioRange
 from shardio.shard.loading import Factory
 from shardio.supervisor import events
@@ -87,18 +85,14 @@ class Machine(Closing):
         check_cpu(cpu)
         Dispatcher.check(vcpus, shards, hang_deadline, max_ranges)
         self.vcpus = vcpus
-        self._irqchip = irqchip
-        self._entry: tuple[str, int, Mapping[str, int] | None] | None = None
-        self._images: list[Loaded] = []
         self._board: set[str] = set()
         """The names of the devices that the hypervisor brings."""
-        self._has_firmware = False
-        self._tables: set[str] = set()
         self._cleanup = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
             self.memory = undo.enter_context(GuestMemory(parse_size(memory)))
             self.hypervisor = open_hypervisor(cpu, self.memory, vcpus, irqchip)
             undo.callback(self.hypervisor.close)
+            self._contents = Contents(self.memory, self.hypervisor, irqchip)
             self.dispatcher = Dispatcher(
                 vcpus, shards, self.memory, stdin=stdin, pin=pin, hang_deadline=hang_deadline,
                 max_ranges=max_ranges, hypervisor=self.hypervisor, on_event=self._on_event, noun="machine",
@@ -124,26 +118,51 @@ class Machine(Closing):
     ) -> None:
         """Put a flat image (a path or its bytes) at guest address `at`.
 
-        The first one loaded says where vCPU 0 begins: at `entry` (default: `at`), in `mode` "real",
-        "protected" or "long", with `registers` by name. Raises `ImageError` for a file that cannot be read or
-        does not fit, `MachineError` for another mode.
+        The first image loaded says where vCPU 0 begins: at `entry` (default: `at`), in `mode` "real",
+        "protected" or "long", with `registers` by name (`shardio.boot.Entry`). Before the start an image must
+        not lie over another one. Raises `ImageError` for a file that cannot be read or does not fit,
+        `MachineError` for an entry that cannot be.
         """
-        check_mode(mode)
         with self._life.turn(State.NEW, State.STARTING, State.RUNNING):
-            self._images.append(load_flat(self.memory, image, at))
-        if self._entry is None:
-            self._entry = (mode, at if entry is None else entry, registers)
+            new = self._life.state is State.NEW
+            self._contents.load(image, at, entry, mode, registers, new=new)
+
+    def load_kernel(
+        self,
+        image: str | os.PathLike[str] | bytes,
+        initrd: str | os.PathLike[str] | bytes | None = None,
+        command_line: str = "",
+        modules: Sequence[Module] = (),
+    ) -> Kernel:
+        """Load a kernel (a path or its bytes) and begin as its protocol has it: PVH, Multiboot 1, Linux's
+        bzImage, or an ELF that begins as vmlinux does (docs/boot.md). `initrd` is the first of its `modules`.
+
+        Raises `ImageError` for an image that is none of those, malformed, or does not fit; then nothing is
+        written.
+        """
+        first = () if initrd is None else (Module(initrd),)
+        with self._life.turn(State.NEW):
+            return self._contents.load_kernel(image, (*first, *modules), command_line)
+
+    def load_payload(self, image: str | os.PathLike[str] | bytes) -> Kernel:
+        """Load a coreboot payload (an ELF of 32 bits, a path or its bytes), with coreboot's table of memory
+        at 0xF_0000, and begin at its entry. Raises `ImageError`.
+        """
+        with self._life.turn(State.NEW):
+            return self._contents.load_payload(image)
 
     def load_firmware(self, image: str | os.PathLike[str]) -> None:
         """Put a firmware image at the top of 4 GiB, its end below 1 MiB, and begin at the reset vector.
 
         Raises `ImageError` for a file that cannot be firmware.
         """
-        if self._tables:
-            raise MachineError("firmware makes its own tables", "leave load_tables() out")
         with self._life.turn(State.NEW):
-            self._entry = ("real", self.hypervisor.load_firmware(Path(image)), None)
-            self._has_firmware = True
+            self._contents.load_firmware(Path(image))
+
+    def set_entry(self, entry: Entry) -> None:
+        """Where vCPU 0 begins, whatever was loaded: for loaders of one's own, which write to `memory`."""
+        with self._life.turn(State.NEW):
+            self._contents.entry = entry
 
     def load_tables(self, kind: str) -> None:
         """Tell the guest's kernel of its devices: "acpi" or "mp" tables, written below 1 MiB at `start` (see
@@ -151,14 +170,8 @@ class Machine(Closing):
 
         Raises `MachineError` for another kind, for firmware (it makes its own), or without an irqchip.
         """
-        if kind not in TABLE_KINDS:
-            raise MachineError(f"no tables {kind!r}", f"use one of {', '.join(TABLE_KINDS)}")
-        if self._irqchip is not True:
-            raise MachineError("the tables name interrupt controllers and there are none", "use irqchip=True")
-        if self._has_firmware:
-            raise MachineError("firmware makes its own tables", "load an image, or leave the tables to it")
         with self._life.turn(State.NEW):
-            self._tables.add(kind)
+            self._contents.load_tables(kind)
 
     @property
     def hardware(self) -> Hardware:
@@ -207,25 +220,16 @@ class Machine(Closing):
         machine can only be closed.
         """
         with self._life.turn(State.NEW):
-            if self._entry is None:
-                raise MachineError("there is nothing to run", "load() an image or load_firmware() first")
+            if self._contents.entry is None:
+                hint = "load() an image, load_kernel() or load_firmware() first"
+                raise MachineError("there is nothing to run", hint)
             for device, irq in self.hypervisor.board:  # behind the user's own devices
                 self._board.add(self.dispatcher.add(device, irq=irq).name)
             self.dispatcher.start(self._begin)
 
     def _begin(self) -> None:
-        assert self._entry is not None
-        for kind in sorted(self._tables):
-            check = functools.partial(self._refuse_overlap, f"the {kind} tables")
-            place_tables(kind, self.hardware, self.memory, check)
-        if self._entry[0] != "real":
-            self._refuse_overlap("the boot tables", range(BOOT_TABLES, BOOT_TABLES_END))
-        self.hypervisor.set_entry(*self._entry)
+        self._contents.begin(lambda: self.hardware)
         self.dispatcher.run_vcpus()
-
-    def _refuse_overlap(self, what: str, taken: range) -> None:
-        for image in self._images:
-            image.refuse_overlap(what, taken)
 
     def pause(self, timeout: float = ACCESS_TIMEOUT_S) -> None:
         """Park every vCPU between two exits, its last access complete.

@@ -8,8 +8,8 @@
   1 GiB pages (which count where the vCPU's CPUID has them: KVM on PVM does not), interrupts off.
 
 `protected` and `long` put a GDT, and `long` page tables too, into guest RAM at `BOOT_TABLES` (64 KiB from
-0x9_0000): an image must leave that free until it has tables of its own. Selectors: 0x08 code,
-0x10 data, 0x18 TSS.
+0x9_0000; `protected` takes the first 4 KiB alone): an image must leave that free until it has tables of its
+own. Selectors: 0x08 code, 0x10 data, or those that the entry names as `cs` and `ds`; the TSS is behind both.
 
 With the in-kernel interrupt controller only vCPU 0 begins; the others wait for INIT and SIPI, which set their
 state. Without it, every vCPU begins at the entry that it was given.
@@ -28,16 +28,16 @@ from shardio.entry import (
     CODE64,
     DATA,
     FLAT_DATA,
+    REGISTERS,
     RESET_VECTOR,
-    TASK,
+    SELECTORS,
     TASK_STATE,
+    Entry,
     Kind,
-    check_entry,
-    check_mode,
     flat_table,
+    task_selector,
 )
 from shardio.kvm.vcpu import Vcpu
-from shardio.kvm.x86_vcpu import REGISTERS
 from shardio.memory import PAGE_SIZE, GuestMemory
 
 _PML4 = BOOT_TABLES + PAGE_SIZE
@@ -51,6 +51,7 @@ _PRESENT_WRITABLE = 0x3
 _LARGE = 0x80
 
 _CR0_PE, _CR0_ET, _CR0_NE, _CR0_PG = 1 << 0, 1 << 4, 1 << 5, 1 << 31
+_TASK_LIMIT = 0x67
 _CR4_PAE = 1 << 5
 _EFER_LME, _EFER_LMA = 1 << 8, 1 << 10
 _RFLAGS_FIXED = 0x2
@@ -66,18 +67,20 @@ def set_entry(
     """Puts `vcpu` at guest address `entry` in `mode` ("real", "protected", "long"), with `registers` by name.
 
     Registers not named are 0, except for `rsp` in the modes above real: the address of `BOOT_TABLES`, growing
-    down. Raises `MachineError` for a mode or an entry that does not exist, `MemoryAccessError` where RAM ends
-    below the boot tables, `KvmError` where KVM refuses the state.
+    down. Raises `MachineError` for what is no `Entry`, `MemoryAccessError` where RAM ends below the boot
+    tables, `KvmError` where KVM refuses the state.
     """
-    check_mode(mode)
-    check_entry(mode, entry)
-    setups = {"real": _real, "protected": _protected, "long": _long}
-    values = setups[mode](vcpu, memory, entry)
-    values = dict.fromkeys(REGISTERS, 0) | {"rflags": _RFLAGS_FIXED} | values
-    vcpu.set_regs(**values | dict(registers or {}))
+    named = dict(Entry(mode, entry, registers or {}).registers)
+    cs, ds = (named.pop(name, default) for name, default in zip(SELECTORS, (CODE, DATA), strict=True))
+    values = dict.fromkeys(REGISTERS, 0) | {"rflags": _RFLAGS_FIXED}
+    if mode == "real":
+        values |= _real(vcpu, entry)
+    else:
+        values |= _flat(vcpu, memory, entry, mode == "long", (cs, ds))
+    vcpu.set_regs(**values | named)
 
 
-def _real(vcpu: Vcpu, memory: GuestMemory, entry: int) -> dict[str, int]:
+def _real(vcpu: Vcpu, entry: int) -> dict[str, int]:
     sregs = vcpu.get_sregs()
     sregs.cs.base = entry & ~0xFFFF
     # At reset the selector is 0xF000 whatever the base is: Intel SDM volume 3, table 10-1.
@@ -86,33 +89,29 @@ def _real(vcpu: Vcpu, memory: GuestMemory, entry: int) -> dict[str, int]:
     return {"rip": entry & 0xFFFF}
 
 
-def _protected(vcpu: Vcpu, memory: GuestMemory, entry: int) -> dict[str, int]:
+def _flat(
+    vcpu: Vcpu, memory: GuestMemory, entry: int, long: bool, selectors: tuple[int, int]
+) -> dict[str, int]:
     sregs = vcpu.get_sregs()
-    _flat_segments(sregs, memory, CODE32)
-    sregs.cr0 = _CR0_PE | _CR0_ET | _CR0_NE
+    _flat_segments(sregs, memory, CODE64 if long else CODE32, *selectors)
+    sregs.cr0 = _CR0_PE | _CR0_ET  # and no other bit, as PVH and Multiboot have it
+    if long:
+        _identity_map(memory)
+        sregs.cr3 = _PML4
+        sregs.cr4 = _CR4_PAE
+        sregs.cr0 |= _CR0_NE | _CR0_PG
+        sregs.efer = _EFER_LME | _EFER_LMA
     vcpu.set_sregs(sregs)
     return {"rip": entry, "rsp": BOOT_TABLES}
 
 
-def _long(vcpu: Vcpu, memory: GuestMemory, entry: int) -> dict[str, int]:
-    _identity_map(memory)
-    sregs = vcpu.get_sregs()
-    _flat_segments(sregs, memory, CODE64)
-    sregs.cr3 = _PML4
-    sregs.cr4 = _CR4_PAE
-    sregs.cr0 = _CR0_PE | _CR0_ET | _CR0_NE | _CR0_PG
-    sregs.efer = _EFER_LME | _EFER_LMA
-    vcpu.set_sregs(sregs)
-    return {"rip": entry, "rsp": BOOT_TABLES}
-
-
-def _flat_segments(sregs: Any, memory: GuestMemory, code: Kind) -> None:
+def _flat_segments(sregs: Any, memory: GuestMemory, code: Kind, cs: int, ds: int) -> None:
     """Loads flat segments into `sregs` and writes the GDT that says the same."""
-    _set_segment(sregs.cs, CODE, 0xFFFF_FFFF, code)
+    _set_segment(sregs.cs, cs, 0xFFFF_FFFF, code)
     for segment in (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss):
-        _set_segment(segment, DATA, 0xFFFF_FFFF, FLAT_DATA)
-    _set_segment(sregs.tr, TASK, 0xFFFF, TASK_STATE)
-    table = flat_table(code)
+        _set_segment(segment, ds, 0xFFFF_FFFF, FLAT_DATA)
+    _set_segment(sregs.tr, task_selector(cs, ds), _TASK_LIMIT, TASK_STATE)
+    table = flat_table(code, cs, ds)
     memory.write(BOOT_TABLES, table)
     sregs.gdt.base, sregs.gdt.limit = BOOT_TABLES, len(table) - 1
     sregs.idt.base, sregs.idt.limit = 0, 0

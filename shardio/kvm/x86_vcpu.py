@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from shardio._core import ffi
+from shardio.entry import REGISTERS
 from shardio.errors import MachineError
 from shardio.kvm import cpuid
 from shardio.kvm.gate import ioctl
@@ -12,11 +13,6 @@ from shardio.kvm.gate import ioctl
 if TYPE_CHECKING:
     from shardio.kvm.kvm import Kvm
 
-REGISTERS = (
-    "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp",
-    "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip", "rflags",
-)  # fmt: skip
-"""The general registers of `struct kvm_regs`, in its order."""
 _SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
 _CONTROLS = ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base")
 

@@ -11,8 +11,8 @@ from shardio.entry import (
     CODE32,
     DATA,
     RESET_VECTOR,
-    check_entry,
-    check_mode,
+    SELECTORS,
+    Entry,
     flat_table,
 )
 from shardio.errors import MachineError
@@ -20,7 +20,8 @@ from shardio.memory import GuestMemory
 
 GENERAL: Final = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi")
 """Names of the general registers, in the order of their numbers."""
-_CR0_PE, _CR0_ET, _CR0_NE = 1 << 0, 1 << 4, 1 << 5
+MODES: Final = ("real", "protected")
+_CR0_PE, _CR0_ET = 1 << 0, 1 << 4
 _RFLAGS_FIXED = 2
 
 
@@ -32,8 +33,8 @@ def set_entry(
     registers: Mapping[str, int] | None = None,
 ) -> None:
     """Fills `struct sio_soft_entry *entry_state`. Raises `MachineError` for what a software CPU cannot do."""
-    check_mode(mode)
-    check_entry(mode, entry)
+    named = dict(Entry(mode, entry, registers or {}).registers)
+    cs, ds = (named.pop(name, default) for name, default in zip(SELECTORS, (CODE, DATA), strict=True))
     values = dict.fromkeys(GENERAL, 0) | {"rip": entry, "rflags": _RFLAGS_FIXED}
     if mode == "real":
         # The reset vector's code segment begins at 0xFFFF_0000, which Unicorn cannot be told: the same bytes
@@ -45,17 +46,17 @@ def set_entry(
         entry_state.gdt_limit = entry_state.idt_limit = 0xFFFF
         entry_state.gdt_base = entry_state.idt_base = 0
     elif mode == "protected":
-        table = flat_table(CODE32)
+        table = flat_table(CODE32, cs, ds)
         memory.write(BOOT_TABLES, table)
         values["rsp"] = BOOT_TABLES
-        selectors = (DATA, CODE, DATA, DATA, DATA, DATA)
-        entry_state.cr0 = _CR0_PE | _CR0_ET | _CR0_NE
+        selectors = (ds, cs, ds, ds, ds, ds)
+        entry_state.cr0 = _CR0_PE | _CR0_ET
         entry_state.gdt_base, entry_state.gdt_limit = BOOT_TABLES, len(table) - 1
         entry_state.idt_base = entry_state.idt_limit = 0
     else:
         hint = 'use "real" or "protected", or a host with /dev/kvm'
         raise MachineError(f"the software CPU has no {mode} mode", hint)
-    values |= registers or {}
+    values |= named
     unknown = sorted(values.keys() - {*GENERAL, "rip", "rflags"})
     if unknown:
         names = ", ".join((*GENERAL, "rip", "rflags"))

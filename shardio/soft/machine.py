@@ -18,7 +18,7 @@ from shardio.interrupt.wires import IOAPIC_WIRES, PIC_WIRES
 from shardio.memory import GuestMemory
 from shardio.range import MmioRange, PioRange
 from shardio.reserved import Reserved, reserved_by_soft
-from shardio.soft.boot import set_entry
+from shardio.soft.boot import MODES, set_entry
 from shardio.soft.doorbell import SoftDoorbells
 from shardio.soft.interrupt import SoftBackend
 from shardio.soft.library import library
@@ -38,6 +38,7 @@ class SoftMachine(Closing):
 
     name = "soft"
     coalesces = False
+    modes: Sequence[str] = MODES
     board: Sequence[tuple[str, int | None]]
     """Devices that `irqchip=True` stands for, by type and line."""
 

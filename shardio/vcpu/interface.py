@@ -221,6 +221,10 @@ class Hypervisor(Protocol):
         """Whether local APICs are there: then the other vCPUs wait for INIT and SIPI."""
 
     @property
+    def modes(self) -> Sequence[str]:
+        """The entry modes that it can run: of "real", "protected" and "long"."""
+
+    @property
     def board(self) -> Sequence[tuple[str, int | None]]:
         """Devices, by type and interrupt line, that stand for `irqchip=True` where nothing else does."""
 

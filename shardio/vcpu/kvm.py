@@ -13,6 +13,7 @@ from pathlib import Path
 
 from shardio._core import ffi, lib
 from shardio.closing import Closing
+from shardio.entry import MODES
 from shardio.errors import MachineError, VcpuError
 from shardio.fabric import Fabric
 from shardio.fabric.port import set_up
@@ -113,6 +114,7 @@ class KvmHypervisor(Closing):
 
     name = "kvm"
     coalesces = True
+    modes: Sequence[str] = MODES
     board: Sequence[tuple[str, int | None]] = ()
 
     def __init__(self, memory: GuestMemory, vcpus: int, irqchip: bool | str = True) -> None:
