@@ -32,13 +32,14 @@ from shardio.dispatcher.devices import ACCESS_TIMEOUT_S
 from shardio.dispatcher.dispatcher import SPARE_RANGES
 from shardio.dispatcher.life import State
 from shardio.entry import BOOT_TABLES, BOOT_TABLES_END, check_mode
-from shardio.errors import MachineError
+from shardio.errors import ExitHookFailed, MachineError
 from shardio.memory import GuestMemory, parse_size
 from shardio.platform import TABLE_KINDS, Hardware, PlatformDevice, place_tables
 from shardio.range import PioRange
 from shardio.shard.loading import Factory
 from shardio.supervisor import events
 from shardio.supervisor.events import Event
+from shardio.supervisor.exits import Hook, UnservedExits
 from shardio.vcpu import Vcpu, VcpuState
 from shardio.vcpu.choice import check_cpu, open_hypervisor
 
@@ -94,6 +95,7 @@ class Machine(Closing):
         """The names of the devices that the hypervisor brings."""
         self._has_firmware = False
         self._tables: set[str] = set()
+        self._exits = UnservedExits()
         self._cleanup = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
             self.memory = undo.enter_context(GuestMemory(parse_size(memory)))
@@ -102,6 +104,7 @@ class Machine(Closing):
             self.dispatcher = Dispatcher(
                 vcpus, shards, self.memory, stdin=stdin, pin=pin, hang_deadline=hang_deadline,
                 max_ranges=max_ranges, hypervisor=self.hypervisor, on_event=self._on_event, noun="machine",
+                exits=self._exits,
             )  # fmt: skip
             self._life = self.dispatcher.life
             self._cleanup = undo.pop_all()
@@ -198,6 +201,20 @@ class Machine(Closing):
         """See `Dispatcher.move`."""
         self.dispatcher.move(device, pio=pio, mmio=mmio)
 
+    def on_exit(self, hook: Hook) -> None:
+        """Have `hook` decide about exits that the vCPUs do not serve themselves: those that would end them.
+
+        It is called with the `Vcpu`, which stands still, and the exit (`shardio.kvm.OtherExit`: `name`,
+        `details`), and may read and change `vcpu.registers`, exceptions and `memory`. It returns "resume" to
+        let the guest go on, or "end". It runs in a thread of this process, for one exit at a time; other
+        vCPUs go on. What it raises ends the machine: `wait` and `run` raise `ExitHookFailed`. An exit that is
+        resumed where it was, with the same registers, ends the vCPU after as many times as any other retry.
+
+        Raises `MachineError` after the machine's end.
+        """
+        with self._life.turn(State.NEW, State.STARTING, State.RUNNING):
+            self._exits.hook = hook
+
     # ---- its life ----
 
     def start(self) -> None:
@@ -243,7 +260,7 @@ class Machine(Closing):
             self.dispatcher.command(lib.SIO_RUN, VcpuState.RUNNING, timeout)
 
     def vcpu(self, index: int) -> Vcpu:
-        """A vCPU of the started machine: its state, and its registers while it is paused or has ended."""
+        """A vCPU of the started machine: its `state`, and its `registers` while it is paused or has ended."""
         if not 0 <= index < self.vcpus:
             raise MachineError(f"no vCPU {index}", f"use 0 to {self.vcpus - 1}")
         return self.dispatcher.supervisor.vcpus[index]
@@ -269,7 +286,11 @@ class Machine(Closing):
         """`start`, `wait`, `stop`: how the guest ended, or "stopped" when it had not after `timeout` seconds.
         """
         self.start()
-        self.wait(timeout)
+        try:
+            self.wait(timeout)
+        except ExitHookFailed:
+            self.stop()
+            raise
         self.stop()
         assert self._life.exit is not None
         return self._life.exit
@@ -311,6 +332,8 @@ class Machine(Closing):
                 self._life.end(ExitInfo("exit", status=status))
             case events.ResetRequested():
                 self._life.end(ExitInfo("reset"))
+            case events.HookFailed(index, error):
+                self._life.end(ExitInfo("error", vcpu=index, detail=error), self._exits.failure)
             case events.Failed(error):
                 self._life.end(ExitInfo("error", detail=error))
             case events.VcpuEnded(index, _, detail):

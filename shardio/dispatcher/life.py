@@ -24,7 +24,7 @@ from enum import IntEnum
 import msgspec
 
 from shardio.dispatcher.statistics import ExitInfo
-from shardio.errors import MachineError
+from shardio.errors import MachineError, ShardioError
 
 
 class State(IntEnum):
@@ -47,13 +47,15 @@ _REFUSALS = {
 
 
 class Life:
-    """One machine's. `exit`: how it ended, None before; `closing`: done once somebody wants to close it."""
+    """One machine's. `exit`: how it ended, None before; `error`: what whoever waits for that is to be told by
+    an exception; `closing`: done once somebody wants to close it."""
 
     def __init__(self, noun: str = "machine") -> None:
         """`noun`: what messages call it."""
         self.noun = noun
         self.state = State.NEW
         self.exit: ExitInfo | None = None
+        self.error: ShardioError | None = None
         self.closing: Future[None] = Future()
         self.quarantined: list[str] = []
         """Devices that nobody answers for any more."""
@@ -93,17 +95,23 @@ class Life:
         with contextlib.suppress(InvalidStateError):  # it is done
             self.closing.set_result(None)
 
-    def end(self, info: ExitInfo) -> None:
+    def end(self, info: ExitInfo, error: ShardioError | None = None) -> None:
         """The first end counts. From any thread, out of turn."""
         if self.exit is None:
+            self.error = error
             self.exit = msgspec.structs.replace(info, quarantined=tuple(dict.fromkeys(self.quarantined)))
             self._ended.set()
             for listener in tuple(self._listeners):
                 listener()
 
     def wait(self, timeout: float | None) -> ExitInfo | None:
-        """Until the end, or None after `timeout` seconds."""
-        return self.exit if self._ended.wait(timeout) else None
+        """Until the end, or None after `timeout` seconds. Raises the error that it ended with."""
+        return self._end() if self._ended.wait(timeout) else None
+
+    def _end(self) -> ExitInfo | None:
+        if self.error is not None:
+            raise self.error
+        return self.exit
 
     async def wait_async(self, timeout: float | None) -> ExitInfo | None:
         """`wait` in an event loop; it leaves nothing behind when it is cancelled."""
@@ -124,7 +132,7 @@ class Life:
             pass
         finally:
             self._listeners.discard(listener)
-        return self.exit
+        return self._end()
 
     def clock_on(self) -> None:
         """The vCPUs run."""

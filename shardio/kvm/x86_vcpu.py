@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from shardio._core import ffi
-from shardio.errors import MachineError
+from shardio.errors import UnknownRegister
 from shardio.kvm import cpuid
 from shardio.kvm.gate import ioctl
 
@@ -17,8 +17,8 @@ REGISTERS = (
     "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip", "rflags",
 )  # fmt: skip
 """The general registers of `struct kvm_regs`, in its order."""
-_SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
-_CONTROLS = ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base")
+SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
+CONTROLS = ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base")
 
 
 class X86Vcpu:
@@ -37,11 +37,11 @@ class X86Vcpu:
     def set_regs(self, **values: int) -> None:
         """KVM_SET_REGS: sets the registers given by name and keeps the others.
 
-        Raises `MachineError` for a register that does not exist.
+        Raises `UnknownRegister` for a register that does not exist.
         """
         unknown = [name for name in values if name not in REGISTERS]
         if unknown:
-            raise MachineError(f"no register named {unknown[0]!r}", f"use one of {', '.join(REGISTERS)}")
+            raise UnknownRegister(unknown[0], REGISTERS)
         regs = ffi.new("struct kvm_regs *", self.get_regs() | values)
         ioctl(self._fd, "KVM_SET_REGS", regs)
 
@@ -77,6 +77,31 @@ class X86Vcpu:
         """KVM_SET_VCPU_EVENTS from a cffi `struct kvm_vcpu_events *`."""
         ioctl(self._fd, "KVM_SET_VCPU_EVENTS", events)
 
+    def get_msr(self, index: int) -> int:
+        """KVM_GET_MSRS of one register. Raises `UnknownRegister` where the vCPU does not have it."""
+        cell = self._msr(index, 0)
+        if ioctl(self._fd, "KVM_GET_MSRS", cell) != 1:
+            raise UnknownRegister(index)
+        return int(cell.entries[0].data)
+
+    def set_msr(self, index: int, value: int) -> None:
+        """KVM_SET_MSRS of one register. Raises `UnknownRegister` where it has no such register or value."""
+        if ioctl(self._fd, "KVM_SET_MSRS", self._msr(index, value)) != 1:
+            raise UnknownRegister(index)
+
+    def _msr(self, index: int, value: int) -> Any:
+        cell = ffi.new("struct kvm_msrs *", {"entries": 1})
+        cell.nmsrs = 1
+        cell.entries[0].index, cell.entries[0].data = index, value
+        return cell
+
+    def translate(self, linear: int) -> int | None:
+        """KVM_TRANSLATE: the guest-physical address of a linear one, None where nothing is mapped there."""
+        request = ffi.new("struct kvm_translation *")
+        request.linear_address = linear
+        ioctl(self._fd, "KVM_TRANSLATE", request)
+        return int(request.physical_address) if request.valid else None
+
     def set_cpuid(self, vcpus: int = 1) -> None:
         """KVM_SET_CPUID2: all that KVM supports here, as core `index` of one package of `vcpus` cores."""
         ioctl(self._fd, "KVM_SET_CPUID2", cpuid.for_vcpu(self._kvm.supported_cpuid(), self.index, vcpus))
@@ -91,11 +116,11 @@ class X86Vcpu:
             f"{name:>6}={segment.selector:04x} base={segment.base:016x} limit={segment.limit:08x}"
             f" type={segment.type:x} s={segment.s} dpl={segment.dpl} p={segment.present}"
             f" db={segment.db} l={segment.l} g={segment.g}"
-            for name, segment in ((name, getattr(sregs, name)) for name in _SEGMENTS)
+            for name, segment in ((name, getattr(sregs, name)) for name in SEGMENTS)
         ]
         rows += [
             f"{name:>6} base={table.base:016x} limit={table.limit:04x}"
             for name, table in (("gdt", sregs.gdt), ("idt", sregs.idt))
         ]
-        rows.append(" ".join(f"{name}={getattr(sregs, name):x}" for name in _CONTROLS))
+        rows.append(" ".join(f"{name}={getattr(sregs, name):x}" for name in CONTROLS))
         return "\n".join(rows)

@@ -20,6 +20,7 @@ from shardio.interrupt.wires import IOAPIC_WIRES, PIC_WIRES
 from shardio.kvm.boot import set_entry
 from shardio.kvm.coalesced import KvmCoalesced
 from shardio.kvm.doorbell import KvmDoorbells
+from shardio.kvm.events import cancel_exception, pending_exception, raise_exception
 from shardio.kvm.firmware import load_firmware
 from shardio.kvm.interrupt import KvmBackend
 from shardio.kvm.kvm import Kvm
@@ -29,6 +30,7 @@ from shardio.kvm.vm import Vm
 from shardio.memory import GuestMemory
 from shardio.range import MmioRange, PioRange
 from shardio.reserved import Reserved, reserved_by_kvm
+from shardio.vcpu.kvm_registers import KvmRegisters
 from shardio.vcpu.worker import Worker
 
 STACK_SIZE = 64 * 1024
@@ -88,9 +90,26 @@ class KvmWorker(Worker):
         else:
             lib.sio_vcpu_follow(self.view, lines)
 
-    def registers(self) -> dict[str, int]:
+    @property
+    def registers(self) -> KvmRegisters:
         """See `Vcpu.registers`."""
-        return self.vcpu.get_regs()
+        return KvmRegisters(self.vcpu, self.require_parked)
+
+    @property
+    def pending_exception(self) -> int | None:
+        """See `Vcpu.pending_exception`."""
+        self.require_parked()
+        return pending_exception(self.vcpu)
+
+    def raise_exception(self, vector: int, error_code: int | None = None) -> None:
+        """See `Vcpu.raise_exception`."""
+        self.require_parked()
+        raise_exception(self.vcpu, vector, error_code)
+
+    def cancel_exception(self) -> None:
+        """See `Vcpu.cancel_exception`."""
+        self.require_parked()
+        cancel_exception(self.vcpu)
 
     def dump(self) -> str:
         """See `Worker.dump`."""
