@@ -1,4 +1,4 @@
-"""Exits that no vCPU serves, put to a function of the user's by `Machine.on_exit`; registers of a vCPU at rest."""
+"""Exits that no vCPU serves, put to the function of `Machine.on_exit`; registers of a vCPU at rest."""
 
 from __future__ import annotations
 
