@@ -57,7 +57,9 @@ class Machine(Closing):
     `memory`: guest RAM, bytes or text such as "64M". `vcpus`: how many. `cpu`: what runs them: "kvm", "soft"
     (a software CPU, on any host: real and protected mode) or "auto": KVM where it works, else software, which
     is told on standard error. `irqchip`: interrupt controllers and PIT in the hypervisor; "split": the local
-    APICs alone, for messages. `shards`, `stdin`, `pin`, `hang_deadline`, `max_ranges`: see `Dispatcher`.
+    APICs alone, for messages. `repairs`: execute instructions that KVM's emulator lacks (docs/kvm.md);
+    "auto": where KVM emulates guest code. `shards`, `stdin`, `pin`, `hang_deadline`, `max_ranges`: see
+    `Dispatcher`.
 
     Raises `KvmError` or `HostError` where the CPU cannot be used here, `MachineError` for arguments that make
     no machine.
@@ -82,9 +84,12 @@ class Machine(Closing):
         pin: bool | None = None,
         hang_deadline: float = 1.0,
         max_ranges: int = SPARE_RANGES,
+        repairs: bool | str = "auto",
     ) -> None:
         if irqchip not in (True, False, "split"):
             raise MachineError(f"no irqchip {irqchip!r}", 'use True, False or "split"')
+        if repairs not in (True, False, "auto"):
+            raise MachineError(f"no repairs {repairs!r}", 'use True, False or "auto"')
         check_cpu(cpu)
         Dispatcher.check(vcpus, shards, hang_deadline, max_ranges)
         self.vcpus = vcpus
@@ -99,7 +104,7 @@ class Machine(Closing):
         self._cleanup = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
             self.memory = undo.enter_context(GuestMemory(parse_size(memory)))
-            self.hypervisor = open_hypervisor(cpu, self.memory, vcpus, irqchip)
+            self.hypervisor = open_hypervisor(cpu, self.memory, vcpus, irqchip, repairs=repairs)
             undo.callback(self.hypervisor.close)
             self.dispatcher = Dispatcher(
                 vcpus, shards, self.memory, stdin=stdin, pin=pin, hang_deadline=hang_deadline,

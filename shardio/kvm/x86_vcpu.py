@@ -95,6 +95,16 @@ class X86Vcpu:
         cell.entries[0].index, cell.entries[0].data = index, value
         return cell
 
+    def get_fpu(self) -> Any:
+        """KVM_GET_FPU: x87 and SSE state: a cffi `struct kvm_fpu *`."""
+        fpu = ffi.new("struct kvm_fpu *")
+        ioctl(self._fd, "KVM_GET_FPU", fpu)
+        return fpu
+
+    def set_fpu(self, fpu: Any) -> None:
+        """KVM_SET_FPU from a cffi `struct kvm_fpu *`, best one of `get_fpu()`, altered."""
+        ioctl(self._fd, "KVM_SET_FPU", fpu)
+
     def translate(self, linear: int) -> int | None:
         """KVM_TRANSLATE: the guest-physical address of a linear one, None where nothing is mapped there."""
         request = ffi.new("struct kvm_translation *")

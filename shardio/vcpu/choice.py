@@ -21,9 +21,12 @@ def check_cpu(cpu: str) -> None:
         raise MachineError(f"no cpu {cpu!r}", f"use one of {', '.join(CPUS)}")
 
 
-def open_hypervisor(cpu: str, memory: GuestMemory, vcpus: int, irqchip: bool | str) -> Hypervisor:
+def open_hypervisor(
+    cpu: str, memory: GuestMemory, vcpus: int, irqchip: bool | str, *, repairs: bool | str = "auto"
+) -> Hypervisor:
     """A hypervisor of the kind `cpu`. "auto" is what the environment variable SHARDIO_CPU says; without it,
     it takes KVM where that works, and otherwise says on standard error which CPU the machine runs on and why.
+    `repairs`: see `KvmHypervisor`; the software CPU needs none.
 
     Raises `HostError` where the kind cannot be used here, `KvmError`, `MachineError`.
     """
@@ -35,7 +38,7 @@ def open_hypervisor(cpu: str, memory: GuestMemory, vcpus: int, irqchip: bool | s
     from shardio.vcpu.kvm import KvmHypervisor
 
     try:
-        return KvmHypervisor(memory, vcpus, irqchip)
+        return KvmHypervisor(memory, vcpus, irqchip, repairs=repairs)
     except HostError as obstacle:
         if cpu == "kvm":
             raise

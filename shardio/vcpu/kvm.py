@@ -24,6 +24,7 @@ from shardio.kvm.events import cancel_exception, pending_exception, raise_except
 from shardio.kvm.firmware import load_firmware
 from shardio.kvm.interrupt import KvmBackend
 from shardio.kvm.kvm import Kvm
+from shardio.kvm.repairs import emulates, repair_exit
 from shardio.kvm.split import SplitBackend
 from shardio.kvm.vcpu import Vcpu as KvmVcpu
 from shardio.kvm.vm import Vm
@@ -38,7 +39,8 @@ STACK_SIZE = 64 * 1024
 
 class KvmWorker(Worker):
     """The worker of one vCPU of KVM. `event`: an eventfd rung at every change of state; `cpu`: where it is
-    pinned, None anywhere; `vm_fd`: the VM, for KVM_IRQ_LINE (-1: it raises none).
+    pinned, None anywhere; `vm_fd`: the VM, for KVM_IRQ_LINE (-1: it raises none); `repairs_in`: the guest's
+    memory, where instructions that KVM's emulator lacks are to be repaired.
     """
 
     def __init__(
@@ -50,9 +52,11 @@ class KvmWorker(Worker):
         cpu: int | None = None,
         *,
         vm_fd: int = -1,
+        repairs_in: GuestMemory | None = None,
     ) -> None:
         super().__init__(vcpu.index, fabric, ffi.new("struct sio_vcpu *"))
         self.vcpu = vcpu
+        self._repairs_in = repairs_in
         self._stack = ffi.NULL
         set_up(self.client, fabric, vcpu.index, doorbells, 1)
         self.view.client.coalesced = ffi.cast("uint32_t *", vcpu.coalesced_ring)
@@ -111,6 +115,15 @@ class KvmWorker(Worker):
         self.require_parked()
         cancel_exception(self.vcpu)
 
+    def repair(self) -> str | None:
+        """See `Vcpu.repair`."""
+        if self._repairs_in is None:
+            return None
+        name = repair_exit(self.vcpu, self._repairs_in, self.exit)
+        if name is not None:
+            self.repairs[name] = self.repairs.get(name, 0) + 1
+        return name
+
     def dump(self) -> str:
         """See `Worker.dump`."""
         return self.vcpu.dump()
@@ -127,6 +140,8 @@ class KvmHypervisor(Closing):
     """A `Hypervisor`: one VM of KVM with `vcpus` vCPUs over guest RAM. `irqchip`: interrupt controllers and
     PIT in the kernel; "split": the local APICs alone.
 
+    `repairs`: execute instructions that KVM's emulator lacks; "auto": where guest code is emulated.
+
     Raises `KvmError` or `HostError` where KVM cannot be used, `MachineError` for too many vCPUs.
     """
 
@@ -134,10 +149,13 @@ class KvmHypervisor(Closing):
     coalesces = True
     board: Sequence[tuple[str, int | None]] = ()
 
-    def __init__(self, memory: GuestMemory, vcpus: int, irqchip: bool | str = True) -> None:
+    def __init__(
+        self, memory: GuestMemory, vcpus: int, irqchip: bool | str = True, *, repairs: bool | str = "auto"
+    ) -> None:
         self.memory = memory
         self.interrupts: KvmBackend | None = None
         self._irqchip = irqchip
+        self._repairs = emulates() if repairs == "auto" else bool(repairs)
         self._coalesced: KvmCoalesced | None = None
         self._workers: list[KvmWorker] = []
         with contextlib.ExitStack() as undo:
@@ -175,7 +193,10 @@ class KvmHypervisor(Closing):
         self, index: int, fabric: Fabric, doorbells: Mapping[int, int], event: int, cpu: int | None
     ) -> KvmWorker:
         """See `Hypervisor.vcpu`."""
-        worker = KvmWorker(self.vm.vcpus[index], fabric, doorbells, event, cpu, vm_fd=self.vm.fd)
+        worker = KvmWorker(
+            self.vm.vcpus[index], fabric, doorbells, event, cpu,
+            vm_fd=self.vm.fd, repairs_in=self.memory if self._repairs else None,
+        )
         self._workers.append(worker)
         return worker
 
