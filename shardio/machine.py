@@ -12,7 +12,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -35,13 +35,16 @@ from shardio.entry import BOOT_TABLES, BOOT_TABLES_END, check_mode
 from shardio.errors import ExitHookFailed, MachineError
 from shardio.memory import GuestMemory, parse_size
 from shardio.platform import TABLE_KINDS, Hardware, PlatformDevice, place_tables
-from shardio.range import PioRange
+from shardio.range import MmioRange, PioRange
 from shardio.shard.loading import Factory
 from shardio.supervisor import events
 from shardio.supervisor.events import Event
 from shardio.supervisor.exits import Hook, UnservedExits
 from shardio.vcpu import Vcpu, VcpuState
 from shardio.vcpu.choice import check_cpu, open_hypervisor
+
+if TYPE_CHECKING:
+    from shardio.kvm.cpuid import CpuidFilter
 
 _REASONS = {
     VcpuState.SHUTDOWN: "shutdown",
@@ -58,8 +61,9 @@ class Machine(Closing):
     (a software CPU, on any host: real and protected mode) or "auto": KVM where it works, else software, which
     is told on standard error. `irqchip`: interrupt controllers and PIT in the hypervisor; "split": the local
     APICs alone, for messages. `repairs`: execute instructions that KVM's emulator lacks (docs/kvm.md);
-    "auto": where KVM emulates guest code. `shards`, `stdin`, `pin`, `hang_deadline`, `max_ranges`: see
-    `Dispatcher`.
+    "auto": where KVM emulates guest code. `cpuid`: a function of a vCPU's number and a
+    `shardio.kvm.CpuidLeaf`, which gives the leaf that the guest sees, None for none. `shards`, `stdin`,
+    `pin`, `hang_deadline`, `max_ranges`: see `Dispatcher`.
 
     Raises `KvmError` or `HostError` where the CPU cannot be used here, `MachineError` for arguments that make
     no machine.
@@ -85,6 +89,7 @@ class Machine(Closing):
         hang_deadline: float = 1.0,
         max_ranges: int = SPARE_RANGES,
         repairs: bool | str = "auto",
+        cpuid: CpuidFilter | None = None,
     ) -> None:
         if irqchip not in (True, False, "split"):
             raise MachineError(f"no irqchip {irqchip!r}", 'use True, False or "split"')
@@ -104,7 +109,9 @@ class Machine(Closing):
         self._cleanup = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
             self.memory = undo.enter_context(GuestMemory(parse_size(memory)))
-            self.hypervisor = open_hypervisor(cpu, self.memory, vcpus, irqchip, repairs=repairs)
+            self.hypervisor = open_hypervisor(
+                cpu, self.memory, vcpus, irqchip, repairs=repairs, cpuid_filter=cpuid
+            )
             undo.callback(self.hypervisor.close)
             self.dispatcher = Dispatcher(
                 vcpus, shards, self.memory, stdin=stdin, pin=pin, hang_deadline=hang_deadline,
@@ -152,6 +159,29 @@ class Machine(Closing):
         with self._life.turn(State.NEW):
             self._entry = ("real", self.hypervisor.load_firmware(Path(image)), None)
             self._has_firmware = True
+
+    def map_memory(self, buffer: Any, at: int, *, readonly: bool = False) -> None:
+        """Make `buffer` (whole pages, aligned: an `mmap`, say) guest memory at guest address `at`, beside RAM.
+        Guest writes to what is `readonly` are unclaimed accesses. The buffer is held until `close`.
+
+        Raises `MachineError` where RAM, a device or the hypervisor is, and on the software CPU; `KvmError`
+        for what is not whole pages.
+        """
+        span = MmioRange(at, memoryview(buffer).nbytes)
+        with self._life.turn(State.NEW, State.RUNNING):
+            taken = [(region.guest_address, region.end - 1, f"guest RAM ({region})") for region in self.memory.regions]
+            taken += [
+                (int(other.base), int(other.last), f"device {device.name} ({other})")
+                for device in self.dispatcher.devices
+                for other in device.spans
+                if isinstance(other, MmioRange)
+            ]
+            if (reserved := self.hypervisor.reserved(span)) is not None:
+                taken.append((int(reserved.span.base), int(reserved.span.last), reserved.who))
+            for first, last, who in taken:
+                if int(span.base) <= last and first <= int(span.last):
+                    raise MachineError(f"memory at {span} would cover {who}", "map it elsewhere")
+            self.hypervisor.map_memory(span, buffer, readonly=readonly)
 
     def load_tables(self, kind: str) -> None:
         """Tell the guest's kernel of its devices: "acpi" or "mp" tables, written below 1 MiB at `start` (see

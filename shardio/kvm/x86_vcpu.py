@@ -112,9 +112,25 @@ class X86Vcpu:
         ioctl(self._fd, "KVM_TRANSLATE", request)
         return int(request.physical_address) if request.valid else None
 
-    def set_cpuid(self, vcpus: int = 1) -> None:
-        """KVM_SET_CPUID2: all that KVM supports here, as core `index` of one package of `vcpus` cores."""
-        ioctl(self._fd, "KVM_SET_CPUID2", cpuid.for_vcpu(self._kvm.supported_cpuid(), self.index, vcpus))
+    def set_cpuid(self, vcpus: int = 1, cpuid_filter: cpuid.CpuidFilter | None = None) -> None:
+        """KVM_SET_CPUID2: all that KVM supports here, as core `index` of one package of `vcpus` cores, each
+        leaf as `cpuid_filter` changes it.
+        """
+        table = cpuid.for_vcpu(self._kvm.supported_cpuid(), self.index, vcpus)
+        if cpuid_filter is not None:
+            table = cpuid.filtered(table, self.index, cpuid_filter)
+        ioctl(self._fd, "KVM_SET_CPUID2", table)
+
+    def get_cpuid(self) -> tuple[cpuid.CpuidLeaf, ...]:
+        """KVM_GET_CPUID2: what the guest's CPUID answers, as far as KVM answers it."""
+        table = ffi.new("struct kvm_cpuid2 *", {"entries": cpuid.MOST_ENTRIES})
+        table.nent = cpuid.MOST_ENTRIES
+        ioctl(self._fd, "KVM_GET_CPUID2", table)
+        names = cpuid.CpuidLeaf.__struct_fields__
+        return tuple(
+            cpuid.CpuidLeaf(*(getattr(entry, name) for name in names))
+            for entry in table.entries[0 : table.nent]
+        )
 
     def dump(self) -> str:
         """The registers as text of a few lines, for a report about a vCPU that cannot go on."""

@@ -303,6 +303,9 @@ class Hypervisor(Protocol):
     def set_entry(self, mode: str, entry: int, registers: Mapping[str, int] | None = None) -> None:
         """Where the guest begins (`shardio.kvm.boot`), on each vCPU that does not wait for INIT and SIPI."""
 
+    def map_memory(self, span: MmioRange, buffer: Any, *, readonly: bool) -> None:
+        """`buffer` is the guest's memory at `span`. Raises `MachineError` where there is no such thing."""
+
     def load_firmware(self, path: Path) -> int:
         """Put a firmware image at the top of 4 GiB; returns the entry. Raises `ImageError`."""
 

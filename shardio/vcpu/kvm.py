@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from shardio._core import ffi, lib
 from shardio.closing import Closing
@@ -19,6 +20,7 @@ from shardio.fabric.port import set_up
 from shardio.interrupt.wires import IOAPIC_WIRES, PIC_WIRES
 from shardio.kvm.boot import set_entry
 from shardio.kvm.coalesced import KvmCoalesced
+from shardio.kvm.cpuid import CpuidFilter
 from shardio.kvm.doorbell import KvmDoorbells
 from shardio.kvm.events import cancel_exception, pending_exception, raise_exception
 from shardio.kvm.firmware import load_firmware
@@ -141,6 +143,7 @@ class KvmHypervisor(Closing):
     PIT in the kernel; "split": the local APICs alone.
 
     `repairs`: execute instructions that KVM's emulator lacks; "auto": where guest code is emulated.
+    `cpuid_filter`: changes what CPUID answers.
 
     Raises `KvmError` or `HostError` where KVM cannot be used, `MachineError` for too many vCPUs.
     """
@@ -150,7 +153,13 @@ class KvmHypervisor(Closing):
     board: Sequence[tuple[str, int | None]] = ()
 
     def __init__(
-        self, memory: GuestMemory, vcpus: int, irqchip: bool | str = True, *, repairs: bool | str = "auto"
+        self,
+        memory: GuestMemory,
+        vcpus: int,
+        irqchip: bool | str = True,
+        *,
+        repairs: bool | str = "auto",
+        cpuid_filter: CpuidFilter | None = None,
     ) -> None:
         self.memory = memory
         self.interrupts: KvmBackend | None = None
@@ -158,6 +167,7 @@ class KvmHypervisor(Closing):
         self._repairs = emulates() if repairs == "auto" else bool(repairs)
         self._coalesced: KvmCoalesced | None = None
         self._workers: list[KvmWorker] = []
+        self._mapped: list[Reserved] = []
         with contextlib.ExitStack() as undo:
             kvm = undo.enter_context(Kvm())
             if vcpus > kvm.max_vcpus:
@@ -177,7 +187,7 @@ class KvmHypervisor(Closing):
             undo.callback(self.doorbells.close)
             self.vm.set_memory(memory)
             for index in range(vcpus):
-                self.vm.create_vcpu(index).set_cpuid(vcpus)
+                self.vm.create_vcpu(index).set_cpuid(vcpus, cpuid_filter)
             self._cleanup = undo.pop_all()
 
     @property
@@ -187,7 +197,15 @@ class KvmHypervisor(Closing):
 
     def reserved(self, span: PioRange | MmioRange) -> Reserved | None:
         """See `Hypervisor.reserved`."""
+        for mapped in self._mapped:
+            if span.base in mapped.span or span.last in mapped.span:
+                return mapped
         return reserved_by_kvm(span, self._irqchip)
+
+    def map_memory(self, span: MmioRange, buffer: Any, *, readonly: bool) -> None:
+        """See `Hypervisor.map_memory`."""
+        self.vm.add_slot(int(span.base), buffer, readonly=readonly)
+        self._mapped.append(Reserved(span, "memory that was mapped"))
 
     def vcpu(
         self, index: int, fabric: Fabric, doorbells: Mapping[int, int], event: int, cpu: int | None

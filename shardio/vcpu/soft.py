@@ -17,6 +17,7 @@ from shardio.errors import MachineError, VcpuError
 from shardio.fabric import Fabric
 from shardio.fabric.port import set_up
 from shardio.kvm.exits import Exit, decode
+from shardio.range import MmioRange
 from shardio.soft.library import HINT
 from shardio.soft.machine import SoftMachine
 from shardio.soft.process import Start, start
@@ -126,6 +127,12 @@ class SoftHypervisor(SoftMachine):
     ) -> SoftWorker:
         """See `Hypervisor.vcpu`."""
         return SoftWorker(self.record, fabric, self.told(index, fabric, doorbells, event), cpu)
+
+    def map_memory(self, span: MmioRange, buffer: Any, *, readonly: bool) -> None:
+        """See `Hypervisor.map_memory`."""
+        raise MachineError(
+            "the software CPU has no memory but its RAM", "use a host with /dev/kvm, or a device there"
+        )
 
     def coalesced(self) -> Any:
         """See `Hypervisor.coalesced`."""
