@@ -161,26 +161,15 @@ class Machine(Closing):
             self._has_firmware = True
 
     def map_memory(self, buffer: Any, at: int, *, readonly: bool = False) -> None:
-        """Make `buffer` (whole pages, aligned: an `mmap`, say) guest memory at guest address `at`, beside RAM.
-        Guest writes to what is `readonly` are unclaimed accesses. The buffer is held until `close`.
+        """Make `buffer` (whole pages, aligned: an `mmap`, say) guest memory at address `at`, beside RAM. Guest
+        writes to what is `readonly` are unclaimed accesses. The buffer is held until `close`.
 
         Raises `MachineError` where RAM, a device or the hypervisor is, and on the software CPU; `KvmError`
         for what is not whole pages.
         """
         span = MmioRange(at, memoryview(buffer).nbytes)
         with self._life.turn(State.NEW, State.RUNNING):
-            taken = [(region.guest_address, region.end - 1, f"guest RAM ({region})") for region in self.memory.regions]
-            taken += [
-                (int(other.base), int(other.last), f"device {device.name} ({other})")
-                for device in self.dispatcher.devices
-                for other in device.spans
-                if isinstance(other, MmioRange)
-            ]
-            if (reserved := self.hypervisor.reserved(span)) is not None:
-                taken.append((int(reserved.span.base), int(reserved.span.last), reserved.who))
-            for first, last, who in taken:
-                if int(span.base) <= last and first <= int(span.last):
-                    raise MachineError(f"memory at {span} would cover {who}", "map it elsewhere")
+            self.dispatcher.refuse_memory(span)
             self.hypervisor.map_memory(span, buffer, readonly=readonly)
 
     def load_tables(self, kind: str) -> None:

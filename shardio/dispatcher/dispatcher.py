@@ -23,6 +23,7 @@ from shardio.dispatcher.statistics import ExitInfo, MachineStatistics, ShardStat
 from shardio.errors import DeviceFailed, HostError, MachineError
 from shardio.fabric import Fabric
 from shardio.memory import GuestMemory
+from shardio.range import MmioRange
 from shardio.shard.loading import Factory
 from shardio.supervisor import ShardProcess, Supervisor, events
 from shardio.supervisor.events import Event
@@ -186,6 +187,10 @@ class Dispatcher(Closing):
         with self.life.turn(State.NEW, State.RUNNING):
             handle = self._devices.find(device)
             self._devices.move(handle, pio, mmio)
+
+    def refuse_memory(self, span: MmioRange) -> None:
+        """Raises `MachineError` where memory at `span` would cover RAM, the hypervisor's own, or a device."""
+        self._devices.routes.refuse_memory(span)
 
     @property
     def devices(self) -> tuple[DeviceHandle, ...]:
