@@ -29,6 +29,7 @@ typedef __typeof__(((struct kvm_run *)0)->io) shardio_kvm_exit_io;
 typedef __typeof__(((struct kvm_run *)0)->mmio) shardio_kvm_exit_mmio;
 typedef __typeof__(((struct kvm_run *)0)->internal) shardio_kvm_exit_internal;
 typedef __typeof__(((struct kvm_run *)0)->emulation_failure) shardio_kvm_exit_emulation_failure;
+typedef __typeof__(((struct kvm_run *)0)->msr) shardio_kvm_exit_msr;
 typedef __typeof__(((struct kvm_run *)0)->system_event) shardio_kvm_exit_system_event;
 typedef __typeof__(((struct kvm_run *)0)->eoi) shardio_kvm_exit_eoi;
 typedef __typeof__(((struct kvm_irq_routing_entry *)0)->u) shardio_kvm_irq_route;

@@ -37,6 +37,13 @@ struct sio_soft_entry {
     uint16_t selector[6];               /* ES CS SS DS FS GS */
 };
 
+struct sio_soft_registers {
+    uint32_t gpr[8];                    /* as above */
+    uint32_t eip, eflags, cr0, cr2, cr3, cr4;
+    uint32_t gdt_base, gdt_limit, idt_base, idt_limit;
+    uint16_t selector[6];
+};
+
 /* Local APIC, Intel SDM volume 3 chapter 11 (chapter 10 in older editions). */
 struct sio_soft_apic {
     uint32_t id, tpr, ldr, dfr, svr, esr, esr_seen, icr[2];
@@ -61,7 +68,10 @@ struct sio_soft {
     uint8_t eoi[8];
     uint64_t answer[SIO_SOFT_ANSWERS];
     uint64_t instructions_flushed;      /* how often code that others wrote was forgotten */
-    uint32_t shown[10];                 /* EAX ECX EDX EBX ESP EBP ESI EDI EIP EFLAGS, for the VMM, when it paused or ended */
+    struct sio_soft_registers shown;    /* for the VMM, when the vCPU stands still */
+    /* writer: the VMM, while the vCPU stands still; the worker, when it has taken them */
+    uint32_t changed;                   /* `shown` is what the guest goes on with */
+    uint32_t inject;                    /* a vector that the guest is to take first, + 1 */
     /* writers: other vCPUs */
     uint32_t irr_in[8], tmr_in[8];      /* vectors to accept, and which of them are level-triggered */
     uint32_t startup;                   /* bit 31: INIT, bit 30: SIPI with the vector in bits 0-7, bit 29: NMI */

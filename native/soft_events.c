@@ -55,11 +55,40 @@ void soft_start_up(uint32_t vector)
 
 void soft_show(void)
 {
-    uint32_t *shown = sio_soft.me->shown;
+    struct sio_soft_registers *r = &sio_soft.me->shown;
+    struct uc_x86_table gdt = {0}, idt = {0};
+    if (sio_soft.me->changed)
+        return; /* what the VMM has put there is not taken yet */
+    sio_soft.u.reg_read(sio_soft.uc, UC_X86_REG_GDTR, &gdt);
+    sio_soft.u.reg_read(sio_soft.uc, UC_X86_REG_IDTR, &idt);
+    *r = (struct sio_soft_registers){
+        .eip = soft_get(UC_X86_REG_EIP), .eflags = soft_get(UC_X86_REG_EFLAGS), .cr0 = soft_get(UC_X86_REG_CR0),
+        .cr2 = soft_get(UC_X86_REG_CR2), .cr3 = soft_get(UC_X86_REG_CR3), .cr4 = soft_get(UC_X86_REG_CR4),
+        .gdt_base = (uint32_t)gdt.base, .gdt_limit = gdt.limit, .idt_base = (uint32_t)idt.base, .idt_limit = idt.limit,
+    };
     for (int i = 0; i < 8; i++)
-        shown[i] = soft_get(gpr[i]);
-    shown[8] = soft_get(UC_X86_REG_EIP);
-    shown[9] = soft_get(UC_X86_REG_EFLAGS);
+        r->gpr[i] = soft_get(gpr[i]);
+    for (int i = 0; i < 6; i++)
+        r->selector[i] = (uint16_t)soft_get(segment[i]);
+}
+
+void soft_take_registers(void)
+{
+    const struct sio_soft_registers *r = &sio_soft.me->shown;
+    soft_set(UC_X86_REG_CR0, r->cr0);
+    soft_set(UC_X86_REG_CR2, r->cr2);
+    soft_set(UC_X86_REG_CR3, r->cr3);
+    soft_set(UC_X86_REG_CR4, r->cr4);
+    set_table(UC_X86_REG_GDTR, r->gdt_base, r->gdt_limit);
+    set_table(UC_X86_REG_IDTR, r->idt_base, r->idt_limit);
+    soft_set(UC_X86_REG_EFLAGS, r->eflags);
+    for (int i = 0; i < 6; i++)
+        if (soft_get(segment[i]) != r->selector[i]) /* what is loaded may differ from what the table says by now */
+            soft_set(segment[i], r->selector[i]);
+    for (int i = 0; i < 8; i++)
+        soft_set(gpr[i], r->gpr[i]);
+    sio_soft.eip = r->eip;
+    sio_soft.block_end = ~0u;
 }
 
 int soft_shadowed(uint32_t at)

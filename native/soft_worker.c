@@ -243,12 +243,32 @@ static long fail(int error)
     return leave_guest(KVM_EXIT_INTERNAL_ERROR);
 }
 
+/* What the VMM has changed while the vCPU stood still. An instruction that a predecessor left half done is not gone on with. */
+static int take_changes(void)
+{
+    struct sio_soft *me = sio_soft.me;
+    uint32_t vector = sio_load_acquire(&me->inject); /* SP-COMMAND */
+    if (!vector && !sio_load_acquire(&me->changed))
+        return 0;
+    soft_take_turn();
+    sio_soft.replaying = 0;
+    soft_phase(SIO_SOFT_RUN);
+    if (me->changed)
+        soft_take_registers();
+    int status = vector ? soft_deliver(vector - 1, vector - 1 < 32) : 0;
+    me->inject = me->changed = 0;
+    soft_rest();
+    return status;
+}
+
 static long enter_guest(struct sio_vcpu *v)
 {
     struct sio_soft *me = sio_soft.me;
     int status;
     if (!sio_soft.begun && (status = begin()))
         return status == -ENOTRECOVERABLE ? status : leave_guest(KVM_EXIT_SHUTDOWN);
+    if (take_changes())
+        return leave_guest(KVM_EXIT_SHUTDOWN);
     for (;;) {
         if (sio_load_relaxed(&v->run->immediate_exit)) {
             soft_rest();
@@ -282,10 +302,10 @@ static long enter_guest(struct sio_vcpu *v)
             if (soft_deliver(sio_soft.exception - 1, 1))
                 return leave_guest(KVM_EXIT_SHUTDOWN);
         } else if (!sio_soft.stopped) {
-            me->halted = 1;
             sio_soft.block_end = ~0u;
             if (!sio_soft.machine->apic)
                 return leave_guest(KVM_EXIT_HLT);
+            me->halted = 1;
         }
     }
 }

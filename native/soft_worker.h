@@ -60,6 +60,8 @@ void soft_apply_entry(const struct sio_soft_entry *entry);
 void soft_start_up(uint32_t vector);
 /* Puts the registers where the VMM reads them. */
 void soft_show(void);
+/* Takes the registers that the VMM has put there. */
+void soft_take_registers(void);
 /* Delivers vector: the guest goes on in its handler, at sio_soft.eip. 0, or -EFAULT where it cannot be (a triple fault). */
 int soft_deliver(uint32_t vector, int exception);
 /* Whether the block that begins at linear address `at` is shadowed by STI, MOV SS or POP SS at the end of the one before. */

@@ -184,6 +184,30 @@ static __attribute__((noinline, cold)) int enter_again(struct sio_vcpu *v)
     return ++v->retries < SIO_RETRIES;
 }
 
+/* An exit that is not served here: the VMM says whether the vCPU goes on, or ends in the state `otherwise`. The question is the
+ * journal: a fresh worker waits for the same verdict, and one that has been carried out is not carried out again, because the
+ * sentinel comes before the question is forgotten. */
+static __attribute__((noinline, cold)) uint32_t ask(struct sio_vcpu *v, uint32_t otherwise)
+{
+    uint32_t verdict;
+    if (!v->asks)
+        return otherwise;
+    if (sio_load_acquire(&v->question) == SIO_NO_QUESTION)
+        sio_store_release(&v->question, SIO_ASKED);
+    enter_state(v, SIO_ASKING);
+    while ((verdict = sio_load_acquire(&v->question)) == SIO_ASKED) { /* SP-COMMAND */
+        if (command(v) == SIO_STOP)
+            return SIO_STOPPED;
+        sio_futex_wait(&v->question, SIO_ASKED, PARK_NS);
+    }
+    if (verdict == SIO_GIVE_UP || (verdict == SIO_TRY_AGAIN && !enter_again(v)))
+        return otherwise;
+    complete(v);
+    sio_store_release(&v->question, SIO_NO_QUESTION);
+    enter_state(v, SIO_RUNNING);
+    return SIO_RUNNING;
+}
+
 /* One match on the exit. Returns SIO_RUNNING to go on, or the state that the vCPU ends in. */
 static uint32_t serve(struct sio_vcpu *v)
 {
@@ -228,20 +252,20 @@ static uint32_t serve(struct sio_vcpu *v)
         complete(v);
         return SIO_RUNNING;
     case KVM_EXIT_HLT:
-        return SIO_HALTED;
+        return ask(v, SIO_HALTED);
     case KVM_EXIT_SHUTDOWN:
-        return SIO_SHUTDOWN;
+        return ask(v, SIO_SHUTDOWN);
     case KVM_EXIT_SYSTEM_EVENT:
         v->detail = run->system_event.type;
-        return SIO_SYSTEM;
+        return ask(v, SIO_SYSTEM);
     case KVM_EXIT_FAIL_ENTRY:
         v->detail = run->fail_entry.hardware_entry_failure_reason;
-        return SIO_FAILED;
+        return ask(v, SIO_FAILED);
     case KVM_EXIT_INTERNAL_ERROR:
         v->detail = run->internal.suberror;
-        return SIO_FAILED;
+        return ask(v, SIO_FAILED);
     default:
-        return SIO_FAILED;
+        return ask(v, SIO_FAILED);
     }
 }
 
@@ -306,7 +330,9 @@ static void work(struct sio_vcpu *v)
     v->client.waiter.abort = &v->command;
     v->client.waiter.abort_value = SIO_STOP;
     sio_store_relaxed(&v->run->immediate_exit, 0);
-    if (command(v) == SIO_RUN)
+    if (v->run->exit_reason == SIO_SENTINEL)
+        v->question = SIO_NO_QUESTION; /* its verdict has been carried out */
+    if (command(v) == SIO_RUN && v->question == SIO_NO_QUESTION)
         enter_state(v, SIO_RUNNING);
     end(v, run_until_told(v));
 }

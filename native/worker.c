@@ -157,6 +157,12 @@ void sio_vcpu_lines(struct sio_vcpu *v, uint32_t lines, int pid)
         sio_syscall3(SYS_kill, pid, SIO_KICK_SIGNAL, 0);
 }
 
+void sio_vcpu_answer(struct sio_vcpu *v, uint32_t verdict)
+{
+    sio_store_release(&v->question, verdict); /* SP-COMMAND */
+    sio_futex_wake(&v->question);
+}
+
 uint32_t sio_vcpu_state(const struct sio_vcpu *v) { return sio_load_acquire(&v->state); }
 
 uint32_t sio_vcpu_wait(struct sio_vcpu *v, uint32_t state, uint64_t timeout_ns)

@@ -20,12 +20,22 @@ enum sio_vcpu_state {
     SIO_NEW,        /* no worker yet */
     SIO_RUNNING,
     SIO_PAUSED,     /* parked between exits, the last one complete */
+    SIO_ASKING,     /* parked at an exit that this loop does not serve, until the VMM has said what becomes of it */
     SIO_STOPPED,    /* told to stop; the worker has ended */
     SIO_HALTED,     /* HLT without an in-kernel irqchip: nothing can wake it */
     SIO_SHUTDOWN,   /* triple fault */
     SIO_SYSTEM,     /* KVM_EXIT_SYSTEM_EVENT: detail is the type */
     SIO_FAILED,     /* FAIL_ENTRY, INTERNAL_ERROR, an exit that nobody handles or that keeps coming: reason is the exit's */
     SIO_BROKEN,     /* KVM_RUN itself failed, or says EAGAIN for ever: detail is the errno */
+};
+
+/* What becomes of an exit that the loop does not serve. */
+enum sio_question {
+    SIO_NO_QUESTION,
+    SIO_ASKED,      /* written by the worker, the others by the VMM */
+    SIO_GO_ON,      /* enter the guest again: it has been brought further */
+    SIO_TRY_AGAIN,  /* enter the guest again, where it was: at most SIO_RETRIES times in a row */
+    SIO_GIVE_UP,    /* the vCPU ends */
 };
 
 #define SIO_WIRED_PIC 1
@@ -43,10 +53,12 @@ struct sio_vcpu {
     int32_t vm_fd;              /* the VM, for KVM_IRQ_LINE; -1: lines are not raised here */
     int32_t wired;              /* SIO_WIRED_*: interrupt controllers that are devices. Written by the VMM at any time */
     uint32_t followed;          /* lines that in-kernel controllers are to follow up and down. Written by the VMM at any time */
+    int32_t asks;               /* the VMM judges exits that the loop does not serve */
     int32_t in_loop;            /* benchmark floor: answer every PIO and MMIO read with 0 in this loop, no fabric */
     /* written by the VMM */
     uint32_t command;           /* futex */
     uint32_t lines;             /* wired lines that moved outside of accesses (SIO_LINE_*); the worker clears what it takes */
+    uint32_t question;          /* futex, and journal: enum sio_question */
     /* written by the worker */
     uint32_t state;             /* futex */
     uint32_t reason;            /* the exit's KVM_EXIT_* when state is HALTED or beyond */
@@ -81,6 +93,8 @@ int sio_die_with_parent(int parent);
 
 /* Gives a command; a running worker is kicked out of KVM_RUN (`pid` 0: there is none). */
 void sio_vcpu_command(struct sio_vcpu *vcpu, uint32_t command, int pid);
+/* The verdict on a vCPU that is SIO_ASKING. */
+void sio_vcpu_answer(struct sio_vcpu *vcpu, uint32_t verdict);
 /* Waits until the state is not `state`, at most timeout_ns; returns the state. */
 uint32_t sio_vcpu_wait(struct sio_vcpu *vcpu, uint32_t state, uint64_t timeout_ns);
 uint32_t sio_vcpu_state(const struct sio_vcpu *vcpu);

@@ -70,6 +70,8 @@ class _Lib:
     KVM_CAP_SPLIT_IRQCHIP: int
     KVM_CAP_TSC_DEADLINE_TIMER: int
     KVM_CAP_USER_MEMORY: int
+    KVM_CAP_X86_DISABLE_EXITS: int
+    KVM_CAP_X86_USER_SPACE_MSR: int
     KVM_CHECK_EXTENSION: int
     KVM_CPUID_FLAG_SIGNIFCANT_INDEX: int
     KVM_CREATE_IRQCHIP: int
@@ -104,6 +106,8 @@ class _Lib:
     KVM_EXIT_X86_WRMSR: int
     KVM_GET_API_VERSION: int
     KVM_GET_CPUID2: int
+    KVM_GET_FPU: int
+    KVM_GET_IRQCHIP: int
     KVM_GET_LAPIC: int
     KVM_GET_MP_STATE: int
     KVM_GET_MSRS: int
@@ -112,6 +116,8 @@ class _Lib:
     KVM_GET_SUPPORTED_CPUID: int
     KVM_GET_VCPU_EVENTS: int
     KVM_GET_VCPU_MMAP_SIZE: int
+    KVM_GET_XCRS: int
+    KVM_GET_XSAVE: int
     KVM_INTERNAL_ERROR_DELIVERY_EV: int
     KVM_INTERNAL_ERROR_EMULATION: int
     KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES: int
@@ -144,8 +150,10 @@ class _Lib:
     KVM_PIT_SPEAKER_DUMMY: int
     KVM_REGISTER_COALESCED_MMIO: int
     KVM_SET_CPUID2: int
+    KVM_SET_FPU: int
     KVM_SET_GSI_ROUTING: int
     KVM_SET_IDENTITY_MAP_ADDR: int
+    KVM_SET_IRQCHIP: int
     KVM_SET_LAPIC: int
     KVM_SET_MP_STATE: int
     KVM_SET_MSRS: int
@@ -154,14 +162,18 @@ class _Lib:
     KVM_SET_TSS_ADDR: int
     KVM_SET_USER_MEMORY_REGION: int
     KVM_SET_VCPU_EVENTS: int
+    KVM_SET_XSAVE: int
     KVM_SIGNAL_MSI: int
     KVM_SYSTEM_EVENT_CRASH: int
     KVM_SYSTEM_EVENT_RESET: int
     KVM_SYSTEM_EVENT_SHUTDOWN: int
+    KVM_TRANSLATE: int
     KVM_UNREGISTER_COALESCED_MMIO: int
     KVM_VCPUEVENT_VALID_PAYLOAD: int
     SIO_ABORTED: int
     SIO_ANSWERED: int
+    SIO_ASKED: int
+    SIO_ASKING: int
     SIO_BROKEN: int
     SIO_DONE: int
     SIO_EXIT_REASONS: int
@@ -170,6 +182,8 @@ class _Lib:
     SIO_FIRST_POLL_MOST: int
     SIO_FIRST_POLL_REST: int
     SIO_FIRST_POLL_TURNS: int
+    SIO_GIVE_UP: int
+    SIO_GO_ON: int
     SIO_HALTED: int
     SIO_HIST_BUCKETS: int
     SIO_IDLE: int
@@ -193,6 +207,7 @@ class _Lib:
     SIO_NEW: int
     SIO_NOT_ANSWERED: int
     SIO_NO_HANDLER: int
+    SIO_NO_QUESTION: int
     SIO_PAUSE: int
     SIO_PAUSED: int
     SIO_PENDING_NONE: int
@@ -210,6 +225,7 @@ class _Lib:
     SIO_READ_VIEW: int
     SIO_REFUSED: int
     SIO_REQUEST: int
+    SIO_RETRIES: int
     SIO_RUN: int
     SIO_RUNNING: int
     SIO_SAMPLE: int
@@ -230,6 +246,7 @@ class _Lib:
     SIO_STOPPED: int
     SIO_STRING: int
     SIO_SYSTEM: int
+    SIO_TRY_AGAIN: int
     SIO_TURN_ASLEEP: int
     SIO_TURN_EVENTS: int
     SIO_TURN_HOT: int
@@ -331,6 +348,7 @@ class _Lib:
     def sio_stat(self, a0: Any, a1: int, a2: int, /) -> Any: ...
     def sio_ticks(self, /) -> int: ...
     def sio_ticks_to_ns(self, a0: Any, a1: int, /) -> int: ...
+    def sio_vcpu_answer(self, a0: Any, a1: int, /) -> None: ...
     def sio_vcpu_command(self, a0: Any, a1: int, a2: int, /) -> None: ...
     def sio_vcpu_follow(self, a0: Any, a1: int, /) -> None: ...
     def sio_vcpu_lines(self, a0: Any, a1: int, a2: int, /) -> None: ...

@@ -21,6 +21,7 @@ __all__ = [
     "DeviceOptionError",
     "DeviceOverlap",
     "DeviceStateError",
+    "ExitHookFailed",
     "FabricError",
     "HandlerMissing",
     "HostError",
@@ -43,6 +44,7 @@ __all__ = [
     "ResourceUnavailable",
     "ShardError",
     "ShardioError",
+    "UnknownRegister",
     "VcpuError",
 ]
 
@@ -349,8 +351,30 @@ class VcpuError(ShardioError):
         self.vcpu, self.reason = vcpu, reason
 
 
+class ExitHookFailed(VcpuError):
+    """What the function given to `Machine.on_exit` raised, or returned that is no verdict: which `vcpu` was
+    at which exit (`at_exit`), and the `reason`. What it raised is the error's `__cause__`.
+    """
+
+    def __init__(self, vcpu: int, at_exit: str, reason: str, hint: str = "") -> None:
+        super().__init__(vcpu, f"the exit hook failed at {at_exit}: {reason}", hint)
+        self.args = (vcpu, at_exit, reason, hint)
+        self.at_exit, self.reason = at_exit, reason
+
+
 class MachineError(ShardioError):
     """A machine was asked for what its state or its parts do not allow: `message` and `hint`."""
+
+
+class UnknownRegister(MachineError, LookupError):
+    """A register that a vCPU does not have: `register`, a name or an MSR's number, and the `known` names."""
+
+    def __init__(self, register: str | int, known: Sequence[str] = ()) -> None:
+        which = f"MSR {register:#x}" if isinstance(register, int) else f"register named {register!r}"
+        hint = f"use one of {', '.join(known)}" if known else "see what its CPUID says"
+        super().__init__(f"no {which}", hint)
+        self.args = (register, tuple(known))
+        self.register, self.known = register, tuple(known)
 
 
 class DeviceFailed(MachineError):

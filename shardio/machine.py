@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -30,15 +30,19 @@ from shardio.dispatcher import (
 from shardio.dispatcher.devices import ACCESS_TIMEOUT_S
 from shardio.dispatcher.dispatcher import SPARE_RANGES
 from shardio.dispatcher.life import State
-from shardio.errors import MachineError
+from shardio.errors import ExitHookFailed, MachineError
 from shardio.memory import GuestMemory, parse_size
 from shardio.platform import Hardware, PlatformDevice
-from shardio.range import PioRange
+from shardio.range import MmioRange, PioRange
 from shardio.shard.loading import Factory
 from shardio.supervisor import events
 from shardio.supervisor.events import Event
+from shardio.supervisor.exits import Hook, UnservedExits
 from shardio.vcpu import Vcpu, VcpuState
 from shardio.vcpu.choice import check_cpu, open_hypervisor
+
+if TYPE_CHECKING:
+    from shardio.kvm.cpuid import CpuidFilter
 
 _REASONS = {
     VcpuState.SHUTDOWN: "shutdown",
@@ -54,7 +58,10 @@ class Machine(Closing):
     `memory`: guest RAM, bytes or text such as "64M". `vcpus`: how many. `cpu`: what runs them: "kvm", "soft"
     (a software CPU, on any host: real and protected mode) or "auto": KVM where it works, else software, which
     is told on standard error. `irqchip`: interrupt controllers and PIT in the hypervisor; "split": the local
-    APICs alone, for messages. `shards`, `stdin`, `pin`, `hang_deadline`, `max_ranges`: see `Dispatcher`.
+    APICs alone, for messages. `repairs`: execute instructions that KVM's emulator lacks (docs/kvm.md);
+    "auto": where KVM emulates guest code. `cpuid`: a function of a vCPU's number and a
+    `shardio.kvm.CpuidLeaf`, which gives the leaf that the guest sees, None for none. `shards`, `stdin`,
+    `pin`, `hang_deadline`, `max_ranges`: see `Dispatcher`.
 
     Raises `KvmError` or `HostError` where the CPU cannot be used here, `MachineError` for arguments that make
     no machine.
@@ -79,23 +86,31 @@ class Machine(Closing):
         pin: bool | None = None,
         hang_deadline: float = 1.0,
         max_ranges: int = SPARE_RANGES,
+        repairs: bool | str = "auto",
+        cpuid: CpuidFilter | None = None,
     ) -> None:
         if irqchip not in (True, False, "split"):
             raise MachineError(f"no irqchip {irqchip!r}", 'use True, False or "split"')
+        if repairs not in (True, False, "auto"):
+            raise MachineError(f"no repairs {repairs!r}", 'use True, False or "auto"')
         check_cpu(cpu)
         Dispatcher.check(vcpus, shards, hang_deadline, max_ranges)
         self.vcpus = vcpus
         self._board: set[str] = set()
         """The names of the devices that the hypervisor brings."""
+        self._exits = UnservedExits()
         self._cleanup = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
             self.memory = undo.enter_context(GuestMemory(parse_size(memory)))
-            self.hypervisor = open_hypervisor(cpu, self.memory, vcpus, irqchip)
+            self.hypervisor = open_hypervisor(
+                cpu, self.memory, vcpus, irqchip, repairs=repairs, cpuid_filter=cpuid
+            )
             undo.callback(self.hypervisor.close)
             self._contents = Contents(self.memory, self.hypervisor, irqchip)
             self.dispatcher = Dispatcher(
                 vcpus, shards, self.memory, stdin=stdin, pin=pin, hang_deadline=hang_deadline,
                 max_ranges=max_ranges, hypervisor=self.hypervisor, on_event=self._on_event, noun="machine",
+                exits=self._exits,
             )  # fmt: skip
             self._life = self.dispatcher.life
             self._cleanup = undo.pop_all()
@@ -164,6 +179,18 @@ class Machine(Closing):
         with self._life.turn(State.NEW):
             self._contents.entry = entry
 
+    def map_memory(self, buffer: Any, at: int, *, readonly: bool = False) -> None:
+        """Make `buffer` (whole pages, aligned: an `mmap`, say) guest memory at address `at`, beside RAM.
+        Guest writes to what is `readonly` are unclaimed accesses. The buffer is held until `close`.
+
+        Raises `MachineError` where RAM, a device or the hypervisor is, and on the software CPU; `KvmError`
+        for what is not whole pages.
+        """
+        span = MmioRange(at, memoryview(buffer).nbytes)
+        with self._life.turn(State.NEW, State.RUNNING):
+            self.dispatcher.refuse_memory(span)
+            self.hypervisor.map_memory(span, buffer, readonly=readonly)
+
     def load_tables(self, kind: str) -> None:
         """Tell the guest's kernel of its devices: "acpi" or "mp" tables, written below 1 MiB at `start` (see
         `shardio.platform.place`). They name the devices that are there then and have a `compatible`.
@@ -211,6 +238,20 @@ class Machine(Closing):
         """See `Dispatcher.move`."""
         self.dispatcher.move(device, pio=pio, mmio=mmio)
 
+    def on_exit(self, hook: Hook) -> None:
+        """Have `hook` decide about exits that the vCPUs do not serve themselves: those that would end them.
+
+        It is called with the `Vcpu`, which stands still, and the exit (`shardio.kvm.OtherExit`: `name`,
+        `details`), and may read and change `vcpu.registers`, exceptions and `memory`. It returns "resume" to
+        let the guest go on, or "end". It runs in a thread of this process, for one exit at a time; other
+        vCPUs go on. What it raises ends the machine: `wait` and `run` raise `ExitHookFailed`. An exit that is
+        resumed where it was, with the same registers, ends the vCPU after as many times as any other retry.
+
+        Raises `MachineError` after the machine's end.
+        """
+        with self._life.turn(State.NEW, State.STARTING, State.RUNNING):
+            self._exits.hook = hook
+
     # ---- its life ----
 
     def start(self) -> None:
@@ -247,7 +288,7 @@ class Machine(Closing):
             self.dispatcher.command(lib.SIO_RUN, VcpuState.RUNNING, timeout)
 
     def vcpu(self, index: int) -> Vcpu:
-        """A vCPU of the started machine: its state, and its registers while it is paused or has ended."""
+        """A vCPU of the started machine: its `state`, and its `registers` while it is paused or has ended."""
         if not 0 <= index < self.vcpus:
             raise MachineError(f"no vCPU {index}", f"use 0 to {self.vcpus - 1}")
         return self.dispatcher.supervisor.vcpus[index]
@@ -273,7 +314,11 @@ class Machine(Closing):
         """`start`, `wait`, `stop`: how the guest ended, or "stopped" when it had not after `timeout` seconds.
         """
         self.start()
-        self.wait(timeout)
+        try:
+            self.wait(timeout)
+        except ExitHookFailed:
+            self.stop()
+            raise
         self.stop()
         assert self._life.exit is not None
         return self._life.exit
@@ -315,6 +360,8 @@ class Machine(Closing):
                 self._life.end(ExitInfo("exit", status=status))
             case events.ResetRequested():
                 self._life.end(ExitInfo("reset"))
+            case events.HookFailed(index, error):
+                self._life.end(ExitInfo("error", vcpu=index, detail=error), self._exits.failure)
             case events.Failed(error):
                 self._life.end(ExitInfo("error", detail=error))
             case events.VcpuEnded(index, _, detail):

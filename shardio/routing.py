@@ -181,6 +181,20 @@ class AddressMap:
             entry.range, entry.flags = route.index, route.flags
         lib.sio_map_publish(self._fabric.view, entries, *counts)
 
+    def refuse_memory(self, span: MmioRange) -> None:
+        """Raises `MachineError` where memory at `span` would cover RAM, the hypervisor's own, or a device."""
+        found = [
+            f"guest RAM ({region})"
+            for region in self._regions
+            if span.base < region.end and region.guest_address <= span.last
+        ]
+        if (reserved := self._reserved(span)) is not None:
+            found.append(reserved.who)
+        if (claimed := self._mmio.overlapping(span)) is not None:
+            found.append(f"device {self._routes[claimed[1]].device} ({claimed[0]})")
+        if found:
+            raise MachineError(f"memory at {span} would cover {found[0]}", "map it elsewhere")
+
     def _refuse_taken(self, device: str, span: Span) -> None:
         for region in self._regions if isinstance(span, MmioRange) else ():
             if span.base < region.end and region.guest_address <= span.last:

@@ -23,9 +23,11 @@ from shardio.dispatcher.statistics import ExitInfo, MachineStatistics, ShardStat
 from shardio.errors import DeviceFailed, HostError, MachineError
 from shardio.fabric import Fabric
 from shardio.memory import GuestMemory
+from shardio.range import MmioRange
 from shardio.shard.loading import Factory
 from shardio.supervisor import ShardProcess, Supervisor, events
 from shardio.supervisor.events import Event
+from shardio.supervisor.exits import UnservedExits
 from shardio.vcpu import ExternalVcpu, Vcpu, VcpuState
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class Dispatcher(Closing):
     shard that does not answer is killed. `max_ranges`: room for address ranges beyond those added before the
     start. `hypervisor`: what runs the vCPUs; without one they are the user's own processes, with a `port`
     each. `on_event`: called with each event in the supervisor's thread, which it must not hold up; `noun`:
-    what messages call the whole.
+    what messages call the whole; `exits`: what becomes of exits of the hypervisor that nobody serves.
 
     Raises `MachineError` for arguments that make no dispatcher. Methods may be called from any thread, and
     take turns. In a fork of this process it cannot be used, and closing it there does nothing.
@@ -79,6 +81,7 @@ class Dispatcher(Closing):
         hypervisor: Hypervisor | None = None,
         on_event: Callable[[Event], None] = lambda _: None,
         noun: str = "dispatcher",
+        exits: UnservedExits | None = None,
     ) -> None:
         self.check(vcpus, shards, hang_deadline, max_ranges)
         self.vcpus = vcpus
@@ -86,6 +89,7 @@ class Dispatcher(Closing):
         self._shards, self._stdin, self._pin = shards, stdin, pin
         self._hang_deadline, self._spare_ranges = hang_deadline, max_ranges
         self._hypervisor = hypervisor
+        self._exits = exits
         self._devices = Devices(memory, hypervisor, self.life)
         self._subscribers = Subscribers()
         self._on_each = on_event
@@ -183,6 +187,10 @@ class Dispatcher(Closing):
         with self.life.turn(State.NEW, State.RUNNING):
             handle = self._devices.find(device)
             self._devices.move(handle, pio, mmio)
+
+    def refuse_memory(self, span: MmioRange) -> None:
+        """Raises `MachineError` where memory at `span` would cover RAM, the hypervisor's own, or a device."""
+        self._devices.routes.refuse_memory(span)
 
     @property
     def devices(self) -> tuple[DeviceHandle, ...]:
@@ -323,7 +331,10 @@ class Dispatcher(Closing):
             backend=None if hypervisor is None else hypervisor.interrupts,
             doorbells=None if hypervisor is None else hypervisor.doorbells,
             stdin=self._stdin,
+            exits=self._exits,
         )
+        if self._exits is not None:
+            self._exits.on_event = self._on_event
         self._cleanup.callback(self._close_processes, supervisor)
         self._supervisor = supervisor
         vcpu_cpus, shard_cpus = pins(self._pin, self.vcpus, placement.cpus)

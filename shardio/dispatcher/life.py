@@ -25,7 +25,7 @@ from enum import IntEnum
 import msgspec
 
 from shardio.dispatcher.statistics import ExitInfo
-from shardio.errors import MachineError
+from shardio.errors import MachineError, ShardioError
 
 LOOK_S = 0.1
 """How often a waiting thread looks for signals that came right before it slept."""
@@ -51,13 +51,15 @@ _REFUSALS = {
 
 
 class Life:
-    """One machine's. `exit`: how it ended, None before; `closing`: done once somebody wants to close it."""
+    """One machine's. `exit`: how it ended, None before; `error`: what whoever waits for that is to be told by
+    an exception; `closing`: done once somebody wants to close it."""
 
     def __init__(self, noun: str = "machine") -> None:
         """`noun`: what messages call it."""
         self.noun = noun
         self.state = State.NEW
         self.exit: ExitInfo | None = None
+        self.error: ShardioError | None = None
         self.closing: Future[None] = Future()
         self.quarantined: list[str] = []
         """Devices that nobody answers for any more."""
@@ -99,9 +101,10 @@ class Life:
         with contextlib.suppress(InvalidStateError):  # it is done
             self.closing.set_result(None)
 
-    def end(self, info: ExitInfo) -> None:
+    def end(self, info: ExitInfo, error: ShardioError | None = None) -> None:
         """The first end counts. From any thread, out of turn."""
         if self.exit is None:
+            self.error = error
             self.exit = msgspec.structs.replace(info, quarantined=tuple(dict.fromkeys(self.quarantined)))
             with contextlib.suppress(RuntimeError):  # another thread has just done so
                 self._ended.release()
@@ -109,7 +112,7 @@ class Life:
                 listener()
 
     def wait(self, timeout: float | None) -> ExitInfo | None:
-        """Until the end, or None after `timeout` seconds.
+        """Until the end, or None after `timeout` seconds. Raises the error that it ended with.
 
         The interpreter handles a signal that comes right before it sleeps only when it wakes, and the handler
         may raise, wherever this is: so this sleeps in pieces, and holds nothing that another thread needs.
@@ -118,6 +121,11 @@ class Life:
         while self.exit is None and (left := deadline - time.monotonic()) > 0:
             if self._ended.acquire(timeout=min(LOOK_S, left)):
                 self._ended.release()
+        return self._end()
+
+    def _end(self) -> ExitInfo | None:
+        if self.error is not None:
+            raise self.error
         return self.exit
 
     async def wait_async(self, timeout: float | None) -> ExitInfo | None:
@@ -139,7 +147,7 @@ class Life:
             pass
         finally:
             self._listeners.discard(listener)
-        return self.exit
+        return self._end()
 
     def clock_on(self) -> None:
         """The vCPUs run."""

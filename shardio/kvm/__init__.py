@@ -6,6 +6,7 @@ space and answers EIO to others. The data path (KVM_RUN, exits, rings) is in the
 
 from shardio.entry import BOOT_TABLES
 from shardio.kvm.boot import set_entry
+from shardio.kvm.cpuid import CpuidLeaf
 from shardio.kvm.exits import Exit, Interrupted, IoExit, MmioExit, OtherExit, exit_name
 from shardio.kvm.firmware import load_firmware
 from shardio.kvm.kvm import Kvm
@@ -15,6 +16,7 @@ from shardio.kvm.vm import Vm
 
 __all__ = [
     "BOOT_TABLES",
+    "CpuidLeaf",
     "Exit",
     "GsiRoute",
     "Interrupted",

@@ -9,7 +9,10 @@ of the paravirtual features only the clocks are kept.
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import Any
+
+import msgspec
 
 from shardio._core import ffi, lib
 from shardio.kvm.gate import check
@@ -17,7 +20,23 @@ from shardio.kvm.gate import check
 PV_FEATURES_KEPT = 0x0100_0009
 """Bits of leaf 0x4000_0001 EAX that a guest may see: KVM's clocks (0, 3) and that they are stable (24)."""
 
-_MOST_ENTRIES = 4096
+
+
+class CpuidLeaf(msgspec.Struct, frozen=True):
+    """What CPUID answers for a `function` (EAX) and, where the leaf has some, an `index` (ECX)."""
+
+    function: int
+    index: int
+    eax: int
+    ebx: int
+    ecx: int
+    edx: int
+
+
+CpuidFilter = Callable[[int, CpuidLeaf], CpuidLeaf | None]
+"""Gets a vCPU's number and a leaf, and gives the leaf that the guest sees; None leaves it out."""
+
+MOST_ENTRIES = 4096
 _HYPERVISOR = 1 << 31
 _HTT = 1 << 28
 _CMP_LEGACY = 1 << 1
@@ -35,7 +54,7 @@ def supported(kvm_fd: int) -> Any:
         address = int(ffi.cast("uintptr_t", table))
         result = lib.shardio_kvm_ioctl(kvm_fd, lib.KVM_GET_SUPPORTED_CPUID, address)
         # The table's length is not told in advance: too short is E2BIG.
-        if result != -errno.E2BIG or room >= _MOST_ENTRIES:
+        if result != -errno.E2BIG or room >= MOST_ENTRIES:
             check(result, "KVM_GET_SUPPORTED_CPUID")
             return table
         room *= 2
@@ -90,3 +109,14 @@ def _topology(entry: Any, level: int, apic_id: int, vcpus: int, width: int) -> N
     entry.function, entry.index, entry.flags = _X2APIC, level, lib.KVM_CPUID_FLAG_SIGNIFCANT_INDEX
     entry.eax, entry.ebx, entry.ecx = shift, count, level | (kind << 8)
     entry.edx = apic_id
+
+
+def filtered(table: Any, vcpu: int, cpuid_filter: CpuidFilter) -> Any:
+    """`table` with each leaf as `cpuid_filter` gives it."""
+    kept = []
+    for entry in table.entries[0 : table.nent]:
+        names = CpuidLeaf.__struct_fields__
+        leaf = cpuid_filter(vcpu, CpuidLeaf(*(getattr(entry, name) for name in names)))
+        if leaf is not None:
+            kept.append({"flags": entry.flags} | {name: getattr(leaf, name) for name in names})
+    return ffi.new("struct kvm_cpuid2 *", {"nent": len(kept), "entries": kept})

@@ -102,6 +102,8 @@ def _details(run: Any) -> dict[str, int | bytes | tuple[int, ...] | str]:
         return {"type": event.type, "data": tuple(event.data[0 : min(event.ndata, 16)])}
     if reason == lib.KVM_EXIT_UNKNOWN:
         return {"hardware_reason": run.hw.hardware_exit_reason}
+    if reason in (lib.KVM_EXIT_X86_RDMSR, lib.KVM_EXIT_X86_WRMSR):
+        return {"index": run.msr.index, "data": run.msr.data, "reason": run.msr.reason}
     if reason == lib.KVM_EXIT_IOAPIC_EOI:
         return {"vector": run.eoi.vector}
     return {}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardio._core import ffi, lib
 from shardio.closing import Closing
+from shardio.errors import MachineError
 from shardio.kvm.gate import capability, ioctl
 from shardio.kvm.routing import GsiRoute, routing_table
 from shardio.kvm.vcpu import Vcpu
@@ -94,6 +95,18 @@ class Vm(X86Vm, Closing):
         self._vcpus.append(vcpu)
         return vcpu
 
+    def enable_cap(self, name: str, *arguments: int) -> None:
+        """KVM_ENABLE_CAP of capability `name` ("KVM_CAP_...") on the VM.
+
+        Raises `MachineError` for a capability that is not known or that this KVM has not.
+        """
+        if not self.check_extension(name):
+            raise MachineError(f"no {name}", "use a newer kernel, or one of the names in <linux/kvm.h>")
+        request = ffi.new("struct kvm_enable_cap *")
+        request.cap = getattr(lib, name)
+        request.args[0 : len(arguments)] = arguments
+        ioctl(self._fd, "KVM_ENABLE_CAP", request)
+
     # --- interrupts ---
 
     def create_irqchip(self) -> None:
@@ -111,9 +124,7 @@ class Vm(X86Vm, Closing):
         It looks for level messages in the routes of GSIs below `pins` (at most 255: the kernel keeps 8 bits
         of it): their EOIs leave the guest.
         """
-        request = ffi.new("struct kvm_enable_cap *")
-        request.cap, request.args[0] = lib.KVM_CAP_SPLIT_IRQCHIP, pins
-        ioctl(self._fd, "KVM_ENABLE_CAP", request)
+        self.enable_cap("KVM_CAP_SPLIT_IRQCHIP", pins)
         self.has_irqchip = True
 
     def irq_line(self, gsi: int, level: bool | int) -> None:

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from shardio._core import ffi
 from shardio.entry import REGISTERS
-from shardio.errors import MachineError
+from shardio.errors import UnknownRegister
 from shardio.kvm import cpuid
 from shardio.kvm.gate import ioctl
 
 if TYPE_CHECKING:
     from shardio.kvm.kvm import Kvm
 
-_SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
-_CONTROLS = ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base")
+SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
+CONTROLS = ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base")
 
 
 class X86Vcpu:
@@ -33,11 +33,11 @@ class X86Vcpu:
     def set_regs(self, **values: int) -> None:
         """KVM_SET_REGS: sets the registers given by name and keeps the others.
 
-        Raises `MachineError` for a register that does not exist.
+        Raises `UnknownRegister` for a register that does not exist.
         """
         unknown = [name for name in values if name not in REGISTERS]
         if unknown:
-            raise MachineError(f"no register named {unknown[0]!r}", f"use one of {', '.join(REGISTERS)}")
+            raise UnknownRegister(unknown[0], REGISTERS)
         regs = ffi.new("struct kvm_regs *", self.get_regs() | values)
         ioctl(self._fd, "KVM_SET_REGS", regs)
 
@@ -73,9 +73,60 @@ class X86Vcpu:
         """KVM_SET_VCPU_EVENTS from a cffi `struct kvm_vcpu_events *`."""
         ioctl(self._fd, "KVM_SET_VCPU_EVENTS", events)
 
-    def set_cpuid(self, vcpus: int = 1) -> None:
-        """KVM_SET_CPUID2: all that KVM supports here, as core `index` of one package of `vcpus` cores."""
-        ioctl(self._fd, "KVM_SET_CPUID2", cpuid.for_vcpu(self._kvm.supported_cpuid(), self.index, vcpus))
+    def get_msr(self, index: int) -> int:
+        """KVM_GET_MSRS of one register. Raises `UnknownRegister` where the vCPU does not have it."""
+        cell = self._msr(index, 0)
+        if ioctl(self._fd, "KVM_GET_MSRS", cell) != 1:
+            raise UnknownRegister(index)
+        return int(cell.entries[0].data)
+
+    def set_msr(self, index: int, value: int) -> None:
+        """KVM_SET_MSRS of one register. Raises `UnknownRegister` where it has no such register or value."""
+        if ioctl(self._fd, "KVM_SET_MSRS", self._msr(index, value)) != 1:
+            raise UnknownRegister(index)
+
+    def _msr(self, index: int, value: int) -> Any:
+        cell = ffi.new("struct kvm_msrs *", {"entries": 1})
+        cell.nmsrs = 1
+        cell.entries[0].index, cell.entries[0].data = index, value
+        return cell
+
+    def get_fpu(self) -> Any:
+        """KVM_GET_FPU: x87 and SSE state: a cffi `struct kvm_fpu *`."""
+        fpu = ffi.new("struct kvm_fpu *")
+        ioctl(self._fd, "KVM_GET_FPU", fpu)
+        return fpu
+
+    def set_fpu(self, fpu: Any) -> None:
+        """KVM_SET_FPU from a cffi `struct kvm_fpu *`, best one of `get_fpu()`, altered."""
+        ioctl(self._fd, "KVM_SET_FPU", fpu)
+
+    def translate(self, linear: int) -> int | None:
+        """KVM_TRANSLATE: the guest-physical address of a linear one, None where nothing is mapped there."""
+        request = ffi.new("struct kvm_translation *")
+        request.linear_address = linear
+        ioctl(self._fd, "KVM_TRANSLATE", request)
+        return int(request.physical_address) if request.valid else None
+
+    def set_cpuid(self, vcpus: int = 1, cpuid_filter: cpuid.CpuidFilter | None = None) -> None:
+        """KVM_SET_CPUID2: all that KVM supports here, as core `index` of one package of `vcpus` cores, each
+        leaf as `cpuid_filter` changes it.
+        """
+        table = cpuid.for_vcpu(self._kvm.supported_cpuid(), self.index, vcpus)
+        if cpuid_filter is not None:
+            table = cpuid.filtered(table, self.index, cpuid_filter)
+        ioctl(self._fd, "KVM_SET_CPUID2", table)
+
+    def get_cpuid(self) -> tuple[cpuid.CpuidLeaf, ...]:
+        """KVM_GET_CPUID2: what the guest's CPUID answers, as far as KVM answers it."""
+        table = ffi.new("struct kvm_cpuid2 *", {"entries": cpuid.MOST_ENTRIES})
+        table.nent = cpuid.MOST_ENTRIES
+        ioctl(self._fd, "KVM_GET_CPUID2", table)
+        names = cpuid.CpuidLeaf.__struct_fields__
+        return tuple(
+            cpuid.CpuidLeaf(*(getattr(entry, name) for name in names))
+            for entry in table.entries[0 : table.nent]
+        )
 
     def dump(self) -> str:
         """The registers as text of a few lines, for a report about a vCPU that cannot go on."""
@@ -87,11 +138,11 @@ class X86Vcpu:
             f"{name:>6}={segment.selector:04x} base={segment.base:016x} limit={segment.limit:08x}"
             f" type={segment.type:x} s={segment.s} dpl={segment.dpl} p={segment.present}"
             f" db={segment.db} l={segment.l} g={segment.g}"
-            for name, segment in ((name, getattr(sregs, name)) for name in _SEGMENTS)
+            for name, segment in ((name, getattr(sregs, name)) for name in SEGMENTS)
         ]
         rows += [
             f"{name:>6} base={table.base:016x} limit={table.limit:04x}"
             for name, table in (("gdt", sregs.gdt), ("idt", sregs.idt))
         ]
-        rows.append(" ".join(f"{name}={getattr(sregs, name):x}" for name in _CONTROLS))
+        rows.append(" ".join(f"{name}={getattr(sregs, name):x}" for name in CONTROLS))
         return "\n".join(rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from shardio._core import ffi, lib
 from shardio.kvm.gate import ioctl
 from shardio.reserved import REAL_MODE_PAGES
@@ -25,6 +27,27 @@ class X86Vm:
     def set_tss_addr(self, address: int = TSS_ADDRESS) -> None:
         """KVM_SET_TSS_ADDR: three pages that VMX uses in real mode; outside every memory slot."""
         ioctl(self._fd, "KVM_SET_TSS_ADDR", address)
+
+    def program_pics(self, master: int = 0x08, slave: int = 0x70, masked: int = 0xFFFF) -> None:
+        """KVM_SET_IRQCHIP: the 8259s as firmware leaves them (ICW1 to ICW4, OCW1), for a guest that is loaded
+        without one: vectors from `master` and `slave` on; bit n of `masked` masks line n. The in-kernel
+        irqchip must be there.
+        """
+        for chip, first, mask in (
+            (lib.KVM_IRQCHIP_PIC_MASTER, master, masked & 0xFF),
+            (lib.KVM_IRQCHIP_PIC_SLAVE, slave, masked >> 8),
+        ):
+            state = self.get_irqchip(chip)
+            pic = state.chip.pic
+            pic.irq_base, pic.imr, pic.init4, pic.init_state = first & 0xF8, mask & 0xFF, 1, 0
+            ioctl(self._fd, "KVM_SET_IRQCHIP", state)
+
+    def get_irqchip(self, chip: int) -> Any:
+        """KVM_GET_IRQCHIP of an in-kernel controller (`lib.KVM_IRQCHIP_*`): a cffi `struct kvm_irqchip *`."""
+        state = ffi.new("struct kvm_irqchip *")
+        state.chip_id = chip
+        ioctl(self._fd, "KVM_GET_IRQCHIP", state)
+        return state
 
     def create_pit(self) -> None:
         """KVM_CREATE_PIT2: the in-kernel i8254 with port 0x61; needs `create_irqchip()` first."""

@@ -87,6 +87,13 @@ class VcpuEnded(Event, frozen=True):
     detail: str
 
 
+class HookFailed(Event, frozen=True):
+    """The function given to `Machine.on_exit` failed at an exit of this vCPU: the machine ends."""
+
+    vcpu: int
+    error: str
+
+
 class ExitRequested(Event, frozen=True):
     """A device asked to end the machine with this exit `status`."""
 

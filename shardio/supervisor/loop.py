@@ -32,6 +32,7 @@ from shardio.routing import AddressMap
 from shardio.shard import protocol
 from shardio.supervisor import events
 from shardio.supervisor.context import Context
+from shardio.supervisor.exits import UnservedExits
 from shardio.supervisor.failover import Failover, Policy
 from shardio.supervisor.gil_switch_interval import WATCH_S, GilSwitchInterval
 from shardio.supervisor.hang import HangWatch
@@ -63,8 +64,11 @@ class Supervisor:
         backend: InterruptBackend | None = None,
         doorbells: DoorbellBackend | None = None,
         stdin: int | None = None,
+        exits: UnservedExits | None = None,
     ) -> None:
-        """`stdin`: the descriptor that becomes every shard's standard input (None: /dev/null)."""
+        """`stdin`: the descriptor that becomes every shard's standard input (None: /dev/null). `exits`: what
+        becomes of exits that no worker serves (None: they end their vCPU).
+        """
         self._context = context = Context(fabric, routes, on_event)
         self.shards, self.vcpus = context.shards, context.vcpus
         self._selector = context.selector
@@ -76,6 +80,7 @@ class Supervisor:
         )
         self._hangs = HangWatch(context, hang_deadline)
         self._unclaimed = UnclaimedLog(context)
+        self._exits = exits
         self._calls: list[tuple[Future[Any], Callable[[], Any]]] = []
         self._calls_lock = threading.Lock()
         self._closing = False
@@ -118,6 +123,8 @@ class Supervisor:
             if self._closing:
                 return
             self._closing = True
+        if self._exits is not None:
+            self._exits.close()
         os.eventfd_write(self._wake, 1)
         self._thread.join()
         self._close_descriptors()
@@ -146,6 +153,8 @@ class Supervisor:
 
     def start_vcpu(self, vcpu: Vcpu) -> None:
         """Spawn and watch a vCPU's process."""
+        if self._exits is not None:
+            vcpu.ask_about_exits()
         vcpu.spawn()
         self.watch_vcpu(vcpu)
 
@@ -264,6 +273,8 @@ class Supervisor:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.state_event)
         for vcpu in self.vcpus:
+            if vcpu.state is VcpuState.ASKING and self._exits is not None:
+                self._exits.look(vcpu)
             if vcpu.state > VcpuState.STOPPED and vcpu.index not in self._reported:
                 self._reported.add(vcpu.index)
                 self._context.on_event(events.VcpuEnded(vcpu.index, vcpu.pid, vcpu.describe_end()))

@@ -6,5 +6,16 @@ hypervisor of a machine. Nothing above imports a hypervisor by name.
 
 from shardio.vcpu.external import ExternalVcpu
 from shardio.vcpu.interface import ExitCounts, Hypervisor, Vcpu, VcpuState, VcpuStatistics
+from shardio.vcpu.registers import Registers, Segment, Table
 
-__all__ = ["ExitCounts", "ExternalVcpu", "Hypervisor", "Vcpu", "VcpuState", "VcpuStatistics"]
+__all__ = [
+    "ExitCounts",
+    "ExternalVcpu",
+    "Hypervisor",
+    "Registers",
+    "Segment",
+    "Table",
+    "Vcpu",
+    "VcpuState",
+    "VcpuStatistics",
+]

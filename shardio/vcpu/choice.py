@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from shardio.errors import HostError, MachineError
 from shardio.memory import GuestMemory
 from shardio.vcpu.interface import Hypervisor
+
+if TYPE_CHECKING:
+    from shardio.kvm.cpuid import CpuidFilter
 
 CPUS: Final = ("auto", "kvm", "soft")
 
@@ -21,9 +24,18 @@ def check_cpu(cpu: str) -> None:
         raise MachineError(f"no cpu {cpu!r}", f"use one of {', '.join(CPUS)}")
 
 
-def open_hypervisor(cpu: str, memory: GuestMemory, vcpus: int, irqchip: bool | str) -> Hypervisor:
+def open_hypervisor(
+    cpu: str,
+    memory: GuestMemory,
+    vcpus: int,
+    irqchip: bool | str,
+    *,
+    repairs: bool | str = "auto",
+    cpuid_filter: CpuidFilter | None = None,
+) -> Hypervisor:
     """A hypervisor of the kind `cpu`. "auto" is what the environment variable SHARDIO_CPU says; without it,
     it takes KVM where that works, and otherwise says on standard error which CPU the machine runs on and why.
+    `repairs`, `cpuid_filter`: see `KvmHypervisor`; the software CPU needs no repairs and takes no filter.
 
     Raises `HostError` where the kind cannot be used here, `KvmError`, `MachineError`.
     """
@@ -31,13 +43,15 @@ def open_hypervisor(cpu: str, memory: GuestMemory, vcpus: int, irqchip: bool | s
         cpu = os.environ.get("SHARDIO_CPU", cpu)
     check_cpu(cpu)
     if cpu == "soft":
+        if cpuid_filter is not None:
+            raise MachineError("the software CPU's CPUID is its own", "leave out `cpuid`, or use KVM")
         return _soft(memory, vcpus, irqchip)
     from shardio.vcpu.kvm import KvmHypervisor
 
     try:
-        return KvmHypervisor(memory, vcpus, irqchip)
+        return KvmHypervisor(memory, vcpus, irqchip, repairs=repairs, cpuid_filter=cpuid_filter)
     except HostError as obstacle:
-        if cpu == "kvm":
+        if cpu == "kvm" or cpuid_filter is not None:
             raise
         try:
             soft = _soft(memory, vcpus, irqchip)

@@ -18,6 +18,7 @@ from shardio.errors import MachineError, VcpuError
 from shardio.fabric import Fabric
 from shardio.fabric.port import PortRecord
 from shardio.vcpu.interface import ExitCounts, Vcpu, VcpuState, VcpuStatistics
+from shardio.vcpu.registers import NoRegisters, Registers
 
 
 class ExternalVcpu(Vcpu):
@@ -124,9 +125,10 @@ class ExternalVcpu(Vcpu):
         """See `Vcpu.describe_end`."""
         return "its process has ended"
 
-    def registers(self) -> dict[str, int]:
+    @property
+    def registers(self) -> Registers:
         """See `Vcpu.registers`: the process that runs it has them, if anybody."""
-        return {}
+        return NoRegisters(self.index)
 
     def statistics(self, elapsed_ns: int) -> VcpuStatistics:
         """See `Vcpu.statistics`. Exits and times are its process's own affair, and 0 here."""
@@ -138,7 +140,8 @@ class ExternalVcpu(Vcpu):
             if hasattr(counters, name)
         }
         return VcpuStatistics(
-            state=self.state, exits=ExitCounts({}), spawns=self._spawns, pid=self.pid, **own, **given
+            state=self.state, exits=ExitCounts({}), repairs=ExitCounts({}), spawns=self._spawns, pid=self.pid,
+            **own, **given,
         )
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ import msgspec
 
 from shardio._core import lib
 from shardio.range import MmioRange, PioRange
+from shardio.vcpu.registers import Registers, is_external
 
 if TYPE_CHECKING:
     from shardio.fabric import Fabric
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
 
 
 class VcpuState(IntEnum):
-    """Where a vCPU is; from HALTED on it has ended and `VcpuStatistics.reason` says by what exit."""
+    """Where a vCPU is. ASKING: it waits for what becomes of an exit (`Machine.on_exit`). From HALTED on it
+    has ended.
+    """
 
     NEW = lib.SIO_NEW
     RUNNING = lib.SIO_RUNNING
     PAUSED = lib.SIO_PAUSED
+    ASKING = lib.SIO_ASKING
     STOPPED = lib.SIO_STOPPED
     HALTED = lib.SIO_HALTED
     SHUTDOWN = lib.SIO_SHUTDOWN
@@ -72,7 +76,8 @@ class VcpuStatistics(msgspec.Struct, frozen=True):
     """A vCPU's exits by name, its times in nanoseconds, and how often its worker had to be started.
 
     `pid`: the worker's process, 0 while none lives. `unclaimed_space`, `unclaimed_address`: where the last
-    access was that nobody claimed or that ran past its range's end (0: a port, 1: memory).
+    access was that nobody claimed or that ran past its range's end (0: a port, 1: memory). `repairs`: how
+    often an instruction that KVM's emulator lacks was executed in its place, by the instruction's name.
     """
 
     state: VcpuState
@@ -90,10 +95,12 @@ class VcpuStatistics(msgspec.Struct, frozen=True):
     lost_wakeups: int
     malformed: int
     pid: int
+    repairs: ExitCounts
 
 
 class Vcpu(ABC):
-    """One vCPU. All methods but the properties are called from the supervisor's thread.
+    """One vCPU. Any thread may use its properties and, while it stands still, what changes its state:
+    `registers`, `raise_exception`, `cancel_exception`. All other methods are for the supervisor's thread.
 
     `index`: its number; `pid`, `pidfd`: its process, 0 and -1 while there is none.
     """
@@ -169,9 +176,51 @@ class Vcpu(ABC):
     def describe_end(self) -> str:
         """Why it ended: the exit by name, what is known about it, and the registers."""
 
+    @property
     @abstractmethod
-    def registers(self) -> dict[str, int]:
-        """Its registers by name, while it is paused or has ended; empty where it has none of its own."""
+    def registers(self) -> Registers:
+        """Its registers, while it is paused, at an exit that a hook is asked about, or has ended; none where
+        the process that runs it has them to itself.
+        """
+
+    @property
+    def pending_exception(self) -> int | None:
+        """The vector of an exception that the guest gets when it goes on, None without one."""
+        return None
+
+    def raise_exception(self, vector: int, error_code: int | None = None) -> None:
+        """Have the guest enter the handler of this vector when it goes on. `rip` is where the handler is to
+        return to. `error_code`: for those vectors that have one.
+        """
+        raise is_external(self.index)
+
+    def cancel_exception(self) -> None:
+        """The guest gets no exception when it goes on: KVM raises #UD for what it could not emulate."""
+        raise is_external(self.index)
+
+    # ---- exits that its worker does not serve ----
+
+    def ask_about_exits(self) -> None:
+        """From now on its worker stands still at exits that it does not serve, until an `answer`."""
+        raise is_external(self.index)
+
+    @property
+    def asked(self) -> bool:
+        """Whether it waits for an `answer`."""
+        return False
+
+    @property
+    def exit(self) -> Any:
+        """The exit at which it stands: `shardio.kvm.OtherExit` has its name and details."""
+        return None
+
+    def answer(self, verdict: int) -> None:
+        """What becomes of the exit: `lib.SIO_GO_ON`, SIO_TRY_AGAIN (which is bounded) or SIO_GIVE_UP."""
+        raise is_external(self.index)
+
+    def repair(self) -> str | None:
+        """Execute the instruction that KVM's emulator lacks: its name, None where this is no such exit."""
+        return None
 
     @abstractmethod
     def statistics(self, elapsed_ns: int) -> VcpuStatistics:
@@ -257,6 +306,9 @@ class Hypervisor(Protocol):
 
     def set_entry(self, mode: str, entry: int, registers: Mapping[str, int] | None = None) -> None:
         """Where the guest begins (`shardio.kvm.boot`), on each vCPU that does not wait for INIT and SIPI."""
+
+    def map_memory(self, span: MmioRange, buffer: Any, *, readonly: bool) -> None:
+        """`buffer` is the guest's memory at `span`. Raises `MachineError` where there is no such thing."""
 
     def load_firmware(self, path: Path) -> int:
         """Put a firmware image at the top of 4 GiB; returns the entry. Raises `ImageError`."""

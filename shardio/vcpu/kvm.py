@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from shardio._core import ffi, lib
 from shardio.closing import Closing
@@ -20,16 +21,20 @@ from shardio.fabric.port import set_up
 from shardio.interrupt.wires import IOAPIC_WIRES, PIC_WIRES
 from shardio.kvm.boot import set_entry
 from shardio.kvm.coalesced import KvmCoalesced
+from shardio.kvm.cpuid import CpuidFilter
 from shardio.kvm.doorbell import KvmDoorbells
+from shardio.kvm.events import cancel_exception, pending_exception, raise_exception
 from shardio.kvm.firmware import load_firmware
 from shardio.kvm.interrupt import KvmBackend
 from shardio.kvm.kvm import Kvm
+from shardio.kvm.repairs import emulates, repair_exit
 from shardio.kvm.split import SplitBackend
 from shardio.kvm.vcpu import Vcpu as KvmVcpu
 from shardio.kvm.vm import Vm
 from shardio.memory import GuestMemory
 from shardio.range import MmioRange, PioRange
 from shardio.reserved import Reserved, reserved_by_kvm
+from shardio.vcpu.kvm_registers import KvmRegisters
 from shardio.vcpu.worker import Worker
 
 STACK_SIZE = 64 * 1024
@@ -37,7 +42,8 @@ STACK_SIZE = 64 * 1024
 
 class KvmWorker(Worker):
     """The worker of one vCPU of KVM. `event`: an eventfd rung at every change of state; `cpu`: where it is
-    pinned, None anywhere; `vm_fd`: the VM, for KVM_IRQ_LINE (-1: it raises none).
+    pinned, None anywhere; `vm_fd`: the VM, for KVM_IRQ_LINE (-1: it raises none); `repairs_in`: the guest's
+    memory, where instructions that KVM's emulator lacks are to be repaired.
     """
 
     def __init__(
@@ -49,9 +55,11 @@ class KvmWorker(Worker):
         cpu: int | None = None,
         *,
         vm_fd: int = -1,
+        repairs_in: GuestMemory | None = None,
     ) -> None:
         super().__init__(vcpu.index, fabric, ffi.new("struct sio_vcpu *"))
         self.vcpu = vcpu
+        self._repairs_in = repairs_in
         self._stack = ffi.NULL
         set_up(self.client, fabric, vcpu.index, doorbells, 1)
         self.view.client.coalesced = ffi.cast("uint32_t *", vcpu.coalesced_ring)
@@ -89,9 +97,35 @@ class KvmWorker(Worker):
         else:
             lib.sio_vcpu_follow(self.view, lines)
 
-    def registers(self) -> dict[str, int]:
+    @property
+    def registers(self) -> KvmRegisters:
         """See `Vcpu.registers`."""
-        return self.vcpu.get_regs()
+        return KvmRegisters(self.vcpu, self.require_parked)
+
+    @property
+    def pending_exception(self) -> int | None:
+        """See `Vcpu.pending_exception`."""
+        self.require_parked()
+        return pending_exception(self.vcpu)
+
+    def raise_exception(self, vector: int, error_code: int | None = None) -> None:
+        """See `Vcpu.raise_exception`."""
+        self.require_parked()
+        raise_exception(self.vcpu, vector, error_code)
+
+    def cancel_exception(self) -> None:
+        """See `Vcpu.cancel_exception`."""
+        self.require_parked()
+        cancel_exception(self.vcpu)
+
+    def repair(self) -> str | None:
+        """See `Vcpu.repair`."""
+        if self._repairs_in is None:
+            return None
+        name = repair_exit(self.vcpu, self._repairs_in, self.exit)
+        if name is not None:
+            self.repairs[name] = self.repairs.get(name, 0) + 1
+        return name
 
     def dump(self) -> str:
         """See `Worker.dump`."""
@@ -109,6 +143,9 @@ class KvmHypervisor(Closing):
     """A `Hypervisor`: one VM of KVM with `vcpus` vCPUs over guest RAM. `irqchip`: interrupt controllers and
     PIT in the kernel; "split": the local APICs alone.
 
+    `repairs`: execute instructions that KVM's emulator lacks; "auto": where guest code is emulated.
+    `cpuid_filter`: changes what CPUID answers.
+
     Raises `KvmError` or `HostError` where KVM cannot be used, `MachineError` for too many vCPUs.
     """
 
@@ -117,12 +154,22 @@ class KvmHypervisor(Closing):
     modes: Sequence[str] = MODES
     board: Sequence[tuple[str, int | None]] = ()
 
-    def __init__(self, memory: GuestMemory, vcpus: int, irqchip: bool | str = True) -> None:
+    def __init__(
+        self,
+        memory: GuestMemory,
+        vcpus: int,
+        irqchip: bool | str = True,
+        *,
+        repairs: bool | str = "auto",
+        cpuid_filter: CpuidFilter | None = None,
+    ) -> None:
         self.memory = memory
         self.interrupts: KvmBackend | None = None
         self._irqchip = irqchip
+        self._repairs = emulates() if repairs == "auto" else bool(repairs)
         self._coalesced: KvmCoalesced | None = None
         self._workers: list[KvmWorker] = []
+        self._mapped: list[Reserved] = []
         with contextlib.ExitStack() as undo:
             kvm = undo.enter_context(Kvm())
             if vcpus > kvm.max_vcpus:
@@ -142,7 +189,7 @@ class KvmHypervisor(Closing):
             undo.callback(self.doorbells.close)
             self.vm.set_memory(memory)
             for index in range(vcpus):
-                self.vm.create_vcpu(index).set_cpuid(vcpus)
+                self.vm.create_vcpu(index).set_cpuid(vcpus, cpuid_filter)
             self._cleanup = undo.pop_all()
 
     @property
@@ -152,13 +199,24 @@ class KvmHypervisor(Closing):
 
     def reserved(self, span: PioRange | MmioRange) -> Reserved | None:
         """See `Hypervisor.reserved`."""
+        for mapped in self._mapped:
+            if span.base in mapped.span or span.last in mapped.span:
+                return mapped
         return reserved_by_kvm(span, self._irqchip)
+
+    def map_memory(self, span: MmioRange, buffer: Any, *, readonly: bool) -> None:
+        """See `Hypervisor.map_memory`."""
+        self.vm.add_slot(int(span.base), buffer, readonly=readonly)
+        self._mapped.append(Reserved(span, "memory that was mapped"))
 
     def vcpu(
         self, index: int, fabric: Fabric, doorbells: Mapping[int, int], event: int, cpu: int | None
     ) -> KvmWorker:
         """See `Hypervisor.vcpu`."""
-        worker = KvmWorker(self.vm.vcpus[index], fabric, doorbells, event, cpu, vm_fd=self.vm.fd)
+        worker = KvmWorker(
+            self.vm.vcpus[index], fabric, doorbells, event, cpu,
+            vm_fd=self.vm.fd, repairs_in=self.memory if self._repairs else None,
+        )
         self._workers.append(worker)
         return worker
 

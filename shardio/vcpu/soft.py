@@ -16,11 +16,13 @@ from shardio._core import ffi, lib
 from shardio.errors import MachineError, VcpuError
 from shardio.fabric import Fabric
 from shardio.fabric.port import set_up
-from shardio.soft.boot import GENERAL
+from shardio.kvm.exits import Exit, decode
+from shardio.range import MmioRange
 from shardio.soft.library import HINT
 from shardio.soft.machine import SoftMachine
 from shardio.soft.process import Start, start
 from shardio.soft.record import Record
+from shardio.vcpu.soft_registers import SoftRegisters
 from shardio.vcpu.worker import Worker
 
 STILLBORN = 5
@@ -76,18 +78,37 @@ class SoftWorker(Worker):
             lib.sio_soft_bury(self._record.view, self.index)
         return cause
 
-    def registers(self) -> dict[str, int]:
+    @property
+    def registers(self) -> SoftRegisters:
         """See `Vcpu.registers`."""
-        return dict(zip((*GENERAL, "rip", "rflags"), self._vcpu.shown, strict=True))
+        return SoftRegisters(self._vcpu, self.index, self.require_parked)
+
+    @property
+    def pending_exception(self) -> int | None:
+        """See `Vcpu.pending_exception`."""
+        self.require_parked()
+        return self._vcpu.inject - 1 if self._vcpu.inject else None
+
+    def raise_exception(self, vector: int, error_code: int | None = None) -> None:
+        """See `Vcpu.raise_exception`. Handlers get the error code 0."""
+        self.require_parked()
+        if not 0 <= vector <= 255:
+            raise VcpuError(self.index, f"has no vector {vector}", "use 0 to 255")
+        self._vcpu.inject = vector + 1
+
+    def cancel_exception(self) -> None:
+        """See `Vcpu.cancel_exception`."""
+        self.require_parked()
+        self._vcpu.inject = 0
+
+    @property
+    def exit(self) -> Exit:
+        """See `Vcpu.exit`. The worker's pointer is of another address space."""
+        return decode(lib.sio_soft_record(self._vcpu))
 
     def dump(self) -> str:
         """See `Worker.dump`."""
-        return "\n".join(f"{name:>6}={value:08x}" for name, value in self.registers().items())
-
-    def describe_end(self) -> str:
-        """See `Vcpu.describe_end`."""
-        self.view.run = lib.sio_soft_record(self._vcpu)  # the worker's pointer is of another address space
-        return super().describe_end()
+        return "\n".join(f"{name:>6}={value:08x}" for name, value in self.registers.all().items())
 
     def _broken(self) -> str:
         told = {
@@ -106,6 +127,12 @@ class SoftHypervisor(SoftMachine):
     ) -> SoftWorker:
         """See `Hypervisor.vcpu`."""
         return SoftWorker(self.record, fabric, self.told(index, fabric, doorbells, event), cpu)
+
+    def map_memory(self, span: MmioRange, buffer: Any, *, readonly: bool) -> None:
+        """See `Hypervisor.map_memory`."""
+        raise MachineError(
+            "the software CPU has no memory but its RAM", "use a host with /dev/kvm, or a device there"
+        )
 
     def coalesced(self) -> Any:
         """See `Hypervisor.coalesced`."""

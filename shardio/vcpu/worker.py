@@ -8,9 +8,10 @@ import os
 from typing import Any
 
 from shardio._core import ffi, lib
+from shardio.errors import VcpuError
 from shardio.fabric import Fabric
 from shardio.fabric.statistics import copied
-from shardio.kvm.exits import EXIT_NAMES, decode
+from shardio.kvm.exits import EXIT_NAMES, Exit, decode
 from shardio.processes import kill
 from shardio.vcpu.interface import ExitCounts, Vcpu, VcpuState, VcpuStatistics
 
@@ -23,6 +24,7 @@ class Worker(Vcpu):
         self.pid = 0
         self.pidfd = -1
         self.view = view
+        self.repairs: dict[str, int] = {}
         self._fabric = fabric
         self._segment: Any = fabric.view  # mapped for as long as a worker may run
 
@@ -74,12 +76,42 @@ class Worker(Vcpu):
         self.pid, self.pidfd = 0, -1
         return cause
 
+    @property
+    def parked(self) -> bool:
+        """Whether it stands still, so that its registers can be seen and changed."""
+        return self.state in (VcpuState.PAUSED, VcpuState.ASKING) or self.ended
+
+    def require_parked(self) -> None:
+        """Raises `VcpuError` while it runs."""
+        if not self.parked:
+            raise VcpuError(self.index, f"is {self.state.name.lower()}", "pause() the machine first")
+
+    def ask_about_exits(self) -> None:
+        """See `Vcpu.ask_about_exits`."""
+        self.view.asks = 1
+
+    @property
+    def asked(self) -> bool:
+        """See `Vcpu.asked`."""
+        return self.state is VcpuState.ASKING and self.view.question == lib.SIO_ASKED
+
+    @property
+    def exit(self) -> Exit:
+        """See `Vcpu.exit`."""
+        return decode(self.view.run)
+
+    def answer(self, verdict: int) -> None:
+        """See `Vcpu.answer`."""
+        lib.sio_vcpu_answer(self.view, verdict)
+
     def describe_end(self) -> str:
         """Why an ended vCPU ended: the exit by name, what is told about it, and the registers."""
         if self.state is VcpuState.BROKEN:
             return f"{self._broken()}\n{self.dump()}"
-        exit_ = decode(self.view.run)
-        return f"{exit_}\n{self.dump()}" if self.state is VcpuState.FAILED else str(exit_)
+        exit_, again = self.exit, ""
+        if self.view.question == lib.SIO_TRY_AGAIN:
+            again = f", again and again: it was resumed {lib.SIO_RETRIES} times"
+        return f"{exit_}{again}\n{self.dump()}" if self.state is VcpuState.FAILED else f"{exit_}{again}"
 
     def dump(self) -> str:
         """The registers as text of a few lines."""
@@ -103,7 +135,7 @@ class Worker(Vcpu):
         times = {"running_ns": max(0, elapsed_ns - waiting), "waiting_ns": waiting}
         return copied(
             VcpuStatistics, counters, state=self.state, pid=self.pid,
-            exits=ExitCounts(exits), **worker, **times,
+            exits=ExitCounts(exits), repairs=ExitCounts(self.repairs), **worker, **times,
         )
 
     def close(self) -> None:

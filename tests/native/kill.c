@@ -93,6 +93,10 @@ static const struct access program[] = {
     {KVM_EXIT_MMIO, 0, FAR_BASE, 4, 1, 0},
     {KVM_EXIT_MMIO, 1, FAR_BASE, 4, 1, 0x2006},
     {KVM_EXIT_MMIO, 0, SYNC_BASE + 8, 1, 1, 0},
+    /* not the worker's to serve: the VMM is asked about each of them, once */
+    {KVM_EXIT_INTERNAL_ERROR, 1, 0, 1, 1, 0},
+    {KVM_EXIT_INTERNAL_ERROR, 1, 0, 1, 1, 0},
+    {KVM_EXIT_IO, 1, SYNC_PORT, 1, 1, 0x77},
 };
 
 struct effect {
@@ -143,7 +147,7 @@ static void present_next(struct kvm_run *run)
         run->io.count = a->count;
         run->io.data_offset = SIO_PAGE;
         memcpy(world->run + SIO_PAGE, &a->data, 8);
-    } else {
+    } else if (a->reason == KVM_EXIT_MMIO) {
         run->mmio.phys_addr = a->address;
         run->mmio.len = a->size;
         run->mmio.is_write = (uint8_t)a->write;
@@ -180,9 +184,26 @@ static int device(void *context, uint64_t offset, uint32_t size, int write, uint
     return 0;
 }
 
+/* The VMM: brings the guest past what the worker does not serve, which is an effect too, and ends it at its shutdown. */
+static uint32_t judge(void)
+{
+    struct effects *seen = &world->effects[0];
+    if (the_vcpu->question != SIO_ASKED)
+        return 0;
+    if (the_vcpu->run->exit_reason == KVM_EXIT_SHUTDOWN) {
+        sio_vcpu_answer(the_vcpu, SIO_GIVE_UP);
+        return 1;
+    }
+    if (seen->n < LOG)
+        seen->effect[seen->n] = (struct effect){.offset = ~0ull, .write = 1};
+    seen->n++;
+    sio_vcpu_answer(the_vcpu, SIO_GO_ON);
+    return 1;
+}
+
 static uint32_t scan(void)
 {
-    uint32_t served = 0;
+    uint32_t served = judge();
     for (uint32_t s = 0; s < SHARDS; s++)
         served += sio_owner_scan(&owner[s]);
     return served;
@@ -232,6 +253,7 @@ static void build(int membarrier)
     the_vcpu->event = -1;
     the_vcpu->vm_fd = -1;
     the_vcpu->command = SIO_RUN;
+    the_vcpu->asks = 1;
 }
 
 static pid_t start_worker(int stepped)
@@ -406,7 +428,7 @@ int main(int argc, char **argv)
     }
     seen = look();
     CHECK(memcmp(&seen, &expected, sizeof seen) == 0, "the stepped worker itself");
-    CHECK(kills > 20 * EXITS, "only %llu kills", (unsigned long long)kills);
+    CHECK(kills > 18 * EXITS, "only %llu kills", (unsigned long long)kills);
     printf("kill: %llu instructions, killed after each of the %llu that change memory: every access exactly once\n",
            (unsigned long long)steps, (unsigned long long)kills);
     free(begin.world);

@@ -2,7 +2,8 @@
  *
  * The worker's own sources run over a KVM_RUN of a few lines, which returns the same thing again and again. What a vCPU is told
  * comes from KVM's API (Documentation/virt/kvm/api.rst, struct kvm_run: exit reasons 0, 7, 10, 11; EAGAIN of a vCPU that waits
- * for its SIPI).
+ * for its SIPI). An exit that the loop does not serve and that is tried again is such an entry too; one that is brought further is
+ * not.
  */
 #include "harness.h"
 
@@ -27,16 +28,19 @@ static struct {
     uint64_t every;      /* one entry in so many is an access; 0: none is */
     uint64_t last;       /* the entry that is a shutdown; 0: none is */
     uint64_t entries;
+    uint32_t verdict;    /* on an exit that the loop does not serve; SIO_NO_QUESTION: nobody is asked */
 } kvm;
 
 static long fake_kvm_run(struct sio_vcpu *vcpu)
 {
     struct kvm_run *run = vcpu->run;
     kvm.entries++;
+    vcpu->question = kvm.verdict; /* it is there before it is asked for: nobody has to wait */
     run->exit_reason = kvm.reason;
-    if (kvm.entries == kvm.last)
+    if (kvm.entries == kvm.last) {
         run->exit_reason = KVM_EXIT_SHUTDOWN;
-    else if (kvm.every && kvm.entries % kvm.every == 0) {
+        vcpu->question = SIO_GIVE_UP;
+    } else if (kvm.every && kvm.entries % kvm.every == 0) {
         run->exit_reason = KVM_EXIT_IO;
         run->io.direction = KVM_EXIT_IO_OUT;
         run->io.size = 1;
@@ -65,6 +69,7 @@ static uint32_t run_vcpu(long ret, uint32_t reason, uint64_t every, uint64_t las
     vcpu.run = (struct kvm_run *)page;
     vcpu.event = vcpu.vm_fd = -1;
     vcpu.command = SIO_RUN;
+    vcpu.asks = kvm.verdict != SIO_NO_QUESTION;
     the_vcpu = &vcpu;
     work(&vcpu);
     free(fabric.base);
@@ -96,6 +101,12 @@ int main(void)
     ends("EAGAIN", -EAGAIN, 0, SIO_BROKEN);
     goes_on("EAGAIN between accesses", -EAGAIN, 0, SIO_RETRIES / 2);
     goes_on("KVM_EXIT_SET_TPR between accesses", 0, KVM_EXIT_SET_TPR, SIO_RETRIES / 2);
+    kvm.verdict = SIO_TRY_AGAIN;
+    ends("KVM_EXIT_HYPERCALL, tried again", 0, KVM_EXIT_HYPERCALL, SIO_FAILED);
+    goes_on("KVM_EXIT_HYPERCALL, tried again between accesses", 0, KVM_EXIT_HYPERCALL, SIO_RETRIES / 2);
+    kvm.verdict = SIO_GO_ON;
+    goes_on("KVM_EXIT_HYPERCALL, brought further", 0, KVM_EXIT_HYPERCALL, 0);
+    kvm.verdict = SIO_NO_QUESTION;
     goes_on("signals", -EINTR, KVM_EXIT_INTR, 0);
     printf("retries: what brings nothing ends after %u entries in a row, and not where there are accesses in between\n", SIO_RETRIES);
     return 0;

@@ -174,7 +174,7 @@ def test_pause_resume_and_stop() -> None:
         worker.command(lib.SIO_PAUSE)
         r.until_state(VcpuState.PAUSED)
         paused = len(device.seen)
-        shown = worker.cpu.shown[0]
+        shown = worker.cpu.shown.gpr[0]
         worker.command(lib.SIO_RUN)
         r.until(lambda: len(device.seen) > paused + 10, "it does not go on")
         worker.command(lib.SIO_STOP)

@@ -1,0 +1,83 @@
+"""Instructions that KVM's emulator lacks, executed in its place, counted, and named once."""
+
+from __future__ import annotations
+
+import pytest
+
+from shardio import Machine, MachineError
+from shardio.dispatcher import ExitInfo
+from shardio.kvm.repairs import emulates
+from tests.e2e.support import PATIENCE_S, add_exit_port, machine, result
+from tests.guests.build import guest
+
+pytestmark = pytest.mark.kvm
+
+ENDED = ExitInfo("exit", status=0)
+RFLAGS_AC = 1 << 18
+emulated = pytest.mark.skipif(not emulates(), reason="the processor runs guest code here, not an emulator")
+
+
+def run(vm: Machine, image: bytes) -> ExitInfo:
+    vm.load(image, mode="long")
+    add_exit_port(vm)
+    return vm.run(PATIENCE_S)
+
+
+def test_int3_and_int_n_go_through_the_guest_s_own_table() -> None:
+    with machine() as vm:
+        ended = run(vm, guest("long_interrupts"))
+        returns = [result(vm, offset, size=8) for offset in (8, 16)]
+        handled, code_segment = (result(vm, offset, size=8) for offset in (24, 32))
+    assert ended == ENDED
+    assert returns == [1, 2]  # behind the instruction: Intel SDM volume 3, 6.15, #BP, and volume 2, INT n
+    assert (handled, code_segment) == (2, 0x08)
+
+
+def test_what_the_emulator_lacks_has_its_effect() -> None:
+    with machine() as vm:
+        ended = run(vm, guest("long_repairs"))
+        set_, cleared, status, st0 = (result(vm, offset, size=8) for offset in (8, 16, 24, 32))
+    assert ended == ENDED
+    assert (set_ & RFLAGS_AC, cleared & RFLAGS_AC) == (RFLAGS_AC, 0)
+    assert status & 0x80FF == 0
+    assert st0 == 0x8877665544332211
+
+
+@emulated
+def test_each_repair_is_counted_by_name_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="shardio.supervisor")
+    with machine() as vm:
+        ended = run(vm, guest("long_repairs", ROUNDS=3))
+        vcpu = vm.statistics().vcpus[0]
+    told = [record.getMessage() for record in caplog.records if "repaired" in record.getMessage()]
+    assert ended == ENDED
+    assert {name: vcpu.repairs[name] for name in ("FWAIT", "FNCLEX", "STAC", "CLAC", "CLWB")} == {
+        "FWAIT": 3, "FNCLEX": 3, "STAC": 3, "CLAC": 3, "CLWB": 3,
+    }  # fmt: skip
+    assert sum(vcpu.repairs.values()) == vcpu.exits["INTERNAL_ERROR"]
+    assert len(told) == len(vcpu.repairs)
+    assert vcpu.spawns == 1
+
+
+@emulated
+def test_without_repairs_the_machine_fails_and_names_the_instruction() -> None:
+    with machine(repairs=False) as vm:
+        ended = run(vm, guest("long_repairs"))
+    assert ended.reason == "failed"
+    assert "instruction=9b" in ended.detail
+
+
+@emulated
+def test_an_unknown_instruction_is_reported_by_its_bytes() -> None:
+    crc32 = bytes.fromhex("f2480f38f1d8")
+    with machine() as vm:
+        ended = run(vm, b"\x9b" + crc32)
+        vcpu = vm.statistics().vcpus[0]
+    assert ended.reason == "failed"
+    assert crc32.hex(" ") in ended.detail
+    assert vcpu.repairs == {"FWAIT": 1}
+
+
+def test_repairs_that_are_no_setting_are_refused() -> None:
+    with pytest.raises(MachineError, match="no repairs 'maybe'; use True, False or \"auto\""):
+        machine(repairs="maybe")
