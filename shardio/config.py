@@ -23,6 +23,7 @@ from shardio.dispatcher.device import Span, device_request, own_arguments
 from shardio.errors import ConfigError, DeviceOverlap, ShardioError
 from shardio.memory import check_size, parse_size, regions_of
 from shardio.options import check_options
+from shardio.platform import TABLE_KINDS
 from shardio.reserved import Reserved, reserved_by_kvm, reserved_by_soft
 from shardio.shard.loading import resolve
 from shardio.soft.machine import BOARD
@@ -76,8 +77,8 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     `memory` is in bytes, `cpu` is what runs the vCPUs ("auto": KVM where it works, else software), `at`
     (where the flat image goes) and `entry` are guest-physical addresses, `hang_deadline` is in seconds,
-    `tables` tells the guest's kernel of the devices. `firmware` brings the devices of a PC, except where a
-    `[[device]]` has their range and unless `platform` is false.
+    `tables` tells the guest's kernel of the devices. `firmware`, `kernel` and `payload` bring the devices of
+    a PC, except where a `[[device]]` has their range and unless `platform` is false.
     """
 
     vcpus: Annotated[int, Meta(ge=1, le=lib.SIO_MAX_VCPUS)] = 1
@@ -90,10 +91,14 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     entry: Annotated[int, Meta(ge=0)] | None = None
     mode: Literal["real", "protected", "long"] = "real"
     firmware: Path | None = None
+    kernel: Path | None = None
+    initrd: Path | None = None
+    command_line: str = ""
+    payload: Path | None = None
     platform: bool = True
     pin: bool | None = None
     hang_deadline: Annotated[float, Meta(gt=0)] | None = None
-    tables: Literal["acpi", "mp"] | None = None
+    tables: Literal["acpi", "mp", "both", "none"] | None = None
     devices: tuple[DeviceConfig, ...] = ()
 
 
@@ -138,20 +143,26 @@ def machine_config(tables: Mapping[str, Any], *, where: str, folder: Path = Path
             machine["memory"] = parse_size(machine["memory"])
             check_size(machine["memory"])
     config: MachineConfig = _convert(machine, MachineConfig, f"{where}: [machine]")
+    _check_guest(config, f"{where}: [machine]")
     named = [(table, f"{where}: [[device]] {i}") for i, table in enumerate(devices, 1)]
     placed = [(device_config(table, at), at) for table, at in named]
     claims = _claims(config)
     for device, at in placed:
         with _told_at(f'{at} "{device.label}"'):
             _claim(claims, device)
+    paths = {key: getattr(config, key) for key in ("image", "kernel", "initrd", "payload")}
     config = msgspec.structs.replace(
         config,
-        image=folder / config.image if config.image else None,
+        **{key: folder / path for key, path in paths.items() if path},
         firmware=find_firmware(config.firmware, folder) if config.firmware else None,
         devices=tuple(device for device, _ in placed),
     )
-    if config.firmware and config.platform:
+    if not config.platform:
+        return config
+    if config.firmware:
         return with_devices(config, pc.firmware_devices(config.memory, config.vcpus, config.irqchip))
+    if config.kernel or config.payload:
+        return with_devices(config, pc.kernel_devices(config.memory, config.vcpus, config.irqchip))
     return config
 
 
@@ -228,14 +239,36 @@ def build(config: MachineConfig, *, stdin: int | None = None) -> Machine:
             machine.load_firmware(config.firmware)
         if config.image is not None:
             machine.load(config.image, at=config.at, entry=config.entry, mode=config.mode)
-        if config.tables is not None:
-            machine.load_tables(config.tables)
+        if config.kernel is not None:
+            machine.load_kernel(config.kernel, initrd=config.initrd, command_line=config.command_line)
+        if config.payload is not None:
+            machine.load_payload(config.payload)
+        for kind in _tables(config):
+            machine.load_tables(kind)
         for device in config.devices:
             machine.add(device.type, **device.arguments)
     except BaseException:
         machine.__exit__(None, None, None)
         raise
     return machine
+
+
+def _tables(config: MachineConfig) -> tuple[str, ...]:
+    """The kinds of tables: a kernel finds both unless the configuration says otherwise."""
+    chosen = config.tables
+    if chosen is None:
+        chosen = "both" if config.kernel and config.platform and config.irqchip is True else "none"
+    return TABLE_KINDS if chosen == "both" else () if chosen == "none" else (chosen,)
+
+
+def _check_guest(config: MachineConfig, where: str) -> None:
+    """Raises ConfigError where two keys say what the guest is, or a kernel's keys lack the kernel."""
+    named = [key for key in ("image", "firmware", "kernel", "payload") if getattr(config, key)]
+    if len(named) > 1 and named != ["image", "firmware"]:
+        raise ConfigError(where, f"{' and '.join(named)} in one machine", "keep the one that is to begin")
+    for key in ("initrd", "command_line"):
+        if getattr(config, key) and not config.kernel:
+            raise ConfigError(f"{where} {key}", "there is no kernel that takes it", "name a kernel too")
 
 
 @contextmanager

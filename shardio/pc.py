@@ -1,4 +1,5 @@
-"""The devices of a PC as `[[device]]` tables: what a firmware looks for, and what lets a flat image speak.
+"""The devices of a PC as `[[device]]` tables: what firmware and kernels look for, and what lets a flat image
+speak.
 
 The machine's own table of devices comes first: where one has the range, the PC's is left out.
 """
@@ -26,14 +27,23 @@ def firmware_devices(memory: int, vcpus: int, irqchip: bool | str = True) -> lis
     the keyboard controller, is then the PIT's; without one the keyboard controller answers there.
     """
     return [
-        *console_devices(),
+        *kernel_devices(memory, vcpus, irqchip),
         _device("DebugConsole", 0x402, "debugcon", output="stdout"),
-        _device("CmosRtc", 0x70, "rtc", irq=8, memory=memory, vcpus=vcpus),
         _device("FwCfg", 0x510, "fw_cfg", memory=memory, vcpus=vcpus),
-        _device("PciHost", 0xCF8, "pci"),
-        _device("I8042", None if irqchip is True else 0x60, "i8042"),
         _device("Port92", 0x92, "port92"),
         _device("PostPort", 0x80, "post"),
+    ]
+
+
+def kernel_devices(memory: int, vcpus: int, irqchip: bool | str = True) -> list[Table]:
+    """What a kernel or a payload that begins without firmware finds: clock, PCI, and the keyboard controller,
+    by which it resets the machine. The arguments are those of `firmware_devices`.
+    """
+    return [
+        *console_devices(),
+        _device("CmosRtc", 0x70, "rtc", irq=8, memory=memory, vcpus=vcpus),
+        _device("PciHost", 0xCF8, "pci"),
+        _device("I8042", None if irqchip is True else 0x60, "i8042"),
     ]
 
 

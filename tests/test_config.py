@@ -23,6 +23,7 @@ from shardio.device import DevicePio, MutDeviceMmio, MutDevicePio
 from shardio.errors import ConfigError, ImageError
 from shardio.options import check_options
 from shardio.range import PioRange
+from tests.boot.images import Part, elf32
 
 
 class Lamp(MutDevicePio, MutDeviceMmio):
@@ -440,3 +441,67 @@ def test_only_a_bare_name_is_looked_for_where_packages_put_firmware(
 
     assert config.find_firmware("bios.bin", tmp_path) == packaged / "bios.bin"
     assert config.find_firmware("sub/bios.bin", tmp_path) == tmp_path / "sub/bios.bin"
+
+
+# ---- kernels ----
+
+KERNEL = elf32(Part(b"\xf4" * 16, 0x10_0000), entry=0x10_0000)
+MP, ACPI = b"_MP_", b"RSD PTR "
+
+
+def started(tmp_path: Path, **keys: object) -> bytes:
+    """What lies between 0xE0000 and 1 MiB once the machine of these keys has begun, HLT its first step."""
+    (tmp_path / "kernel").write_bytes(KERNEL)
+    lines = [f"{key} = {value}\n" for key, value in keys.items()]
+    (tmp_path / "m.toml").write_text("".join(["[machine]\n", *lines]))
+    with build(load_config(tmp_path / "m.toml")) as vm:
+        vm.start()
+        return vm.memory.read(0xE0000, 0x20000)
+
+
+@pytest.mark.parametrize(
+    ("keys", "signatures"),
+    [
+        ({}, {ACPI, MP}),
+        ({"tables": '"acpi"'}, {ACPI}),
+        ({"tables": '"none"'}, set()),
+        ({"platform": "false"}, set()),
+        ({"platform": "false", "tables": '"both"'}, {ACPI, MP}),
+        ({"irqchip": "false"}, set()),
+    ],
+)
+def test_a_kernel_finds_tables(keys: dict[str, str], signatures: set[bytes], tmp_path: Path) -> None:
+    high = started(tmp_path, kernel='"kernel"', cpu='"soft"', memory='"2M"', **keys)
+
+    assert {signature for signature in (ACPI, MP) if signature in high} == signatures
+
+
+def test_paths_of_a_kernel_are_from_the_file_s_folder(tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text('[machine]\nkernel = "k"\ninitrd = "/i"\ncommand_line = "a=b"\n')
+
+    config = load_config(tmp_path / "m.toml")
+
+    assert (config.kernel, config.initrd, config.command_line) == (tmp_path / "k", Path("/i"), "a=b")
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"kernel": "k", "image": "i"}, "image and kernel in one machine; keep the one that is to begin"),
+        ({"kernel": "k", "firmware": "f"}, "firmware and kernel in one machine"),
+        ({"kernel": "k", "payload": "p"}, "kernel and payload in one machine"),
+        ({"initrd": "i"}, "initrd: there is no kernel that takes it; name a kernel too"),
+        ({"payload": "p", "command_line": "a"}, "command_line: there is no kernel that takes it"),
+    ],
+)
+def test_what_begins_is_one_thing(keys: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        machine_config({"machine": keys}, where="m.toml")
+
+
+def test_a_bad_kernel_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "kernel").write_bytes(b"MZ" + bytes(600))
+    config = machine_config({"machine": {"kernel": "kernel", "cpu": "soft"}}, where="m.toml", folder=tmp_path)
+
+    with pytest.raises(ImageError, match="magic at offset 0x0"):
+        build(config)

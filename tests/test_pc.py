@@ -18,7 +18,9 @@ def machine(*devices: dict[str, Any], **keys: Any) -> MachineConfig:
     return machine_config({"machine": keys, "device": list(devices)}, where="m.toml")
 
 
-@pytest.mark.parametrize("tables", [pc.console_devices(), pc.firmware_devices(MEMORY, 4)])
+@pytest.mark.parametrize(
+    "tables", [pc.console_devices(), pc.kernel_devices(MEMORY, 4), pc.firmware_devices(MEMORY, 4)]
+)
 def test_every_device_is_valid_and_none_overlap(tables: list[dict[str, Any]]) -> None:
     config = with_devices(MachineConfig(memory=MEMORY), tables)
 
@@ -35,8 +37,16 @@ def test_firmware_brings_the_platform() -> None:
     assert (by_name["com1"].irq, by_name["rtc"].irq) == (4, 8)
 
 
-def test_platform_false_brings_none() -> None:
-    assert machine(firmware="bios.bin", platform=False).devices == ()
+@pytest.mark.parametrize("key", ["kernel", "payload"])
+def test_a_kernel_brings_what_it_finds_without_firmware(key: str) -> None:
+    config = machine(**{key: "file"})
+
+    assert {device.name for device in config.devices} == {"com1", "exit", "rtc", "pci", "i8042"}
+
+
+@pytest.mark.parametrize("key", ["firmware", "kernel", "payload"])
+def test_platform_false_brings_none(key: str) -> None:
+    assert machine(**{key: "file"}, platform=False).devices == ()
 
 
 def test_without_an_irqchip_the_platform_is_polled() -> None:

@@ -13,7 +13,7 @@ from typing import Final
 
 from shardio.entry import BOOT_TABLES
 from shardio.errors import ImageError
-from shardio.memory import GuestMemory
+from shardio.memory import HIGH_MEMORY_BASE, GuestMemory
 
 LOW: Final = range(0x1000, BOOT_TABLES)
 """Where small tables go first: above the BIOS data area, below the boot tables."""
@@ -50,7 +50,7 @@ class Plan:
     @property
     def low_end(self) -> int:
         """Where RAM below 4 GiB ends."""
-        return self.memory.regions[0].end
+        return max(region.end for region in self.memory.regions if region.guest_address < HIGH_MEMORY_BASE)
 
     def reserve(self, name: str, where: range) -> None:
         """Nothing may be put at `where`, which another one writes. Raises `ImageError` for what is there."""

@@ -1,4 +1,4 @@
-"""Runs a machine until its guest ends it: from a configuration file, a flat image or a firmware.
+"""Runs a machine until its guest ends it: from a configuration file, a kernel, a firmware or a flat image.
 
 The first serial device is on the terminal: Ctrl-a x leaves, Ctrl-a h helps. The exit status is the one that
 the guest gave to the exit port; 2 is a mistake in the command line or the configuration, 1 a failed guest.
@@ -7,6 +7,8 @@ examples:
   shardio run machine.toml
   shardio run --image guest.bin --entry 0x1000 --vcpus 2 --memory 64M
   shardio run --image guest.bin --device 'shardio.devices:Uart16550,pio=0x3f8,irq=4'
+  shardio run --kernel vmlinux --initrd initrd.img --append 'console=ttyS0 panic=-1' --memory 256M
+  shardio run --payload grub.elf
   shardio run --firmware bios.bin --vcpus 2 --shards 2
   shardio run --firmware bios.bin --cpu soft
   shardio run --image guest.bin --expect 'name? ' --send 'world\\r' --expect 'hello world' --timeout 10
@@ -64,6 +66,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--entry", metavar="ADDRESS", help="where vCPU 0 starts (default: at the image)")
     parser.add_argument("--mode", help="how vCPU 0 starts: real (default), protected or long")
     parser.add_argument("--firmware", metavar="FILE", help="boot this BIOS image; brings the devices of a PC")
+    parser.add_argument(
+        "--kernel", metavar="FILE",
+        help="boot this kernel: Linux (vmlinux, bzImage), PVH, Multiboot or another ELF; "
+        "brings the devices of a PC",
+    )  # fmt: skip
+    parser.add_argument("--initrd", metavar="FILE", help="the kernel's initrd, or its first module")
+    parser.add_argument("--append", metavar="TEXT", help="the kernel's command line")
+    parser.add_argument("--payload", metavar="FILE", help="boot this coreboot payload; brings them too")
     parser.add_argument("--vcpus", type=int, metavar="N", help="how many vCPUs (default 1)")
     parser.add_argument("--memory", metavar="SIZE", help="guest RAM, such as 64M (the default)")
     parser.add_argument("--shards", type=int, metavar="N", help="how many device processes to spread over")
@@ -163,8 +173,9 @@ def configuration(arguments: argparse.Namespace, tables: Mapping[str, Any]) -> M
     machine = {**tables.get("machine", {}), **_machine_options(arguments)}
     devices = [*tables.get("device", []), *map(parse_device, arguments.device)]
     config = machine_config({**tables, "machine": machine, "device": devices}, where=where, folder=folder)
-    if not config.image and not config.firmware:
-        raise ConfigError(where, "nothing to run", "give an image or a firmware, here or in CONFIG.toml")
+    if not (config.image or config.firmware or config.kernel or config.payload):
+        hint = "give a kernel, a payload, a firmware or an image, here or in CONFIG.toml"
+        raise ConfigError(where, "nothing to run", hint)
     if arguments.image is not None and config.platform:
         return with_devices(config, pc.console_devices())
     return config
@@ -238,8 +249,10 @@ def _machine_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The keys of `[machine]` that the command line gives; its paths are from the current folder."""
     keys = ("at", "cpu", "entry", "mode", "vcpus", "memory", "shards")
     given = {key: getattr(arguments, key) for key in keys}
-    if arguments.image is not None:
-        given["image"] = os.path.abspath(arguments.image)
+    given["command_line"] = arguments.append
+    for key in ("image", "kernel", "initrd", "payload"):
+        if (path := getattr(arguments, key)) is not None:
+            given[key] = os.path.abspath(path)
     if arguments.firmware is not None:
         given["firmware"] = os.path.abspath(find_firmware(arguments.firmware))
     if arguments.no_platform:

@@ -91,6 +91,25 @@ def test_firmware_is_found_in_the_current_folder(tmp_path: Path, monkeypatch: py
     assert configured("--firmware", "bios.bin").firmware == tmp_path / "bios.bin"
 
 
+def test_a_kernel_s_options_reach_the_machine() -> None:
+    config = configured("--kernel", "vmlinux", "--initrd", "i.img", "--append", "console=ttyS0 panic=-1")
+
+    assert (config.kernel, config.initrd) == (Path.cwd() / "vmlinux", Path.cwd() / "i.img")
+    assert config.command_line == "console=ttyS0 panic=-1"
+
+
+def test_a_payload_is_named() -> None:
+    assert configured("--payload", "grub.elf").payload == Path.cwd() / "grub.elf"
+
+
+def test_append_goes_before_the_file_s_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "m.toml"
+    file.write_text('[machine]\nkernel = "k"\ncommand_line = "quiet"\n')
+
+    assert configured(str(file)).command_line == "quiet"
+    assert configured(str(file), "--append", "debug").command_line == "debug"
+
+
 def test_first_serial_device_is_on_the_terminal() -> None:
     tables = [
         {"type": "shardio.devices:Echo", "pio": 0x10, "size": 1},

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.boot.images import Part, bzimage, elf32
 from tests.e2e.support import console, read_until
 from tests.guests.build import guest, program
 
@@ -33,6 +34,14 @@ def image(tmp_path: Path) -> Path:
     """The hello guest; it ends with status 42 from a raw exit port."""
     file = tmp_path / "hello.bin"
     file.write_bytes(guest("hello", EXIT_CODE=42))
+    return file
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Path:
+    """The tiny bzImage, which says what it was given on COM1."""
+    file = tmp_path / "bzImage"
+    file.write_bytes(bzimage(guest("boot_linux")))
     return file
 
 
@@ -101,6 +110,36 @@ def test_hello(image: Path, environment: dict[str, str]) -> None:
     assert done.returncode == 42 << 1 | 1
     assert b"com1" in done.stderr
     assert b"exit" in done.stderr
+
+
+def test_a_kernel_is_given_its_command_line_and_its_initrd(
+    kernel: Path, environment: dict[str, str]
+) -> None:
+    initrd = kernel.with_name("initrd")
+    initrd.write_bytes(b"the initrd")
+    options = ("--initrd", initrd, "--append", "console=ttyS0 panic=-1")
+
+    done = shardio("run", "--kernel", kernel, *options, environment=environment)
+
+    assert b"6\x10\x18console=ttyS0 panic=-1\0the initrd" in done.stdout
+    assert done.returncode == 0 << 1 | 1
+
+
+def test_a_payload_finds_its_table(tmp_path: Path, environment: dict[str, str]) -> None:
+    file = tmp_path / "payload.elf"
+    file.write_bytes(elf32(Part(guest("boot_payload"), 0x10_0000), entry=0x10_0000))
+
+    done = shardio("run", "--payload", file, environment=environment)
+
+    assert b"3\x08\x10LBIO" in done.stdout
+    assert done.returncode == 0 << 1 | 1
+
+
+def test_a_file_that_is_no_kernel(image: Path, environment: dict[str, str]) -> None:
+    done = shardio("run", "--kernel", image, environment=environment)
+
+    assert done.returncode == 2
+    assert is_one_error(done.stderr, "hello.bin: magic at offset 0x0: expected an ELF", "load()")
 
 
 def test_configuration_file(image: Path, environment: dict[str, str]) -> None:

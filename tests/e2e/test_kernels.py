@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shardio.boot import Module
-from shardio.errors import MachineError
+from shardio.errors import ImageError, MachineError
 from tests.boot.images import Part, bzimage, elf32, elf64, flat_multiboot, multiboot_header, pvh_note
 from tests.e2e.support import PATIENCE_S, add_exit_port, machine
 from tests.guests.build import guest
@@ -116,6 +116,30 @@ def test_a_vmlinux_of_64_bits_begins_in_long_mode(tmp_path: Path) -> None:
     image = elf64(Part(guest("boot_linux"), CODE_AT, virtual=0xFFFF_FFFF_8010_0000), entry=CODE_AT + 0x200)
 
     assert told(image, tmp_path) == b"6\x10\x18" + PARAMETERS + bytes(8)
+
+
+@pytest.mark.machine
+def test_a_payload_is_given_its_table(tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    with machine(shards=1) as vm:
+        vm.load_payload(elf32(Part(guest("boot_payload"), CODE_AT), entry=CODE_AT))
+        vm.add("shardio.devices:Uart16550", pio=0x3F8, output=f"file:{report}")
+        add_exit_port(vm)
+
+        assert vm.run(PATIENCE_S).status == 0
+    said = report.read_bytes()
+    assert said[:7] == b"3\x08\x10LBIO"
+    assert said[7 + 20 :] == struct.pack("<II", 1, 8 + 60) + packed("<QQI")
+
+
+@pytest.mark.machine
+def test_tables_where_coreboot_s_is_are_refused_with_both_ranges() -> None:
+    with machine() as vm:
+        vm.load_payload(elf32(Part(b"\xf4", CODE_AT), entry=CODE_AT))
+        vm.load_tables("mp")
+
+        with pytest.raises(ImageError, match=r"the coreboot table: at 0xf0000 to .* the mp tables at 0xf0000"):
+            vm.start()
 
 
 @pytest.mark.machine
