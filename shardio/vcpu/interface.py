@@ -254,6 +254,9 @@ class Hypervisor(Protocol):
     def set_entry(self, mode: str, entry: int, registers: Mapping[str, int] | None = None) -> None:
         """Where the guest begins (`shardio.kvm.boot`), on each vCPU that does not wait for INIT and SIPI."""
 
+    def ram_changed(self) -> None:
+        """Guest RAM has other regions now (`GuestMemory.open_holes`); before the first vCPU runs."""
+
     def load_firmware(self, path: Path) -> int:
         """Put a firmware image at the top of 4 GiB; returns the entry. Raises `ImageError`."""
 
