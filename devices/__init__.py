@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from shardio.devices.probes import Echo as Echo
     from shardio.devices.probes import Failing as Failing
     from shardio.devices.uart import Uart16550 as Uart16550
+    from shardio.devices.vga_text import VgaText as VgaText
 
 # Public name -> its module in this package.
 _MODULES = {
@@ -59,6 +60,7 @@ _MODULES = {
     "Port92": "port92",
     "PostPort": "post_port",
     "Uart16550": "uart",
+    "VgaText": "vga_text",
 }
 
 __all__ = ["DeviceOptionError", *_MODULES]

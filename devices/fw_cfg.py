@@ -1,7 +1,7 @@
-"""`FwCfg`: the table of items by which firmware learns of its machine, at ports 0x510 (selector) and 0x511
-(data).
+"""`FwCfg`: the table of items by which firmware learns of its machine, at ports 0x510 (selector), 0x511
+(data) and, where the machine has guest memory for it, 0x514 (the address of a DMA request, big-endian).
 
-Source: QEMU's docs/specs/fw_cfg, the traditional interface (no DMA); the file directory is its item 0x19.
+Source: QEMU's docs/specs/fw_cfg; the file directory is its item 0x19.
 
 >>> table = FwCfg()
 >>> table.write(0, 2, 0x0000)
@@ -11,17 +11,24 @@ b'QEMU'
 
 from __future__ import annotations
 
+import logging
 import struct
 from pathlib import Path
 
 import msgspec
 
-from shardio.device import MutDevicePio
+from shardio.device import DeviceHost, HostMemory, MutDevicePio
+from shardio.devices.fw_cfg_kernel import kernel_items
 from shardio.devices.options import in_range, memory_size
-from shardio.errors import DeviceOptionError
+from shardio.errors import DeviceOptionError, MemoryAccessError
+from shardio.memory import regions_of
+from shardio.rate import guest_log
+
+log = logging.getLogger("shardio.devices.fw_cfg")
 
 SELECTOR = 0
 DATA = 1
+DMA_HIGH, DMA_LOW = 4, 8
 
 SIGNATURE = 0x00
 ID = 0x01
@@ -33,24 +40,30 @@ MAX_CPUS = 0x0F
 FILE_DIRECTORY = 0x19
 FILE_FIRST = 0x20
 
-_TRADITIONAL_INTERFACE = 1
+_TRADITIONAL_INTERFACE, _DMA_INTERFACE = 1, 2
+_DMA_SIGNATURE = b"QEMU CFG"
+_DMA_ERROR, _DMA_READ, _DMA_SKIP, _DMA_SELECT, _DMA_WRITE = 0x01, 0x02, 0x04, 0x08, 0x10
+_DMA_REQUEST = struct.Struct(">IIQ")
+_E820_RAM = 1
 _NAME_BYTES = 55  # and a zero
 _MOST_FILES = 0x100
 
 
 class FwCfgState(msgspec.Struct):
-    """What is selected, and the next byte of it."""
+    """What is selected, the next byte of it, and the DMA address's high half that was written last."""
 
     selected: int
     position: int
+    dma_high: int = 0
 
 
 class FwCfg(MutDevicePio):
     """Writing a 16-bit item number to offset 0 selects it; reads of offset 1 give its bytes, zeros past its
-    end.
+    end. A write of offset 8 begins the DMA request at the address of which it is the low half.
     """
 
-    pio_size = 2
+    pio_size = 12
+    dma = True
 
     def __init__(
         self,
@@ -59,10 +72,16 @@ class FwCfg(MutDevicePio):
         sercon_port: int = 0x3F8,
         boot_menu: bool = False,
         files: list[str] | None = None,
+        boot_order: list[str] | None = None,
+        kernel: str = "",
+        initrd: str = "",
+        command_line: str = "",
     ) -> None:
         """`memory`: RAM in bytes or as "64M", `vcpus`: how many; firmware may take either for what the
         machine has. `sercon_port`: the UART that SeaBIOS uses as its console, 0 for none; `boot_menu`:
-        whether it waits for a key; `files`: further items as "NAME=PATH", read now.
+        whether it waits for a key; `files`: further items as "NAME=PATH", read now; `boot_order`: device
+        paths, the first one first, as SeaBIOS's "bootorder" names them; `kernel`, `initrd`, `command_line`:
+        what firmware that can boot Linux is to boot.
 
         Raises DeviceOptionError for values out of range and for a file that cannot be read.
         """
@@ -84,7 +103,17 @@ class FwCfg(MutDevicePio):
         self._files: dict[str, bytes] = {}
         self._selected = 0
         self._position = 0
-        self._lay_out()
+        self._dma_high = 0
+        self._memory: HostMemory | None = None
+        regions = regions_of(size)
+        self.add_file("etc/e820", b"".join(
+            struct.pack("<QQI", region.guest_address, region.size, _E820_RAM) for region in regions
+        ))  # fmt: skip
+        if kernel:
+            pieces = self._read("kernel", kernel), self._read("initrd", initrd) if initrd else b""
+            self._items.update(kernel_items(*pieces, command_line, regions[0].end))
+        if boot_order:
+            self.add_file("bootorder", "\n".join(boot_order).encode() + b"\0")
         if sercon_port:
             self.add_file("etc/sercon-port", struct.pack("<H", sercon_port))
         for each in files or []:
@@ -103,38 +132,98 @@ class FwCfg(MutDevicePio):
         self._files[name] = bytes(data)
         self._lay_out()
 
+    def attach(self, host: DeviceHost) -> None:
+        """Offer the DMA interface from now on, where there is guest memory."""
+        self._memory = host.memory
+        if self._memory is not None:
+            self._items[ID] = struct.pack("<I", _TRADITIONAL_INTERFACE | _DMA_INTERFACE)
+
+    def detach(self) -> None:
+        """Touch no guest memory any more."""
+        self._memory = None
+
     def read(self, offset: int, size: int) -> int:
-        """The next `size` bytes of the selected item, the first in the low byte; the selector reads 0."""
-        if offset != DATA:
-            return 0
-        item = self._items.get(self._selected, b"")
-        value = int.from_bytes(item[self._position : self._position + size], "little")
-        self._position += size
-        return value
+        """The next `size` bytes of the selected item, the first in the low byte; the selector reads 0, the
+        DMA address the interface's signature.
+        """
+        if offset == DATA:
+            return int.from_bytes(self._next(size), "little")
+        if offset >= DMA_HIGH and self._memory is not None:
+            at = offset - DMA_HIGH
+            return int.from_bytes(_DMA_SIGNATURE[at : at + size], "little")
+        return 0
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Select an item and start at its first byte; items are read-only, so writes of data are dropped."""
+        """Select an item and start at its first byte, or begin a DMA request; items are read-only, so writes
+        of data are dropped.
+        """
         if offset == SELECTOR:
-            self._selected = value & 0xFFFF
-            self._position = 0
+            self._select(value & 0xFFFF)
+        elif size == 4 and offset in (DMA_HIGH, DMA_LOW) and self._memory is not None:
+            half = int.from_bytes(value.to_bytes(4, "little"), "big")
+            if offset == DMA_HIGH:
+                self._dma_high = half
+            else:
+                address, self._dma_high = self._dma_high << 32 | half, 0
+                self._transfer(self._memory, address)
 
     def snapshot(self) -> FwCfgState:
         """What is selected."""
-        return FwCfgState(self._selected, self._position)
+        return FwCfgState(self._selected, self._position, self._dma_high)
 
     def restore(self, state: FwCfgState) -> None:
         """Go on with what `state` had selected."""
         self._selected, self._position = state.selected, state.position
+        self._dma_high = state.dma_high
+
+    def _select(self, item: int) -> None:
+        self._selected, self._position = item, 0
+
+    def _next(self, size: int) -> bytes:
+        """The next bytes of the item; fewer, or none, where it ends."""
+        item = self._items.get(self._selected, b"")
+        found = item[self._position : self._position + size]
+        self._position += size
+        return found
+
+    def _transfer(self, memory: HostMemory, address: int) -> None:
+        """Do what struct FWCfgDmaAccess at `address` asks for; its control word tells of the end: 0, or the
+        error bit. A request that is not in guest RAM tells nobody.
+        """
+        try:
+            control, length, target = _DMA_REQUEST.unpack(memory.read(address, _DMA_REQUEST.size))
+        except MemoryAccessError:
+            guest_log.warning(log, "fw_cfg: a DMA request at %#x, where there is no memory", address)
+            return
+        if control & _DMA_SELECT:
+            self._select(control >> 16)
+        status = 0
+        if control & _DMA_READ:
+            try:
+                view = memory.view(target, length)
+                found = self._next(length)
+                view[: len(found)] = found
+                view[len(found) :] = bytes(length - len(found))
+            except MemoryAccessError:
+                status = _DMA_ERROR
+        elif control & _DMA_WRITE:
+            status = _DMA_ERROR  # nothing can be written
+        elif control & _DMA_SKIP:
+            self._position += length
+        memory.write(address, struct.pack(">I", status))
 
     def _load(self, entry: str) -> None:
         name, equals, path = entry.partition("=")
         if not equals:
             raise DeviceOptionError("FwCfg", "files", entry, 'write "NAME=PATH"')
+        self.add_file(name, self._read("files", path, entry))
+
+    def _read(self, option: str, path: str, given: str = "") -> bytes:
         try:
-            self.add_file(name, Path(path).read_bytes())
+            return Path(path).read_bytes()
         except OSError as error:
             hint = f"{error.strerror}; name a file that can be read"
-            raise DeviceOptionError("FwCfg", "files", entry, hint) from error
+            raise DeviceOptionError("FwCfg", option, given or path, hint) from error
 
     def _lay_out(self) -> None:
         """Number the files in the order of their names, and write the directory (its integers are

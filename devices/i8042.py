@@ -1,8 +1,9 @@
-"""`I8042`: the PC's keyboard controller with a keyboard that answers commands, at ports 0x60 and 0x64.
+"""`I8042`: the PC's keyboard controller with a keyboard and a mouse that answer commands, at ports 0x60 and
+0x64.
 
-Enough for firmware and kernels to find a working keyboard at once; keys come from `send_scancodes()`. There
-is no auxiliary (mouse) port. Port 0x61, between the two, is answered where no PIT is; beside a `Pit`,
-which has that port, its ranges are its own two ports.
+Enough for firmware and kernels to find a working keyboard at once; keys come from `send_scancodes()`. The
+mouse is one that nobody moves; its line, 12, is asked for when it is first needed. Port 0x61, between the
+two, is answered where no PIT is; beside a `Pit`, which has that port, its ranges are its own two ports.
 
 Source: Intel UPI-41/42 keyboard controller as documented in the IBM PS/2 Hardware Interface Technical
 Reference, "Keyboard and auxiliary device controller"; commands of the MF II keyboard.
@@ -18,7 +19,9 @@ from __future__ import annotations
 import msgspec
 
 from shardio.address import PioAddress
-from shardio.device import DeviceHost, MutDevicePio
+from shardio.device import DeviceHost, HostTrigger, MutDevicePio
+from shardio.devices.lines import line_trigger
+from shardio.devices.ps2_mouse import Mouse, MouseState
 from shardio.devices.scan_codes import Translator
 from shardio.range import PioRange
 
@@ -31,8 +34,10 @@ STATUS_OUTPUT_FULL = 0x01
 STATUS_SYSTEM = 0x04
 STATUS_COMMAND = 0x08
 STATUS_UNLOCKED = 0x10
+STATUS_FROM_MOUSE = 0x20
 
 CTR_INTERRUPT = 0x01
+CTR_MOUSE_INTERRUPT = 0x02
 CTR_SYSTEM = 0x04
 CTR_DISABLED = 0x10
 CTR_AUX_DISABLED = 0x20
@@ -42,7 +47,9 @@ OUTPUT_NO_RESET = 0x01
 OUTPUT_A20 = 0x02
 OUTPUT_FULL = 0x10
 
-_WRITE_CTR, _WRITE_OUTPUT_PORT, _ECHO_AS_KEYBOARD, _IGNORED = 0x60, 0xD1, 0xD2, (0xD3, 0xD4)
+_WRITE_CTR, _WRITE_OUTPUT_PORT, _ECHO_AS_KEYBOARD, _ECHO_AS_MOUSE, _TO_MOUSE = 0x60, 0xD1, 0xD2, 0xD3, 0xD4
+_FROM_MOUSE = 0x100  # beside a byte in the queue
+MOUSE_LINE = 12
 _ACK, _RESEND, _SELF_TEST_PASSED = 0xFA, 0xFE, 0xAA
 _CHOOSE_SET, _ENABLE, _DEFAULT_DISABLE, _DEFAULT, _RESET = 0xF0, 0xF4, 0xF5, 0xF6, 0xFF
 _KEYBOARD_WITH_ARGUMENT = (0xED, _CHOOSE_SET, 0xF3)
@@ -55,7 +62,8 @@ class I8042State(msgspec.Struct):
     """Registers, the bytes that wait to be read, and the command whose argument comes next (0 for none).
 
     `scanning`: the keyboard sends keys; `scan_set`: in which set (1 or 2); `released`: a release was
-    announced to the keyboard's translation, `translated_release` to the controller's.
+    announced to the keyboard's translation, `translated_release` to the controller's. In the queue, bit 8
+    tells the mouse's bytes.
     """
 
     ctr: int = CTR_SYSTEM | CTR_AUX_DISABLED
@@ -69,6 +77,7 @@ class I8042State(msgspec.Struct):
     released: bool = False
     translated_release: bool = False
     queue: list[int] = msgspec.field(default_factory=list)
+    mouse: MouseState = msgspec.field(default_factory=MouseState)
 
 
 class I8042(MutDevicePio):
@@ -83,6 +92,8 @@ class I8042(MutDevicePio):
 
     def __init__(self) -> None:
         self._state = I8042State()
+        self._mouse = Mouse()
+        self._mouse_trigger: HostTrigger | None = None
         self._host: DeviceHost | None = None
 
     def attach(self, host: DeviceHost) -> None:
@@ -93,15 +104,17 @@ class I8042(MutDevicePio):
 
     def detach(self) -> None:
         """Neither any more."""
-        self._host = None
+        self._host = self._mouse_trigger = None
 
     def snapshot(self) -> I8042State:
         """A copy of the state."""
-        return msgspec.structs.replace(self._state, queue=list(self._state.queue))
+        mouse = msgspec.structs.replace(self._mouse.state)
+        return msgspec.structs.replace(self._state, queue=list(self._state.queue), mouse=mouse)
 
     def restore(self, state: I8042State) -> None:
         """Take over `state`."""
         self._state = msgspec.structs.replace(state, queue=list(state.queue))
+        self._mouse.state = msgspec.structs.replace(state.mouse)
 
     def send_scancodes(self, codes: bytes) -> int:
         """The user presses keys: how many of `codes` (scan code set 2) were taken, 0 while the keyboard is
@@ -154,6 +167,7 @@ class I8042(MutDevicePio):
     def _status(self) -> int:
         s = self._state
         status = STATUS_UNLOCKED | (STATUS_OUTPUT_FULL if s.queue else 0)
+        status |= STATUS_FROM_MOUSE if s.queue and s.queue[0] & _FROM_MOUSE else 0
         return status | (STATUS_COMMAND if s.last_was_command else 0) | s.ctr & STATUS_SYSTEM
 
     def _read_data(self) -> int:
@@ -163,15 +177,21 @@ class I8042(MutDevicePio):
         byte = queue.pop(0)
         if queue:
             self._interrupt()
-        return byte
+        return byte & 0xFF
 
     def _command(self, command: int) -> None:
         s = self._state
         s.controller_command = 0
         if command == 0x20:
             self._answer(s.ctr)
-        elif command in (_WRITE_CTR, _WRITE_OUTPUT_PORT, _ECHO_AS_KEYBOARD, *_IGNORED):
+        elif command in (_WRITE_CTR, _WRITE_OUTPUT_PORT, _ECHO_AS_KEYBOARD, _ECHO_AS_MOUSE, _TO_MOUSE):
             s.controller_command = command
+        elif command == 0xA7:
+            s.ctr |= CTR_AUX_DISABLED
+        elif command == 0xA8:
+            s.ctr &= ~CTR_AUX_DISABLED
+        elif command == 0xA9:
+            self._answer(0x00)  # the mouse's interface is in order
         elif command == 0xA4:
             self._answer(0xF1)  # no password
         elif command == 0xAA:
@@ -198,14 +218,19 @@ class I8042(MutDevicePio):
         s = self._state
         command, s.controller_command = s.controller_command, 0
         if command == _WRITE_CTR:
-            enabled = value & ~s.ctr & CTR_INTERRUPT
+            enabled = value & ~s.ctr & (CTR_INTERRUPT | CTR_MOUSE_INTERRUPT)
             s.ctr = value
-            if enabled and s.queue:
+            if s.queue and enabled & self._interrupt_bit:
                 self._interrupt()  # the line is high while a byte waits and interrupts are on
         elif command == _WRITE_OUTPUT_PORT:
             self._set_output_port(value)
         elif command == _ECHO_AS_KEYBOARD:
             self._answer(value)
+        elif command == _ECHO_AS_MOUSE:
+            self._answer(value | _FROM_MOUSE)
+        elif command == _TO_MOUSE:
+            s.ctr &= ~CTR_AUX_DISABLED  # talking to it switches it on
+            self._answer(*(byte | _FROM_MOUSE for byte in self._mouse.receive(value)))
         elif command == 0:
             # Talking to the keyboard switches it on.
             s.ctr &= ~CTR_DISABLED
@@ -271,6 +296,20 @@ class I8042(MutDevicePio):
         if was_empty and values:
             self._interrupt()
 
+    @property
+    def _interrupt_bit(self) -> int:
+        """The bit of the command byte that lets the byte to be read next interrupt."""
+        return CTR_MOUSE_INTERRUPT if self._state.queue[0] & _FROM_MOUSE else CTR_INTERRUPT
+
     def _interrupt(self) -> None:
-        if self._state.ctr & CTR_INTERRUPT and self._host is not None and self._host.trigger is not None:
-            self._host.trigger.trigger()
+        """Tell of the byte to be read next, by the line of whoever sent it."""
+        enabled = self._state.ctr & self._interrupt_bit
+        if self._host is None or not enabled:
+            return
+        trigger = self._host.trigger
+        if enabled == CTR_MOUSE_INTERRUPT:
+            if self._mouse_trigger is None:
+                self._mouse_trigger = line_trigger(self._host, MOUSE_LINE)
+            trigger = self._mouse_trigger
+        if trigger is not None:
+            trigger.trigger()

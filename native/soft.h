@@ -15,6 +15,7 @@
 
 #define SIO_EXTINT_LINE 255u           /* the PIC's output to the boot processor: EXTINT of shardio/interrupt/config.py */
 #define SIO_SOFT_DOORBELLS 64u
+#define SIO_SOFT_HOLES 33u            /* every other page of the space of a PC's adapters */
 #define SIO_SOFT_RUN_BYTES 8192u        /* struct kvm_run, and a page of data behind it */
 #define SIO_SOFT_CONTEXT_BYTES 16384u   /* at least Unicorn's own record of a CPU */
 #define SIO_SOFT_ANSWERS 16u            /* accesses of one instruction */
@@ -98,6 +99,11 @@ struct sio_soft_doorbell {
     uint64_t address, value;
 };
 
+/* Pages without RAM below the hole of devices. */
+struct sio_soft_hole {
+    uint64_t base, size;
+};
+
 struct sio_soft_machine {
     uint32_t vcpus;
     uint32_t apic;                      /* local APICs, and HLT that sleeps; without, HLT ends the vCPU */
@@ -105,7 +111,8 @@ struct sio_soft_machine {
     uint32_t doorbells;                 /* those below may be active */
     uint64_t memory_size, low_memory;   /* RAM, and how much of it is below the hole */
     uint64_t rom_base, rom_size;
-    uint64_t unused[3];
+    uint64_t holes;                     /* in address order. Writer of these and what is above: the VMM, before the workers */
+    uint64_t unused[2];
     uint32_t token __attribute__((aligned(64)));    /* futex: 0, or the vCPU that executes, + 1. Writers: workers; the VMM for a dead one */
     uint32_t token_waiters;
     uint32_t last_holder;               /* vCPU + 1 */
@@ -113,6 +120,7 @@ struct sio_soft_machine {
     uint64_t levels;                    /* lines as the controllers were told last. Writer: the token's holder */
     struct sio_soft_doorbell doorbell[SIO_SOFT_DOORBELLS] __attribute__((aligned(64)));
     struct sio_soft_route route[SIO_RAISE_HANDLES];
+    struct sio_soft_hole hole[SIO_SOFT_HOLES];
     struct sio_soft cpu[] __attribute__((aligned(4096)));
 };
 

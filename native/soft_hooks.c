@@ -153,13 +153,28 @@ static int map_registers(uint64_t from, uint64_t to)
            u->mem_protect(sio_soft.uc, from, to - from, UC_PROT_NONE);
 }
 
+/* The RAM below the hole of devices, and the pages in it where devices answer too. */
+static int map_low(const struct sio_soft_start *s)
+{
+    struct unicorn *u = &sio_soft.u;
+    struct sio_soft_machine *m = s->machine;
+    uint64_t at = 0, holes = m->holes < SIO_SOFT_HOLES ? m->holes : SIO_SOFT_HOLES;
+    for (uint64_t i = 0; i < holes; i++) {
+        uint64_t base = m->hole[i].base, end = base + m->hole[i].size;
+        if ((base > at && u->mem_map_ptr(sio_soft.uc, at, base - at, UC_PROT_ALL, s->memory + at)) || map_registers(base, end))
+            return -1;
+        at = end;
+    }
+    return at < m->low_memory && u->mem_map_ptr(sio_soft.uc, at, m->low_memory - at, UC_PROT_ALL, s->memory + at);
+}
+
 static int map(const struct sio_soft_start *s)
 {
     struct unicorn *u = &sio_soft.u;
     struct sio_soft_machine *m = s->machine;
     uint64_t four_gib = 1ull << 32, high = m->memory_size - m->low_memory;
     uint64_t registers_end = m->rom_size ? m->rom_base : four_gib;
-    return u->mem_map_ptr(sio_soft.uc, 0, m->low_memory, UC_PROT_ALL, s->memory) || map_registers(m->low_memory, registers_end) ||
+    return map_low(s) || map_registers(m->low_memory, registers_end) ||
            (m->rom_size && u->mem_map_ptr(sio_soft.uc, m->rom_base, m->rom_size, UC_PROT_READ_EXEC, s->rom)) ||
            (m->rom_size && map_registers(m->rom_base + m->rom_size, four_gib)) ||
            (high && u->mem_map_ptr(sio_soft.uc, four_gib, high, UC_PROT_ALL, s->memory + m->low_memory));

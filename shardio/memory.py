@@ -17,6 +17,7 @@ import fcntl
 import mmap
 import os
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -32,6 +33,9 @@ LOW_MEMORY_END = 3 << 30
 """First byte of the hole below 4 GiB, where devices (from 0xC000_0000) and firmware live."""
 HIGH_MEMORY_BASE = 4 << 30
 """Guest address of the RAM that does not fit below the hole."""
+ADAPTER_SPACE = range(0xA_0000, 0xE_0000)
+"""Where a PC has the memory of adapters and their ROMs: VGA from 0xA0000, option ROMs from 0xC0000. A device
+there takes its pages from guest RAM (`GuestMemory.open_holes`)."""
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"(0x[0-9a-f]+|[0-9]+)\s*(?:([KMGT])(?:i?B)?)?", re.IGNORECASE)
 
@@ -82,6 +86,17 @@ def regions_of(size: int) -> tuple[MemoryRegion, ...]:
     if size <= LOW_MEMORY_END:
         return (low,)
     return (low, MemoryRegion(HIGH_MEMORY_BASE, size - LOW_MEMORY_END, LOW_MEMORY_END))
+
+
+def _with_holes(region: MemoryRegion, holes: Iterable[range]) -> Iterator[MemoryRegion]:
+    """What is left of `region`, which has whole pages, in address order."""
+    start = region.guest_address
+    pages = sorted((hole.start & -PAGE_SIZE, (hole.stop + PAGE_SIZE - 1) & -PAGE_SIZE) for hole in holes)
+    for first, last in (*pages, (region.end, region.end)):
+        end = min(first, region.end)
+        if start < end:
+            yield MemoryRegion(start, end - start, region.file_offset + start - region.guest_address)
+        start = max(start, last)
 
 
 class GuestMemory(Closing):
@@ -159,6 +174,13 @@ class GuestMemory(Closing):
     def regions(self) -> tuple[MemoryRegion, ...]:
         """The regions in address order."""
         return self._regions
+
+    def open_holes(self, holes: Iterable[range]) -> None:
+        """Take the pages of `holes` (guest addresses) out of the regions: devices answer there. What is in
+        them stays in the memfd, and nobody reaches it by a guest address of this object.
+        """
+        holes = tuple(holes)
+        self._regions = tuple(part for region in self._regions for part in _with_holes(region, holes))
 
     def read(self, addr: int, length: int) -> bytes:
         """A copy of `length` bytes at guest address `addr`. Raises `MemoryAccessError` outside one region."""

@@ -19,7 +19,7 @@ from shardio._core import ffi, lib
 from shardio.bus import MmioBus, PioBus
 from shardio.errors import DeviceOverlap, FabricError, MachineError, RangeTaken, ShardioError
 from shardio.fabric import Fabric, barrier
-from shardio.memory import MemoryRegion
+from shardio.memory import ADAPTER_SPACE, MemoryRegion
 from shardio.range import MmioRange, PioRange
 from shardio.reserved import Reserved
 
@@ -49,7 +49,8 @@ class Route(msgspec.Struct, frozen=True):
 class AddressMap:
     """Routes by range. Nothing is visible to vCPUs before `publish`.
 
-    `regions`: guest RAM, where no device can be reached. `reserved`: tells what else answers in a device's
+    `regions`: guest RAM, where no device can be reached, but for the adapters' space of a PC before
+    `settle`. `reserved`: tells what else answers in a device's
     place (`shardio.reserved`).
     """
 
@@ -62,6 +63,7 @@ class AddressMap:
         self._fabric = fabric
         self._regions = regions
         self._reserved = reserved
+        self._settled = False
         self._pio: PioBus[int] = PioBus()
         self._mmio: MmioBus[int] = MmioBus()
         self._routes: dict[int, Route] = {}
@@ -71,6 +73,18 @@ class AddressMap:
     def bind(self, fabric: Fabric) -> None:
         """Publish into this fabric from now on. It has room for what is claimed already."""
         self._fabric = fabric
+
+    def settle(self, regions: Sequence[MemoryRegion]) -> None:
+        """Guest RAM is `regions` from now on: no device can take more of it (`ADAPTER_SPACE`)."""
+        self._regions, self._settled = regions, True
+
+    def in_adapter_space(self) -> list[tuple[MmioRange, Route]]:
+        """The devices that take their pages from guest RAM."""
+        return [
+            (span, self._routes[index])
+            for span, index in self._mmio
+            if isinstance(span, MmioRange) and int(span.base) in ADAPTER_SPACE
+        ]
 
     def __len__(self) -> int:
         return len(self._routes)
@@ -198,7 +212,12 @@ class AddressMap:
     def _refuse_taken(self, device: str, span: Span) -> None:
         for region in self._regions if isinstance(span, MmioRange) else ():
             if span.base < region.end and region.guest_address <= span.last:
+                inside = int(span.base) in ADAPTER_SPACE and int(span.last) in ADAPTER_SPACE
+                if inside and not self._settled:
+                    continue
                 remedy = "place it between the RAM's end and 4 GiB, at 0xd0000000 say"
+                if inside:
+                    remedy = "add it before the start, when its pages are taken from RAM"
                 raise RangeTaken(device, span, f"guest RAM ({region})", remedy)
         if (reserved := self._reserved(span)) is not None:
             raise RangeTaken(device, span, reserved.who, reserved.hint)

@@ -163,3 +163,38 @@ def test_any_text_is_a_positive_size_or_refused(text: str) -> None:
 def test_what_is_no_size_is_refused(size: object) -> None:
     with pytest.raises(MachineError, match="size"):
         parse_size(size)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("size", "holes", "left"), [
+    (1 << 20, [], [(0, 1 << 20)]),
+    (1 << 20, [range(0xB_8000, 0xB_8FA0)], [(0, 0xB_8000), (0xB_9000, 0x4_7000)]),
+    (1 << 20, [range(0xC_0000, 0xC_0001), range(0xA_0000, 0xC_0000)], [(0, 0xA_0000), (0xC_1000, 0x3_F000)]),
+    (0xB_0000, [range(0xA_0000, 0xC_0000)], [(0, 0xA_0000)]),
+    (0x9_0000, [range(0xA_0000, 0xC_0000)], [(0, 0x9_0000)]),
+])  # fmt: skip
+def test_holes_are_whole_pages_without_ram(
+    size: int, holes: list[range], left: list[tuple[int, int]]
+) -> None:
+    with GuestMemory(size) as memory:
+        memory.open_holes(holes)
+
+        assert [(region.guest_address, region.size) for region in memory.regions] == left
+        assert all(region.file_offset == region.guest_address for region in memory.regions)
+        for hole in holes:
+            with pytest.raises(MemoryAccessError):
+                memory.read(hole.start, 1)
+            with pytest.raises(MemoryAccessError):
+                memory.write(hole.start, b"x")
+
+
+def test_ram_beside_a_hole_is_where_it_was() -> None:
+    with GuestMemory(1 << 20) as memory:
+        memory.write(0xC_0000, b"ROM")
+        memory.open_holes([range(0xA_0000, 0xC_0000)])
+
+        assert memory.read(0xC_0000, 3) == b"ROM"
+        with pytest.raises(MemoryAccessError):
+            memory.read(0x9_FFFF, 2)
+        with GuestMemory.from_fd(memory.fd, memory.size) as other:
+            memory.write(0xC_0003, b"s")
+            assert other.read(0xC_0000, 4) == b"ROMs"

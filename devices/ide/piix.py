@@ -10,7 +10,6 @@ Controller, revision 1.0.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -21,17 +20,15 @@ from shardio.devices.ide.cdrom import CdRom
 from shardio.devices.ide.channel import Channel, ChannelState, ControlPort
 from shardio.devices.ide.disk import Disk
 from shardio.devices.ide.packet import BLOCK
+from shardio.devices.lines import line_trigger
 from shardio.devices.pci_config import COMMAND, COMMAND_IO, COMMAND_MASTER, PciConfig
 from shardio.devices.virtio.image import RawImage
-from shardio.errors import DeviceOptionError, ImageError, InterruptError
-from shardio.interrupt import LegacyConfig
+from shardio.errors import DeviceOptionError, ImageError
 from shardio.range import PioRange
 
 if TYPE_CHECKING:
     from shardio.device import DeviceHost
     from shardio.interrupt.doorbell import Doorbell
-
-log = logging.getLogger("shardio.devices.ide")
 
 LINES: Final = (14, 15)
 PRIMARY, PRIMARY_CONTROL = PioRange(0x1F0, 8), PioRange(0x3F6, 1)
@@ -132,7 +129,7 @@ class PiixIde:
                     if drive is not None:
                         drive.image.lock(f"device {host.name}")
                 if any(channel.drives):
-                    channel.raise_line = _line(host, line)
+                    channel.raise_line = line_trigger(host, line).trigger
                 channel.memory, channel.loop = host.memory, host.loop
                 channel.may_master = lambda: bool(self.function.load(COMMAND, 2) & COMMAND_MASTER)
         except BaseException:
@@ -195,15 +192,3 @@ def _disc(image: RawImage) -> RawImage:
             f"make it so: truncate -s %{BLOCK} {image.path}",
         )
     return image
-
-
-def _line(host: DeviceHost, line: int) -> Callable[[], None]:
-    """What raises the line; nothing where the machine has no interrupt controllers, and drives are polled."""
-    try:
-        interrupt = host.interrupts.edge(LegacyConfig(line))
-    except InterruptError as error:
-        log.info("device %s: its IDE drives are to be polled: %s", host.name, error)
-        return lambda: None
-    interrupt.enable()
-    trigger: Callable[[], None] = interrupt.trigger
-    return trigger

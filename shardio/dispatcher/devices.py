@@ -69,6 +69,27 @@ class Devices(Claims):
         self._persistent: dict[str, int] = {}
         """The memory of devices whose state outlives their owner, by name."""
 
+    def open_holes(self) -> None:
+        """Take the pages of devices among the adapters of a PC from guest RAM; before a vCPU runs.
+
+        Raises `MachineError` for a device that would hide what was loaded there.
+        """
+        memory, hypervisor = self._memory, self._hypervisor
+        if memory is None or hypervisor is None:
+            return
+        holes = []
+        for span, route in self.routes.in_adapter_space():
+            holes.append(range(int(span.base), int(span.last) + 1))
+            for region in memory.regions:
+                shared = range(max(holes[-1].start, region.guest_address), min(holes[-1].stop, region.end))
+                if shared and any(memory.read(shared.start, len(shared))):
+                    hint = "load that elsewhere, or place the device elsewhere"
+                    raise MachineError(f"device {route.device} at {span} hides what was loaded there", hint)
+        if holes:
+            memory.open_holes(holes)
+            hypervisor.ram_changed()
+        self.routes.settle(memory.regions)
+
     # ---- once there is one ----
 
     def start(self, fabric: Fabric, supervisor: Supervisor, placement: Placement) -> None:

@@ -363,6 +363,7 @@ class Dispatcher(Closing):
     def run_vcpus(self) -> None:
         """Let the hypervisor's vCPUs run."""
         supervisor = self._started()
+        self._devices.open_holes()
         for vcpu in supervisor.vcpus:
             supervisor.call(lambda vcpu=vcpu: supervisor.start_vcpu(vcpu))  # type: ignore[misc]
         supervisor.call(supervisor.keep_spare)

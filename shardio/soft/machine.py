@@ -15,7 +15,7 @@ from shardio.fabric import Fabric
 from shardio.firmware import FOUR_GIB, place_firmware
 from shardio.interrupt.backend import InterruptBackend
 from shardio.interrupt.wires import IOAPIC_WIRES, PIC_WIRES
-from shardio.memory import GuestMemory
+from shardio.memory import LOW_MEMORY_END, GuestMemory
 from shardio.range import MmioRange, PioRange
 from shardio.reserved import Reserved, reserved_by_soft
 from shardio.soft.boot import MODES, set_entry
@@ -93,6 +93,13 @@ class SoftMachine(Closing):
             if index == 0 or not self.has_irqchip:
                 state = ffi.addressof(self.record.vcpu(index).entry)
                 set_entry(state, self.memory, mode, entry, registers)
+
+    def ram_changed(self) -> None:
+        """See `Hypervisor.ram_changed`."""
+        low = [region for region in self.memory.regions if region.end <= LOW_MEMORY_END]
+        starts = [*(region.guest_address for region in low[1:]), min(self.memory.size, LOW_MEMORY_END)]
+        gaps = (range(region.end, start) for region, start in zip(low, starts, strict=True))
+        self.record.set_holes([gap for gap in gaps if gap])
 
     def load_firmware(self, path: Path) -> int:
         """Put a firmware image at the top of 4 GiB; returns the entry. Raises `ImageError`."""

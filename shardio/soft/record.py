@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from shardio._core import ffi, lib
@@ -105,6 +106,12 @@ class Record(Closing):
             self._rom.close()
         self._rom = rom
         self.view.rom_base, self.view.rom_size = base, len(image)
+
+    def set_holes(self, holes: Sequence[range]) -> None:
+        """From now on there is no RAM at `holes`, whole pages in address order; before the first worker."""
+        for number, hole in enumerate(holes):
+            self.view.hole[number].base, self.view.hole[number].size = hole.start, len(hole)
+        self.view.holes = len(holes)
 
     def close(self) -> None:
         """Close the descriptors; mappings go with whoever holds them last. Idempotent."""

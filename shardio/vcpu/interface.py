@@ -310,6 +310,9 @@ class Hypervisor(Protocol):
     def map_memory(self, span: MmioRange, buffer: Any, *, readonly: bool) -> None:
         """`buffer` is the guest's memory at `span`. Raises `MachineError` where there is no such thing."""
 
+    def ram_changed(self) -> None:
+        """Guest RAM has other regions now (`GuestMemory.open_holes`); before the first vCPU runs."""
+
     def load_firmware(self, path: Path) -> int:
         """Put a firmware image at the top of 4 GiB; returns the entry. Raises `ImageError`."""
 

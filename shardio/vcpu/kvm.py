@@ -187,7 +187,7 @@ class KvmHypervisor(Closing):
                 self.vm.create_pit()
             self.doorbells = KvmDoorbells(self.vm)
             undo.callback(self.doorbells.close)
-            self.vm.set_memory(memory)
+            self._ram = self.vm.set_memory(memory)
             for index in range(vcpus):
                 self.vm.create_vcpu(index).set_cpuid(vcpus, cpuid_filter)
             self._cleanup = undo.pop_all()
@@ -253,6 +253,12 @@ class KvmHypervisor(Closing):
         for vcpu in self.vm.vcpus:
             if vcpu.index == 0 or not self.has_irqchip:
                 set_entry(vcpu, self.memory, mode, entry, registers)
+
+    def ram_changed(self) -> None:
+        """See `Hypervisor.ram_changed`."""
+        for slot in self._ram:
+            self.vm.remove_slot(slot)
+        self._ram = self.vm.set_memory(self.memory)
 
     def load_firmware(self, path: Path) -> int:
         """See `Hypervisor.load_firmware`."""

@@ -48,7 +48,7 @@ def test_seabios_comes_to_the_end(vcpus, tmp_path):
         vmm.run()
     uart.detach()
     text = console.text.decode()
-    assert "RamSize: 0x04000000" in text
+    assert "qemu/e820: addr 0x0000000000000000 len 0x0000000004000000 [RAM]" in text
     assert f"Found {vcpus} cpu(s) max supported {vcpus} cpu(s)" in text
     assert "PS2 keyboard initialized" in text
     assert "SeaBIOS (version" in (tmp_path / "com1").read_text()

@@ -6,6 +6,7 @@ import pytest
 
 from shardio.devices import I8042
 from shardio.errors import DeviceNotFound
+from shardio.interrupt import InterruptManager, RecordingBackend
 from shardio.io_manager import IoManager
 from shardio.range import PioRange
 
@@ -40,7 +41,7 @@ def test_nothing_waits_at_the_start(port):
     ("command", "answer"),
     [
         (0x20, [0x24]), (0xA4, [0xF1]), (0xAA, [0x55]), (0xAB, [0x00]), (0xC0, [0x80]), (0xD0, [0x03]),
-        (0xA7, []), (0xA8, []), (0xA9, []), (0xAD, []), (0xAE, []), (0xFF, []),
+        (0xA7, []), (0xA8, []), (0xA9, [0x00]), (0xAD, []), (0xAE, []), (0xFF, []),
     ],
 )
 def test_controller_commands(port, command, answer):
@@ -86,10 +87,76 @@ def test_a_byte_may_be_put_in_as_if_typed(port):
     assert answers(port) == [0x5A]
 
 
-def test_bytes_for_the_missing_mouse_go_nowhere(port):
-    port.write(COMMAND, 0xD4)
-    port.write(DATA, 0xFF)
-    assert answers(port) == []
+def to_mouse(port, *values):
+    for value in values:
+        port.write(COMMAND, 0xD4)
+        port.write(DATA, value)
+
+
+def test_the_mouse_answers_by_the_same_port_and_says_that_it_does(port):
+    to_mouse(port, 0xFF)
+    assert port.read(COMMAND) & 0x21 == 0x21
+    assert answers(port) == [0xFA, 0xAA, 0x00]
+    port.write(DATA, 0xEE)
+    assert port.read(COMMAND) & 0x21 == 0x01
+    assert answers(port) == [0xEE]
+
+
+def test_a_byte_may_be_put_in_as_if_the_mouse_had_sent_it(port):
+    port.write(COMMAND, 0xD3)
+    port.write(DATA, 0x5A)
+    assert port.read(COMMAND) & 0x21 == 0x21
+    assert answers(port) == [0x5A]
+
+
+def test_the_mouse_is_disabled_and_enabled(port):
+    for command, bit in ((0xA8, 0), (0xA7, 0x20)):
+        port.write(COMMAND, command)
+        port.write(COMMAND, 0x20)
+        assert port.read(DATA) & 0x20 == bit
+    to_mouse(port, 0xF4)  # talking to it enables it
+    assert answers(port) == [0xFA]
+    port.write(COMMAND, 0x20)
+    assert port.read(DATA) & 0x20 == 0
+
+
+def test_the_mouses_answers_are_not_translated(port):
+    command_byte(port, 0x40)
+    to_mouse(port, 0xF2)
+    assert answers(port) == [0xFA, 0x00]
+
+
+def test_the_mouse_interrupts_by_line_12_when_enabled(host, ports):
+    with RecordingBackend() as backend, InterruptManager(backend) as interrupts:
+        host.interrupts = interrupts
+        device = I8042()
+        device.attach(host)
+        port = ports(device, 0x60)
+        to_mouse(port, 0xF4)
+        command_byte(port, 0x01)
+        assert (backend.delivered(gsi=12), host.trigger.count) == (0, 0)
+        command_byte(port, 0x03)
+        assert backend.delivered(gsi=12) == 1
+        assert answers(port) == [0xFA]
+        to_mouse(port, 0xF2)
+        assert answers(port) == [0xFA, 0x00]
+        assert (backend.delivered(gsi=12), host.trigger.count) == (2, 0)
+
+
+def test_mouse_and_keyboard_take_turns_in_the_order_of_their_bytes(host, ports):
+    with RecordingBackend() as backend, InterruptManager(backend) as interrupts:
+        host.interrupts = interrupts
+        device = I8042()
+        device.attach(host)
+        port = ports(device, 0x60)
+        command_byte(port, 0x03)
+        to_mouse(port, 0xF4)
+        port.write(DATA, 0xF4)
+        first = backend.delivered(gsi=12), host.trigger.count
+        from_mouse = port.read(COMMAND) & 0x20, port.read(DATA)
+        from_keyboard = port.read(COMMAND) & 0x20, port.read(DATA)
+        assert (first, host.trigger.count) == ((1, 0), 1)
+    assert (from_mouse, from_keyboard) == ((0x20, 0xFA), (0x00, 0xFA))
 
 
 @pytest.mark.parametrize(("command", "a20"), [(0xDD, 0), (0xDF, 2)])

@@ -34,6 +34,7 @@ PLAIN: dict[str, Callable[[], Any]] = {
     "Port92": devices.Port92,
     "PostPort": devices.PostPort,
     "Uart16550": lambda: devices.Uart16550(output="null"),
+    "VgaText": devices.VgaText,
 }
 RNG = "shardio.devices.virtio:VirtioPciRng"
 IN_A_HOST: dict[str, Callable[[Path], Any]] = {

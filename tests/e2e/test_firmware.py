@@ -28,7 +28,7 @@ def milestones(vcpus: int) -> list[str]:
         "SeaBIOS (version ",
         "Running on QEMU (i440fx)",
         "Found QEMU fw_cfg",
-        f"RamSize: {MEMORY:#010x} [cmos]",
+        f"qemu/e820: addr 0x0000000000000000 len {MEMORY:#018x} [RAM]",
         "Found 1 PCI devices (max PCI bus is 00)",
         f"Found {vcpus} cpu(s) max supported {vcpus} cpu(s)",
         "sercon: using ioport 0x3f8",
