@@ -64,11 +64,10 @@ uint64_t sio_client_posted(const struct sio_client *c, uint32_t shard)
 }
 
 static NEVER_INLINE enum sio_outcome unclaimed(struct sio_client *c, enum sio_route_result why, uint32_t space,
-                                               uint64_t address, int write)
+                                               uint64_t address, uint32_t size, int write)
 {
     struct sio_vcpu_control *me = self(c);
-    sio_store_relaxed(&me->unclaimed_space, space);
-    sio_store_relaxed(&me->unclaimed_address, address);
+    sio_note_access(why == SIO_CROSSING ? &me->crossed : &me->unclaimed, space, address, size, write);
     if (why == SIO_CROSSING)
         sio_count(me->crossing);
     else if (write)
@@ -126,6 +125,12 @@ static NEVER_INLINE void take_sample(struct sio_client *c, struct sio_stat *stat
     c->sampling = c->accesses < SIO_SAMPLE_FIRST ? 0 : c->sample_mask;
 }
 
+static NEVER_INLINE void refused(const struct sio_client *c, const struct sio_route *to, int write, uint64_t address, uint32_t size)
+{
+    sio_count(to->stat->refused);
+    sio_note_access(&sio_hist_of(&c->fabric, to->stat)->refused, to->space, address, size, write);
+}
+
 static ALWAYS_INLINE enum sio_outcome request(struct sio_client *c, struct sio_route *to, uint32_t op, uint64_t address,
                                               uint32_t size, uint32_t count, uint64_t *data)
 {
@@ -160,8 +165,8 @@ static ALWAYS_INLINE enum sio_outcome request(struct sio_client *c, struct sio_r
         outcome = await_reply(c, to->box, shard, seq, &to->first_poll, data);
     if (unlikely(sample))
         take_sample(c, to->stat, sio_ticks() - begin);
-    if (unlikely(outcome == SIO_NOT_ANSWERED))
-        sio_count(to->stat->refused);
+    if (unlikely(outcome == SIO_NOT_ANSWERED)) /* the address from the line: no register holds it while an access waits */
+        refused(c, to, op & SIO_WRITE, sio_load_relaxed(&to->box->address), size);
     return outcome;
 }
 
@@ -219,12 +224,6 @@ static ALWAYS_INLINE int begin(struct sio_client *c, uint64_t *data, enum sio_ou
     return 0;
 }
 
-static NEVER_INLINE enum sio_outcome quarantined(struct sio_route *to)
-{
-    sio_count(to->stat->refused);
-    return SIO_NOT_ANSWERED;
-}
-
 /* Whether a write by this route may be posted now. Not while the shard has not taken yet what this vCPU may have written before,
  * in KVM's coalesced ring: then it waits its turn. */
 static ALWAYS_INLINE int posts_now(const struct sio_client *c, const struct sio_route *to, uint64_t address)
@@ -239,8 +238,10 @@ static ALWAYS_INLINE int posts_now(const struct sio_client *c, const struct sio_
 static ALWAYS_INLINE enum sio_outcome access_by(struct sio_client *c, struct sio_route *to, uint64_t address, uint32_t size,
                                                 int write, uint64_t *data)
 {
-    if (unlikely(to->flags & SIO_RANGE_QUARANTINED))
-        return quarantined(to);
+    if (unlikely(to->flags & SIO_RANGE_QUARANTINED)) {
+        refused(c, to, write, address, size);
+        return SIO_NOT_ANSWERED;
+    }
     if (write && posts_now(c, to, address))
         return sio_post(c, to, address, size, *data);
     return request(c, to, write ? SIO_WRITE : 0, address, size, 0, data);
@@ -255,7 +256,8 @@ static ALWAYS_INLINE enum sio_outcome access_one(struct sio_client *c, uint32_t 
     if (begin(c, data, &outcome))
         return outcome;
     enum sio_route_result routed = find(c, space, address, address + size - 1, &to);
-    return likely(routed == SIO_ROUTED) ? access_by(c, to, address, size, write, data) : unclaimed(c, routed, space, address, write);
+    return likely(routed == SIO_ROUTED) ? access_by(c, to, address, size, write, data)
+                                       : unclaimed(c, routed, space, address, size, write);
 }
 
 static inline enum sio_outcome ended(struct sio_client *c, int complete, enum sio_outcome outcome)
@@ -360,10 +362,11 @@ enum sio_outcome sio_client_string(struct sio_client *c, uint32_t space, uint64_
         goto answered;
     enum sio_route_result routed = find(c, space, address, address + size - 1, &to);
     if (routed != SIO_ROUTED)
-        outcome = unclaimed(c, routed, space, address, write);
-    else if (to->flags & SIO_RANGE_QUARANTINED)
-        outcome = quarantined(to);
-    else {
+        outcome = unclaimed(c, routed, space, address, size, write);
+    else if (to->flags & SIO_RANGE_QUARANTINED) {
+        refused(c, to, write, address, size);
+        outcome = SIO_NOT_ANSWERED;
+    } else {
         if (write)
             copy_bytes(side, string, size * count);
         sio_count(sio_hist_of(&c->fabric, to->stat)->strings);

@@ -50,6 +50,13 @@ static int begin_run(struct sio_owner *o, const struct sio_posted_write *m, stru
     return 1;
 }
 
+NEVER_INLINE void sio_refused(const struct sio_owner *o, struct sio_stat *stat, const struct sio_handler *h, uint64_t offset,
+                              uint32_t size, int write)
+{
+    sio_count(stat->refused);
+    sio_note_access(&sio_hist_of(&o->fabric, stat)->refused, h->space, h->base + offset, size, write);
+}
+
 /* Any posted write. `sample`: time it. */
 static void apply(struct sio_owner *o, const struct sio_posted_write *m, struct run *run, int sample)
 {
@@ -65,7 +72,7 @@ static void apply(struct sio_owner *o, const struct sio_posted_write *m, struct 
     if (sample)
         sio_stat_sample(&o->fabric, run->stat, sio_ticks() - begin);
     if (unlikely(failed))
-        sio_count(run->stat->refused);
+        sio_refused(o, run->stat, run->handler, m->offset, m->size, 1);
 }
 
 /* The one position of each SIO_POSTED_SAMPLE that is timed: anywhere, or ranges that are written in turn would be timed never or
@@ -124,7 +131,7 @@ static uint32_t go_on(struct sio_owner *o, struct sio_posted *ring, struct sio_c
         take(credit, ++position);
         if (unlikely(native(context, offset, 1u << width, 1, &value))) {
             o->failed++;
-            sio_count(run->stat->refused);
+            sio_refused(o, run->stat, h, offset, 1u << width, 1);
         }
     }
     run->n += (uint32_t)(slot - begin);

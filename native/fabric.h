@@ -108,6 +108,16 @@ static inline void sio_stat_sample(const struct sio_fabric *f, const struct sio_
     sio_store_relaxed(bucket, *bucket + 1);
 }
 
+/* Notes an access that nobody answered, in a record that only the caller writes. */
+static inline void sio_note_access(struct sio_last_access *last, uint32_t space, uint64_t address, uint32_t size, int write)
+{
+    sio_store_relaxed(&last->address, address);
+    sio_store_relaxed(&last->size, (uint8_t)size);
+    sio_store_relaxed(&last->write, (uint8_t)write);
+    sio_store_relaxed(&last->space, (uint8_t)space);
+    sio_store_relaxed(&last->ticks, sio_ticks());
+}
+
 /* One more on a counter that only the caller writes; readers may look at any time. */
 #define sio_count(word) sio_store_relaxed(&(word), (word) + 1)
 

@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #define SIO_MAGIC 0x314f494452414853ull /* "SHARDIO1" */
-#define SIO_LAYOUT_VERSION 5u
+#define SIO_LAYOUT_VERSION 6u
 #define SIO_LINE 64u
 #define SIO_PAGE 4096u
 #define SIO_MAX_SHARDS 64u
@@ -81,11 +81,21 @@ struct sio_shard_control {
     uint8_t pad2[SIO_LINE - 8];
 } SIO_ALIGNED;
 
+struct sio_last_access {           /* the last of some accesses, for the log; a reader may find words of two of them */
+    uint64_t ticks;                /* when it was; 0: there was none */
+    uint64_t address;              /* guest-physical address or port */
+    uint8_t size;                  /* bytes; of a string, each element's */
+    uint8_t write;
+    uint8_t space;
+    uint8_t pad[5];
+};
+
 struct sio_vcpu_control {
     uint32_t need_wakeup;                 /* futex: 1 set by the client that sleeps, 0 by whoever wakes it */
-    uint32_t unclaimed_space;      /* writer: the client; of the last access that nothing claimed, for the log */
-    uint64_t unclaimed_address;
-    uint8_t pad0[SIO_LINE - 16];
+    uint8_t pad0[4];
+    struct sio_last_access unclaimed;     /* writer: the client; what nothing claimed */
+    struct sio_last_access crossed;       /* what ran past its range's end */
+    uint8_t pad1[8];
     /* writer: the client */
     uint64_t unclaimed_reads;
     uint64_t unclaimed_writes;
@@ -167,6 +177,7 @@ struct sio_hist {                  /* the same row and range, and writer: what o
     uint64_t strings;
     uint64_t samples;              /* accesses that were timed: a client times waits, an owner service */
     uint64_t total_ns;             /* over the samples */
+    struct sio_last_access refused;
     uint32_t bucket[SIO_HIST_BUCKETS];
 } SIO_ALIGNED;
 

@@ -186,7 +186,9 @@ static ALWAYS_INLINE void serve(struct sio_owner *o, uint32_t vcpu, struct sio_m
         sio_count(stat->writes);
     else
         sio_count(stat->reads);
-    if (unlikely(failed))
+    if (string && unlikely(failed))
+        sio_refused(o, stat, h, string->address - h->base, size, op & SIO_WRITE);
+    else if (unlikely(failed)) /* its client notes where it was */
         sio_count(stat->refused);
 }
 

@@ -20,6 +20,10 @@ static ALWAYS_INLINE int handle(struct sio_owner *o, const struct sio_handler *h
     return failed;
 }
 
+/* A handler failed and no client is told so: counts it, and notes where it was. */
+void sio_refused(const struct sio_owner *owner, struct sio_stat *stat, const struct sio_handler *handler, uint64_t offset,
+                 uint32_t size, int write);
+
 /* Serves up to `limit` posted writes of one vCPU, and stops soon after `until` (ticks; 0: never); returns how many. */
 uint32_t sio_drain(struct sio_owner *owner, uint32_t vcpu, uint64_t limit, uint64_t until);
 /* Serves what is in every vCPU's ring by now. */

@@ -9,19 +9,18 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from shardio.dispatcher import MachineStatistics
+    from shardio.fabric import LastAccess
 
 UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "us"))
 
 
 def summary(statistics: MachineStatistics) -> Group:
-    """The tables of a machine's frozen statistics; those of unclaimed and of
-    refused accesses only where there were any.
+    """The tables of a machine's frozen statistics; that of accesses without an answer only where there were
+    any.
     """
     tables = [_vcpus(statistics), _devices(statistics)]
-    if any(vcpu.unclaimed_reads + vcpu.unclaimed_writes + vcpu.crossing for vcpu in statistics.vcpus):
-        tables.append(_unclaimed(statistics))
-    if any(device.refused for device in statistics.devices):
-        tables.append(_refused(statistics))
+    if (unanswered := _not_answered(statistics)).row_count:
+        tables.append(unanswered)
     return Group(*tables)
 
 
@@ -87,27 +86,19 @@ def _vcpus(statistics: MachineStatistics) -> Table:
     return table
 
 
-def _unclaimed(statistics: MachineStatistics) -> Table:
-    columns = ("reads", "writes", "past a range's end", "the last at")
-    table = _table("vCPU", "unclaimed", right=columns)
+def _not_answered(statistics: MachineStatistics) -> Table:
+    table = _table("not answered", "where", right=("accesses",))
+    table.add_column("the last", overflow="fold")
+
+    def row(kind: str, where: str, count: int, last: LastAccess | None) -> None:
+        if count:
+            table.add_row(kind, where, str(count), str(last or "-"))
+
     for i, vcpu in enumerate(statistics.vcpus):
-        if total := vcpu.unclaimed_reads + vcpu.unclaimed_writes + vcpu.crossing:
-            table.add_row(
-                str(i),
-                str(total),
-                str(vcpu.unclaimed_reads),
-                str(vcpu.unclaimed_writes),
-                str(vcpu.crossing),
-                f"{'mmio' if vcpu.unclaimed_space else 'pio'} {vcpu.unclaimed_address:#x}",
-            )
-    return table
-
-
-def _refused(statistics: MachineStatistics) -> Table:
-    table = _table("device", right=("refused",))
+        row("unclaimed", f"vCPU {i}", vcpu.unclaimed_reads + vcpu.unclaimed_writes, vcpu.last_unclaimed)
+        row("past a range's end", f"vCPU {i}", vcpu.crossing, vcpu.last_crossing)
     for device in statistics.devices:
-        if device.refused:
-            table.add_row(device.name, str(device.refused))
+        row("refused", device.name, device.refused, device.last_refused)
     return table
 
 

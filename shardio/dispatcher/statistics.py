@@ -9,8 +9,8 @@ from typing import Self
 
 import msgspec
 
-from shardio.fabric import AccessStatistics, Fabric, ShardCounters
-from shardio.fabric.statistics import copied
+from shardio.fabric import AccessStatistics, Fabric, LastAccess, ShardCounters
+from shardio.fabric.statistics import copied, newest
 from shardio.supervisor import ShardProcess
 from shardio.vcpu import VcpuStatistics
 
@@ -35,8 +35,8 @@ class ExitInfo(msgspec.Struct, frozen=True):
 class DeviceStatistics(msgspec.Struct, frozen=True):
     """One device: its accesses over all vCPUs, how long vCPUs waited for it, and how long its handlers ran.
 
-    `writes` includes the posted ones, for which no vCPU waits; `refused` ones gave all-ones or were dropped.
-    A string access counts once.
+    `writes` includes the posted ones, for which no vCPU waits; `refused` ones gave all-ones or were dropped,
+    and `last_refused` is the last of them. A string access counts once.
     """
 
     name: str
@@ -53,6 +53,7 @@ class DeviceStatistics(msgspec.Struct, frozen=True):
     service_ns: int
     service_p50_ns: float
     service_p99_ns: float
+    last_refused: LastAccess | None = None
 
 
 class ShardStatistics(msgspec.Struct, frozen=True):
@@ -105,6 +106,7 @@ def device_statistics(
         writes=waits.writes + service.posted,
         posted=service.posted,
         refused=max(waits.refused, service.refused),
+        last_refused=newest(waits.last_refused, service.last_refused),
         wait_ns=waits.total_ns,
         wait_p50_ns=waits.percentile_ns(0.5),
         wait_p99_ns=waits.percentile_ns(0.99),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shardio.fabric.segment import Fabric
-from shardio.fabric.statistics import AccessStatistics, ShardCounters, VcpuCounters
+from shardio.fabric.statistics import AccessStatistics, LastAccess, ShardCounters, VcpuCounters
 from shardio.lazy import lazily
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ _LAZY = {"Outcome": "port", "Owner": "owner", "Port": "port", "Turn": "owner"}
 __all__ = [
     "AccessStatistics",
     "Fabric",
+    "LastAccess",
     "Outcome",
     "Owner",
     "Port",

@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from shardio._core import lib
+from shardio.address import Space
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -51,12 +52,53 @@ def percentile(histogram: Iterable[int], share: float) -> float:
     return 0.0
 
 
+def describe_access(space: Space, address: int, size: int, *, write: bool, count: int = 1) -> str:
+    """An access in words; `count`: the elements of a string.
+
+    >>> describe_access(Space.MMIO, 0xD000_0004, 2, write=True)
+    'write of 2 bytes at mmio 0xd0000004'
+    >>> describe_access(Space.PIO, 0x3F8, 1, write=False, count=16)
+    'read of 16 times 1 byte at pio 0x3f8'
+    """
+    times = f"{count} times " if count != 1 else ""
+    width = f"{size} byte{'s' if size != 1 else ''}"
+    return f"{'write' if write else 'read'} of {times}{width} at {space} {address:#x}"
+
+
+class LastAccess(msgspec.Struct, frozen=True):
+    """The last access of a kind: where, how wide (bytes), in which direction; `ticks` orders those of
+    several writers.
+    """
+
+    space: Space
+    address: int
+    size: int
+    write: bool
+    ticks: int
+
+    @classmethod
+    def read(cls, last: Any) -> Self | None:
+        """A copy of a `struct sio_last_access`; None where there was none."""
+        if not last.ticks:
+            return None
+        space = Space.MMIO if last.space == lib.SIO_MMIO else Space.PIO
+        return copied(cls, last, space=space, write=bool(last.write))
+
+    def __str__(self) -> str:
+        return describe_access(self.space, self.address, self.size, write=self.write)
+
+
+def newest(one: LastAccess | None, other: LastAccess | None) -> LastAccess | None:
+    """Whichever access was later; None is earlier than any."""
+    return max((one, other), key=lambda last: last.ticks if last is not None else 0)
+
+
 class AccessStatistics(msgspec.Struct, frozen=True):
     """Accesses of one range: from a vCPU's side the times are waits, from a shard's side service, in
     nanoseconds.
 
     `samples` of the accesses were timed: every one of a KVM worker's; the first 64 and then one in 64 of a
-    bare client's; one in 64 posted or coalesced writes.
+    bare client's; one in 64 posted or coalesced writes. `last_refused`: the last of the `refused` ones.
     """
 
     reads: int = 0
@@ -67,12 +109,14 @@ class AccessStatistics(msgspec.Struct, frozen=True):
     samples: int = 0
     total_ns: int = 0
     histogram: tuple[int, ...] = (0,) * lib.SIO_HIST_BUCKETS
+    last_refused: LastAccess | None = None
 
     @classmethod
     def read(cls, stat: Any, hist: Any) -> Self:
         """A copy of a `struct sio_stat *` and its `struct sio_hist *`."""
         counts = {name: getattr(stat, name) for name in ("reads", "writes", "posted", "refused")}
-        return copied(cls, hist, histogram=tuple(hist.bucket), **counts)
+        last = LastAccess.read(hist.refused)
+        return copied(cls, hist, histogram=tuple(hist.bucket), last_refused=last, **counts)
 
     def __add__(self, other: AccessStatistics) -> AccessStatistics:
         return AccessStatistics(
@@ -84,6 +128,7 @@ class AccessStatistics(msgspec.Struct, frozen=True):
             self.samples + other.samples,
             self.total_ns + other.total_ns,
             tuple(a + b for a, b in zip(self.histogram, other.histogram, strict=True)),
+            newest(self.last_refused, other.last_refused),
         )
 
     def percentile_ns(self, share: float) -> float:
@@ -97,13 +142,15 @@ class AccessStatistics(msgspec.Struct, frozen=True):
 
 
 class VcpuCounters(msgspec.Struct, frozen=True):
-    """A vCPU's counters that belong to no range."""
+    """A vCPU's counters that belong to no range. `last_unclaimed`, `last_crossing`: the last access that
+    nobody claimed, and that ran past its range's end.
+    """
 
     unclaimed_reads: int
     unclaimed_writes: int
     crossing: int
-    unclaimed_space: int
-    unclaimed_address: int
+    last_unclaimed: LastAccess | None
+    last_crossing: LastAccess | None
     sleeps: int
     yields: int
     lost_wakeups: int
@@ -113,7 +160,11 @@ class VcpuCounters(msgspec.Struct, frozen=True):
     @classmethod
     def read(cls, control: Any) -> Self:
         """A copy of a `struct sio_vcpu_control`."""
-        return copied(cls, control)
+        last = {
+            "last_unclaimed": LastAccess.read(control.unclaimed),
+            "last_crossing": LastAccess.read(control.crossed),
+        }
+        return copied(cls, control, **last)
 
 
 class ShardCounters(msgspec.Struct, frozen=True):

@@ -13,6 +13,8 @@ import time
 import msgspec
 
 from shardio._core import ffi, lib
+from shardio.address import Space
+from shardio.fabric.statistics import describe_access
 from shardio.shard import notebook
 from shardio.supervisor.context import Context
 from shardio.supervisor.shard_process import ShardProcess
@@ -72,8 +74,11 @@ def _access(context: Context, vcpu: int, shard: int) -> tuple[str, str]:
     request, taken = ffi.new("struct sio_request *"), ffi.new("int *")
     if not lib.sio_recover_request(context.fabric.view, shard, vcpu, request, taken):
         return "", "room for its posted writes"
-    direction = "write" if request.op & lib.SIO_WRITE else "read"
-    space = "mmio" if request.space else "pio"
-    count = f"{request.count} times " if request.op & lib.SIO_STRING else ""
-    access = f"{direction} of {count}{request.size} bytes at {space} {request.address:#x}"
+    access = describe_access(
+        Space.MMIO if request.space == lib.SIO_MMIO else Space.PIO,
+        request.address,
+        request.size,
+        write=bool(request.op & lib.SIO_WRITE),
+        count=request.count if request.op & lib.SIO_STRING else 1,
+    )
     return context.routes.device(request.range), access

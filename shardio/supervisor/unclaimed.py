@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from shardio.fabric.statistics import LastAccess, newest
 from shardio.supervisor.context import Context
 
 LOG_EVERY_S = 1.0
@@ -30,10 +31,9 @@ class UnclaimedLog:
             new = total - self._told.get(vcpu.index, 0)
             if new:
                 log.info(
-                    "vCPU %d: %d accesses unclaimed, or past their range's end; the last at %s %#x",
+                    "vCPU %d: %d accesses unclaimed, or past their range's end; the last: %s",
                     vcpu.index,
                     new,
-                    "mmio" if control.unclaimed_space else "pio",
-                    control.unclaimed_address,
+                    newest(LastAccess.read(control.unclaimed), LastAccess.read(control.crossed)),
                 )
             self._told[vcpu.index] = total

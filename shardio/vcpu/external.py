@@ -17,6 +17,7 @@ from shardio._core import lib
 from shardio.errors import MachineError, VcpuError
 from shardio.fabric import Fabric
 from shardio.fabric.port import PortRecord
+from shardio.fabric.statistics import copied
 from shardio.vcpu.interface import ExitCounts, Vcpu, VcpuState, VcpuStatistics
 from shardio.vcpu.registers import NoRegisters, Registers
 
@@ -134,15 +135,10 @@ class ExternalVcpu(Vcpu):
         """See `Vcpu.statistics`. Exits and times are its process's own affair, and 0 here."""
         counters = self._fabric.vcpu_counters(self.index)
         own = {"string_exits": 0, "interrupted": 0, "running_ns": 0, "waiting_ns": 0}
-        given = {
-            name: getattr(counters, name)
-            for name in VcpuStatistics.__struct_fields__
-            if hasattr(counters, name)
-        }
-        return VcpuStatistics(
-            state=self.state, exits=ExitCounts({}), repairs=ExitCounts({}), spawns=self._spawns, pid=self.pid,
-            **own, **given,
-        )
+        return copied(
+            VcpuStatistics, counters, state=self.state, exits=ExitCounts({}), repairs=ExitCounts({}),
+            spawns=self._spawns, pid=self.pid, **own,
+        )  # fmt: skip
 
     def close(self) -> None:
         """See `Vcpu.close`."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from shardio._core import lib
+from shardio.fabric import LastAccess
 from shardio.range import MmioRange, PioRange
 from shardio.vcpu.registers import Registers, is_external
 
@@ -75,9 +76,9 @@ class ExitCounts(Mapping[str, int]):
 class VcpuStatistics(msgspec.Struct, frozen=True):
     """A vCPU's exits by name, its times in nanoseconds, and how often its worker had to be started.
 
-    `pid`: the worker's process, 0 while none lives. `unclaimed_space`, `unclaimed_address`: where the last
-    access was that nobody claimed or that ran past its range's end (0: a port, 1: memory). `repairs`: how
-    often an instruction that KVM's emulator lacks was executed in its place, by the instruction's name.
+    `pid`: the worker's process, 0 while none lives. `last_unclaimed`, `last_crossing`: the last access that
+    nobody claimed, and that ran past its range's end; None where there was none. `repairs`: how often an
+    instruction that KVM's emulator lacks was executed in its place, by the instruction's name.
     """
 
     state: VcpuState
@@ -90,8 +91,8 @@ class VcpuStatistics(msgspec.Struct, frozen=True):
     unclaimed_reads: int
     unclaimed_writes: int
     crossing: int
-    unclaimed_space: int
-    unclaimed_address: int
+    last_unclaimed: LastAccess | None
+    last_crossing: LastAccess | None
     lost_wakeups: int
     malformed: int
     pid: int

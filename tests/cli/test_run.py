@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from shardio.address import Space
 from shardio.cli import run
 from shardio.cli.run import configuration, exit_status, on_terminal, parse_device
 from shardio.cli.stop import StopRequests
 from shardio.cli.summary import summary
 from shardio.config import MachineConfig, load_tables, machine_config
 from shardio.errors import ConfigError
+from shardio.fabric import LastAccess
 
 UART = "shardio.devices:Uart16550"
 
@@ -188,14 +190,18 @@ def test_devices_are_looked_for_beside_the_file_and_here(tmp_path: Path) -> None
 def test_summary_tells_exits_and_devices() -> None:
     exits = {"io": 1200, "mmio": 34, "hlt": 0}
     unclaimed = {"unclaimed_reads": 2, "unclaimed_writes": 1, "crossing": 4}
-    last = {"unclaimed_space": 1, "unclaimed_address": 0xD000_0FFF}
+    last = {
+        "last_unclaimed": LastAccess(Space.PIO, 0x510, 1, True, 1),
+        "last_crossing": LastAccess(Space.MMIO, 0xD000_0FFF, 4, False, 2),
+    }
     vcpu = SimpleNamespace(exits=exits, running_ns=3_000_000, waiting_ns=1_000_000, **unclaimed, **last)
     latencies = {"wait_p50_ns": 1500, "wait_p99_ns": 9000, "service_p50_ns": 250, "service_p99_ns": 800}
     serial = SimpleNamespace(
-        name="Uart16550", shard="console", reads=3, writes=40, refused=5, wait_ns=750, **latencies
-    )
+        name="Uart16550", shard="console", reads=3, writes=40, refused=5, wait_ns=750, **latencies,
+        last_refused=LastAccess(Space.PIO, 0x3F9, 2, True, 3),
+    )  # fmt: skip
     idle = SimpleNamespace(
-        name="exit", shard="s1", reads=0, writes=0, refused=0, wait_ns=250, **latencies
+        name="exit", shard="s1", reads=0, writes=0, refused=0, wait_ns=250, last_refused=None, **latencies
     )
     console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(summary(SimpleNamespace(vcpus=[vcpu], devices=[serial, idle])))  # type: ignore[arg-type]
@@ -209,10 +215,11 @@ def test_summary_tells_exits_and_devices() -> None:
     assert "25.0%" in text
     assert [line.split() for line in text.splitlines() if line.startswith("Uart16550")] == [
         ["Uart16550", "console", "3", "40", "1.50", "us", "9.00", "us", "250", "ns", "800", "ns", "75.0%"],
-        ["Uart16550", "5"],  # refused
     ]
-    assert [line.split() for line in text.splitlines() if "0xd0000fff" in line] == [
-        ["0", "7", "2", "1", "4", "mmio", "0xd0000fff"]
+    assert [" ".join(line.split()) for line in text.splitlines() if " at " in line] == [
+        "unclaimed vCPU 0 3 write of 1 byte at pio 0x510",
+        "past a range's end vCPU 0 4 read of 4 bytes at mmio 0xd0000fff",
+        "refused Uart16550 5 write of 2 bytes at pio 0x3f9",
     ]
 
 

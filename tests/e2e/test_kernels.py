@@ -138,7 +138,8 @@ def test_tables_where_coreboot_s_is_are_refused_with_both_ranges() -> None:
         vm.load_payload(elf32(Part(b"\xf4", CODE_AT), entry=CODE_AT))
         vm.load_tables("mp")
 
-        with pytest.raises(ImageError, match=r"the coreboot table: at 0xf0000 to .* the mp tables at 0xf0000"):
+        both = r"the coreboot table: at 0xf0000 to .* the mp tables at 0xf0000"
+        with pytest.raises(ImageError, match=both):
             vm.start()
 
 
