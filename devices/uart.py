@@ -5,8 +5,8 @@ the event loop, the interrupt and the host's byte streams. Unit test: register i
 and feed it with `receive()`.
 
 A guest that prints reads LSR and writes THR for each byte, so these two have a short way: while neither has
-a side effect, `read` and `write` answer them from a few attributes, which `changed` keeps up to date. In a
-shard what is sent gathers, 4 KiB at most, and the loop writes it after the turn in which it was sent.
+a side effect, `FastRegisters` answers them in C, from what `changed` has set. In a shard what is sent
+gathers, 4 KiB at most, and the loop writes it after the turn in which it was sent.
 
 >>> uart = Uart16550(output="null")
 >>> uart.receive(b"A")
@@ -36,6 +36,7 @@ from shardio.devices.uart_state import (
     UartStatistics,
 )
 from shardio.errors import DeviceOptionError
+from shardio.fast_registers import FastRegisters
 
 _STRIDES = (1, 2, 4, 8)
 _BITS_PER_CHARACTER = 10
@@ -43,7 +44,7 @@ _GATHERED_LIMIT = 4096
 _NOWHERE = -1  # no offset of an access
 
 
-class Uart16550(MutDevicePio, MutDeviceMmio):
+class Uart16550(FastRegisters, MutDevicePio, MutDeviceMmio):
     """A 16550A: 8 byte registers from its base (COM1 is port 0x3F8 with IRQ 4), wider accesses byte by byte.
 
     What the guest sends goes to `output` within a turn of the loop, in order; what comes from `input` is
@@ -82,11 +83,8 @@ class Uart16550(MutDevicePio, MutDeviceMmio):
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
         self._sent = 0
-        self._gathered: list[int] = []  # cheaper to append to than a bytearray
         self._flushing = False
-        # Where one byte reads `_line_status`, or is only gathered: nowhere, or LSR, THR.
-        self._lsr_at = self._thr_at = _NOWHERE
-        self._line_status = 0
+        self.limit = _GATHERED_LIMIT
 
     # --- the owner shard ------------------------------------------------------------------------------------
 
@@ -131,18 +129,16 @@ class Uart16550(MutDevicePio, MutDeviceMmio):
 
     def statistics(self) -> UartStatistics:
         """Counts since the device was made."""
-        sent, core = self._sent + len(self._gathered), self._core
+        sent, core = self._sent + len(self.gathered), self._core
         lost = core.overruns, core.tx_lost, core.cleared
         return UartStatistics(self._feed.received, sent, *lost, core.interrupts)
 
     # --- the guest ------------------------------------------------------------------------------------------
 
-    def read(self, offset: int, size: int) -> int:
+    def read_slowly(self, offset: int, size: int) -> int:
         """`size` bytes (1, 2, 4 or 8) from `offset`, little-endian; bytes between strides read 0, past the
         last register 0xFF.
         """
-        if size == 1 and offset == self._lsr_at:
-            return self._line_status
         if size == 1 and not self._shift:
             return self._read_register(offset)
         value = 0
@@ -151,15 +147,10 @@ class Uart16550(MutDevicePio, MutDeviceMmio):
             value |= (0 if between else self._read_register(register)) << 8 * i
         return value
 
-    def write(self, offset: int, size: int, value: int) -> None:
+    def write_slowly(self, offset: int, size: int, value: int) -> None:
         """`size` bytes (1, 2, 4 or 8) to `offset`, little-endian; bytes that are no register's are
         dropped.
         """
-        if size == 1 and offset == self._thr_at:
-            gathered = self._gathered
-            if len(gathered) < _GATHERED_LIMIT:
-                gathered.append(value & 0xFF)
-                return
         if size == 1 and not self._shift:
             self._write_register(offset, value & 0xFF)
         else:
@@ -214,8 +205,8 @@ class Uart16550(MutDevicePio, MutDeviceMmio):
             self._sent += 1
             self.output.write(bytes((byte,)))
             return
-        self._gathered.append(byte)
-        if len(self._gathered) >= _GATHERED_LIMIT:
+        self.gathered.append(byte)
+        if len(self.gathered) >= _GATHERED_LIMIT:
             self._write_out()
         if not self._flushing:
             self._flushing = True
@@ -223,16 +214,16 @@ class Uart16550(MutDevicePio, MutDeviceMmio):
 
     def changed(self) -> None:
         """Whether LSR and THR have their short way, and what LSR reads there."""
-        self._lsr_at = self._thr_at = _NOWHERE
+        self.status_at = self.data_at = _NOWHERE
         if self._loop is None or self._feed.paused:
             return
         core = self._core
         if not core.state.held and not core.state.lsr_errors:
-            self._line_status = core.line_status
-            self._lsr_at = LSR << self._shift
+            self.status = core.line_status
+            self.status_at = LSR << self._shift
         # Only behind a byte that has asked for a flush: what follows it need not.
         if self._flushing and core.passes_through and self.can_send():
-            self._thr_at = THR
+            self.data_at = THR
 
     def interrupt(self) -> None:
         """One edge on the device's interrupt line, where it has one."""
@@ -262,8 +253,8 @@ class Uart16550(MutDevicePio, MutDeviceMmio):
         self._write_out()
 
     def _write_out(self) -> None:
-        data = bytes(self._gathered)
-        self._gathered.clear()  # first: the output may have room for more, which is gathered behind
+        data = bytes(self.gathered)
+        self.gathered.clear()  # first: the output may have room for more, which is gathered behind
         self._sent += len(data)
         if data:
             self.output.write(data)

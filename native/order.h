@@ -16,13 +16,9 @@
  *               (client.c, route.h)
  *   SP-WAKEUP     sleeper announces, fences, re-checks -> waker publishes, fences, looks for sleepers (wait.h)
  *   SP-COMMAND  VMM stores a command             -> worker reads it             (vcpu_loop.h)
-<<<<<<< HEAD
  *   SP-PORT     a user releases a port          -> the next one takes it       (port.c)
  *   SP-WIRES    owner moves a line's level       -> worker told that one moved  (vcpu_wires.h)
- *   SP-COALESCED kernel moves `last` / owner `first` -> owner / kernel reads it (coalesced.c)
-=======
  *   SP-COALESCED kernel moves `last` / owner `first` -> owner / kernel and client read it (coalesced.c, client.c)
->>>>>>> corefaults
  */
 #ifndef SHARDIO_ORDER_H
 #define SHARDIO_ORDER_H

@@ -20,7 +20,7 @@ int sio_owner_init(struct sio_owner *o, const struct sio_fabric *f, uint32_t sha
     o->doorbell = doorbell;
     o->control = &f->shard[shard];
     o->boxes = sio_mailbox(f, shard, 0);
-    o->spin_ticks = sio_ns_to_ticks(f, SIO_SPIN_NS);
+    sio_patience_init(&o->patience, f);
     o->yield_ticks = sio_ns_to_ticks(f, SIO_YIELD_NS);
     o->epoll_ticks = sio_ns_to_ticks(f, SIO_EPOLL_NS);
     o->handlers = aligned_alloc(SIO_LINE, f->ranges * sizeof *o->handlers);
@@ -327,35 +327,40 @@ static void wake_up(struct sio_owner *o)
 
 enum idleness { NOTHING, FOUND_AT_ONCE, FOUND };
 
-/* Nothing was there at the last scan: keeps looking, by the policy of wait.h, for as long as a sleep would cost. */
+/* Nothing was there at the last scan: keeps looking, by the policy of patience.h, for as long as a sleep would cost. */
 static enum idleness linger(struct sio_owner *o)
 {
-    uint64_t start, now;
-    if (o->yield_bias < SIO_YIELD_BIAS || (++o->idles & 31) == 0) {
-        start = 0;
+    uint64_t polls = sio_patience_polls(&o->patience), start = 0, now, before;
+    int crowded = 0;
+    if (polls) {
         do {
             for (uint32_t i = 0; i < SIO_POLLS; i++) {
                 sio_relax();
                 if (look(o)) {
-                    o->yield_bias = 0;
+                    o->patience.yield_bias = 0;
                     return start ? FOUND : FOUND_AT_ONCE;
                 }
             }
-            now = sio_ticks();
+            now = sio_ticks(); /* only now: the next request of a busy client has come */
             start = start ? start : now;
-        } while (now - start < o->spin_ticks);
+        } while (now - start < polls);
     }
     if (o->pause)
         o->pause(o);
-    start = sio_ticks();
+    before = sio_ticks();
+    start = start ? start : before;
     do {
         sio_yield();
         sio_count(control(o)->yields);
+        now = sio_ticks();
+        crowded |= now - before > o->patience.quick;
+        before = now;
         if (look(o)) {
-            o->yield_bias += o->yield_bias < SIO_YIELD_BIAS;
+            sio_patience_found(&o->patience, now - start, crowded);
             return FOUND;
         }
-    } while (sio_ticks() - start < o->yield_ticks);
+    } while (now - start < o->yield_ticks);
+    sio_patience_vain(&o->patience);
     return NOTHING;
 }
 

@@ -8,6 +8,7 @@
 
 #include "fabric.h"
 #include "mailbox.h"
+#include "patience.h"
 #include "posted.h"
 #include "wait.h"
 
@@ -57,9 +58,7 @@ struct sio_owner {
     uint32_t looks;
     uint32_t posted_ranges;            /* handlers that may be posted to: 0 saves the look at the rings */
     uint32_t membarrier;
-    uint32_t yield_bias;
-    uint32_t idles;
-    uint64_t spin_ticks;
+    struct sio_patience patience;
     uint64_t yield_ticks;
     uint64_t epoll_ticks;              /* how often a busy owner looks whether host I/O is ready */
     uint64_t turn_end;                 /* ticks: when the turn in hand should be over */

@@ -15,6 +15,7 @@
 
 #include "pydispatch.h"
 #include "pyfailed.h"
+#include "pyint.h"
 
 #include <stdlib.h>
 
@@ -71,17 +72,8 @@ static inline PyObject *number(const struct sio_py *py, uint64_t value)
 /* The low 64 bits of what a handler returned. Non-zero: no whole number, or one whose __index__ raised. */
 static inline int as_value(PyObject *result, uint64_t *value)
 {
-#if PY_VERSION_HEX >= 0x030C0000
-    if (__builtin_expect(PyLong_CheckExact(result) && PyUnstable_Long_IsCompact((PyLongObject *)result), 1)) {
-        *value = (uint64_t)PyUnstable_Long_CompactValue((PyLongObject *)result);
+    if (sio_compact_int(result, value))
         return 0;
-    }
-#else
-    if (__builtin_expect(PyLong_CheckExact(result) && (size_t)Py_SIZE(result) <= 1, 1)) { /* 0, or one digit and positive */
-        *value = Py_SIZE(result) ? ((PyLongObject *)result)->ob_digit[0] : 0;
-        return 0;
-    }
-#endif
     if (__builtin_expect(!PyIndex_Check(result), 0))
         return 1;
     *value = PyLong_AsUnsignedLongLongMask(result);

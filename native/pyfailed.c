@@ -58,7 +58,11 @@ void sio_py_report(struct sio_py_sites *sites, PyObject *on_error, uint32_t rang
 
 void sio_py_refuse(struct sio_py_sites *sites, PyObject *read, uint64_t offset, uint32_t size, PyObject *result, uint32_t range)
 {
-    PyObject *place = PyMethod_Check(read) ? PyMethod_GET_FUNCTION(read) : read; /* not the method, which would keep its device */
+    PyObject *place = read;
+    if (PyMethod_Check(read)) /* not the method, which would keep its device */
+        place = PyMethod_GET_FUNCTION(read);
+    else if (PyCFunction_Check(read) && PyCFunction_GET_SELF(read)) /* nor one in C (fast_registers.c) */
+        place = (PyObject *)Py_TYPE(PyCFunction_GET_SELF(read));
     if (known(sites, place, -1, range << 1))
         return;
     PyObject *errors = PyImport_ImportModule("shardio.errors");

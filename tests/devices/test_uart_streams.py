@@ -232,7 +232,7 @@ def test_no_more_than_4_kib_gather(tmp_path, host):
     data = bytes(number & 0xFF for number in range(10000))
     for byte in data:
         uart.write(RBR, 1, byte)
-        assert len(uart._gathered) <= 4096
+        assert len(uart.gathered) <= 4096
     written = (tmp_path / "out").read_bytes()
     uart.detach()
 
@@ -306,3 +306,37 @@ def test_an_input_that_cannot_be_opened_is_named_with_the_hint(tmp_path):
     uart = Uart16550(output="null", input=f"file:{tmp_path}/missing")
     with pytest.raises(DeviceOptionError, match=r"input = .*missing.*No such file"):
         uart.attach(RecordingHost())
+
+
+class Counting(Uart16550):
+    """Counts the accesses that reach Python."""
+
+    entered = 0
+
+    def read_slowly(self, offset, size):
+        self.entered += 1
+        return super().read_slowly(offset, size)
+
+    def write_slowly(self, offset, size, value):
+        self.entered += 1
+        super().write_slowly(offset, size, value)
+
+
+def test_a_guest_that_prints_by_polling_enters_python_once_in_a_turn_of_the_loop(tmp_path):
+    async def main():
+        uart = Counting(output=f"file:{tmp_path}/out")
+        uart.attach(RecordingHost(asyncio.get_running_loop()))
+        entered = []
+        for _ in range(2):
+            uart.entered = 0
+            for byte in b"a line\n":
+                status = uart.read(LSR, 1)
+                assert status == 0x60
+                uart.write(RBR, 1, byte)
+            entered.append(uart.entered)
+            await asyncio.sleep(0)
+        uart.detach()
+        return entered
+
+    assert asyncio.run(main()) == [1, 1]
+    assert (tmp_path / "out").read_bytes() == b"a line\na line\n"

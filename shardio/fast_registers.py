@@ -1,0 +1,56 @@
+"""`FastRegisters`: a base class, in C, for devices that a guest polls and sends bytes through.
+
+Its `read` answers one register from a value at hand, its `write` gathers what goes to one register; the
+device says where, and every other access reaches its `read_slowly` and `write_slowly`. What that saves is in
+docs/performance.md, under "Printing".
+
+>>> class Printer(FastRegisters):
+...     def read_slowly(self, offset, size):
+...         return 0xFF
+...     def write_slowly(self, offset, size, value):
+...         print("offset", offset, "value", value)
+>>> printer = Printer()
+>>> printer.status_at, printer.status, printer.data_at, printer.limit = 5, 0x60, 0, 4096
+>>> printer.read(5, 1), printer.read(5, 2)
+(96, 255)
+>>> printer.write(0, 1, 65)
+>>> printer.write(1, 1, 2)
+offset 1 value 2
+>>> printer.gathered
+bytearray(b'A')
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from shardio._core import lib
+
+if TYPE_CHECKING:
+
+    class FastRegisters:
+        """What of a device is answered in C: one byte read at `status_at` is `status`, one byte written at
+        `data_at` is appended to `gathered` as long as that holds fewer than `limit` bytes. -1, as at the
+        start, is nowhere. A value that is written is cut to its byte.
+        """
+
+        status_at: int
+        status: int
+        data_at: int
+        limit: int
+
+        @property
+        def gathered(self) -> bytearray:
+            """What the guest has written at `data_at` since the device emptied it."""
+
+        def read(self, offset: int, size: int, /) -> int:
+            """`status`, or what `read_slowly` gives."""
+
+        def write(self, offset: int, size: int, value: int, /) -> None:
+            """Gather the byte, or hand it to `write_slowly`."""
+
+else:
+    _made: dict[str, Any] = {}
+    if lib.sio_fast_registers_into(id(_made)):
+        raise MemoryError
+    FastRegisters = _made["FastRegisters"]
