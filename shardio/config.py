@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -78,7 +79,8 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     `memory` is in bytes, `cpu` is what runs the vCPUs ("auto": KVM where it works, else software), `at`
     (where the flat image goes) and `entry` are guest-physical addresses, `hang_deadline` is in seconds,
     `tables` tells the guest's kernel of the devices. `firmware`, `kernel` and `payload` bring the devices of
-    a PC, except where a `[[device]]` has their range and unless `platform` is false.
+    a PC, except where a `[[device]]` has their range and unless `platform` is false: `disks` (raw images), a
+    `cdrom` and `nets` among them, behind an IDE controller or, for a kernel, as virtio devices on PCI.
     """
 
     vcpus: Annotated[int, Meta(ge=1, le=lib.SIO_MAX_VCPUS)] = 1
@@ -95,6 +97,9 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     initrd: Path | None = None
     command_line: str = ""
     payload: Path | None = None
+    disks: tuple[Path, ...] = ()
+    cdrom: Path | None = None
+    nets: tuple[str, ...] = ()
     platform: bool = True
     pin: bool | None = None
     hang_deadline: Annotated[float, Meta(gt=0)] | None = None
@@ -106,6 +111,34 @@ MACHINE_KEYS = tuple(key for key in MachineConfig.__struct_fields__ if key != "d
 DEVICE_KEYS = DeviceConfig.__struct_fields__
 # Keys whose value may be text: "0x3f8".
 NUMBERS = {"pio", "mmio", "size", "irq", "at", "entry"}
+
+
+def as_toml(config: MachineConfig) -> str:
+    """The configuration as a file, without what is a default already: `load_config` of it is the same
+    machine. Its platform's devices are among the `[[device]]` tables, its paths are absolute.
+    """
+    import tomli_w  # only where it is asked for
+
+    machine = _told(config, MachineConfig(), MACHINE_KEYS) | {"platform": False}
+    if config.tables is None and (kinds := _tables(config)):  # those that come with the platform
+        machine["tables"] = "both" if kinds == TABLE_KINDS else kinds[0]
+    kept = machine.keys() - {"disks", "cdrom", "nets"}  # which are devices by now
+    machine = {key: machine[key] for key in MACHINE_KEYS if key in kept}
+    devices = []
+    for device in config.devices:
+        table = _told(device, DeviceConfig(type=""), DEVICE_KEYS)
+        options = table.pop("options", {})
+        own = {key: value for key, value in options.items() if key in DEVICE_KEYS}
+        devices.append(table | {key: value for key, value in options.items() if key not in own})
+        devices[-1] |= {"options": own} if own else {}
+    return tomli_w.dumps({"machine": machine, "device": devices})
+
+
+def _told(struct: msgspec.Struct, default: msgspec.Struct, keys: Iterable[str]) -> dict[str, Any]:
+    """The fields that differ from `default`, paths as text."""
+    found = {key: getattr(struct, key) for key in keys if getattr(struct, key) != getattr(default, key)}
+    texts = {key: os.path.abspath(value) for key, value in found.items() if isinstance(value, Path)}
+    return {**found, **texts}
 
 
 def load_config(path: str | Path) -> MachineConfig:
@@ -150,20 +183,32 @@ def machine_config(tables: Mapping[str, Any], *, where: str, folder: Path = Path
     for device, at in placed:
         with _told_at(f'{at} "{device.label}"'):
             _claim(claims, device)
-    paths = {key: getattr(config, key) for key in ("image", "kernel", "initrd", "payload")}
+    paths = {key: getattr(config, key) for key in ("image", "kernel", "initrd", "payload", "cdrom")}
     config = msgspec.structs.replace(
         config,
         **{key: folder / path for key, path in paths.items() if path},
         firmware=find_firmware(config.firmware, folder) if config.firmware else None,
+        disks=tuple(folder / path for path in config.disks),
         devices=tuple(device for device, _ in placed),
     )
-    if not config.platform:
-        return config
-    if config.firmware:
-        return with_devices(config, pc.firmware_devices(config.memory, config.vcpus, config.irqchip))
-    if config.kernel or config.payload:
-        return with_devices(config, pc.kernel_devices(config.memory, config.vcpus, config.irqchip))
-    return config
+    return with_devices(config, _platform(config, f"{where}: [machine]"))
+
+
+def _platform(config: MachineConfig, where: str) -> list[dict[str, Any]]:
+    """The tables of the devices that come with what the guest is."""
+    drives = config.disks or config.cdrom or config.nets
+    if not config.platform or not (config.firmware or config.kernel or config.payload):
+        if drives:
+            hint = "name a firmware, a kernel or a payload, or write [[device]] tables"
+            raise ConfigError(where, "disks and networks come with the platform, and there is none", hint)
+        return []
+    choose = pc.firmware_devices if config.firmware else pc.kernel_devices
+    tables = choose(config.memory, config.vcpus, config.irqchip)
+    try:
+        found = pc.functions(config.disks, config.cdrom, config.nets, ide=not config.kernel)
+    except ValueError as error:
+        raise ConfigError(where, str(error), "correct disks, cdrom or nets") from error
+    return pc.with_functions(tables, found)
 
 
 def with_devices(config: MachineConfig, tables: Iterable[Mapping[str, Any]]) -> MachineConfig:

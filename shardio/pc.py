@@ -6,6 +6,8 @@ The machine's own table of devices comes first: where one has the range, the PC'
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 Table = dict[str, Any]
@@ -39,12 +41,61 @@ def kernel_devices(memory: int, vcpus: int, irqchip: bool | str = True) -> list[
     """What a kernel or a payload that begins without firmware finds: clock, PCI, and the keyboard controller,
     by which it resets the machine. The arguments are those of `firmware_devices`.
     """
+    serial, end = console_devices()
     return [
-        *console_devices(),
+        serial,
+        _device("PciHost", 0xCF8, "pci"),  # next to the console, so that they are spread over two shards
+        end,
         _device("CmosRtc", 0x70, "rtc", irq=8, memory=memory, vcpus=vcpus),
-        _device("PciHost", 0xCF8, "pci"),
         _device("I8042", None if irqchip is True else 0x60, "i8042"),
     ]
+
+
+def with_functions(tables: Sequence[Table], functions: Sequence[Table]) -> list[Table]:
+    """The devices with a PCI bus that has these functions, in place of the host bridge alone."""
+    if not functions:
+        return list(tables)
+    bus = _device("PciBus", 0xCF8, "pci", functions=list(functions))
+    return [bus if table["name"] == "pci" else table for table in tables]
+
+
+def functions(
+    disks: Sequence[Path], cdrom: Path | None, nets: Sequence[str], *, ide: bool
+) -> list[Table]:
+    """Drives and network cards on PCI: disks behind an IDE controller, of which firmware and boot loaders
+    know, or each a virtio-blk; `nets` in the words of `net`.
+
+    Raises ValueError for what is no network, and for more disks than the controller has places.
+    """
+    made: list[Table] = []
+    drives = {"cdrom": str(cdrom)} if cdrom is not None else {}
+    if ide:
+        places = [place for place in ("hda", "hdb", "hdc", "hdd") if not (cdrom and place == "hdc")]
+        if len(disks) > len(places):
+            raise ValueError(f"{len(disks)} disks, and the IDE controller has room for {len(places)}")
+        drives |= {place: str(path) for place, path in zip(places, disks, strict=False)}
+    else:
+        made += [{"type": "shardio.devices.virtio:VirtioPciBlock", "path": str(path)} for path in disks]
+    if drives:
+        made.insert(0, {"type": "shardio.devices.ide:PiixIde", **drives})
+    return [*made, *(net(text, index) for index, text in enumerate(nets))]
+
+
+def net(text: str, index: int = 0) -> Table:
+    """A virtio-net from `tap:NAME`, a tap interface of the host, or `pair:OWN,PEER`, two socket paths of
+    which another machine has the same the other way round. `index` makes the MAC address another one.
+
+    >>> net("tap:tap0", 1)["mac"], net("pair:/tmp/a,/tmp/b")["peer"]
+    ('52:54:00:12:34:57', '/tmp/b')
+    """
+    kind, _, rest = text.partition(":")
+    own, _, peer = rest.partition(",")
+    table = {"type": "shardio.devices.virtio:VirtioPciNet", "mac": f"52:54:00:12:34:{0x56 + index:02x}"}
+    if kind == "tap" and rest and not peer:
+        return {**table, "tap": rest}
+    if kind == "pair" and own and peer:
+        return {**table, "local": own, "peer": peer}
+    raise ValueError(f'"{text}" is no network: write tap:NAME or pair:OWN,PEER')
 
 
 def _device(kind: str, pio: int | None, name: str, **keys: Any) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from shardio.config import (
     DEVICE_KEYS,
     MACHINE_KEYS,
     MachineConfig,
+    as_toml,
     build,
     find_firmware,
     load_config,
@@ -505,3 +507,28 @@ def test_a_bad_kernel_leaves_nothing_behind(tmp_path: Path) -> None:
 
     with pytest.raises(ImageError, match="magic at offset 0x0"):
         build(config)
+
+
+@pytest.mark.parametrize(
+    "machine",
+    [
+        {"firmware": "/bios.bin", "vcpus": 2, "disks": ["/a.img"], "nets": ["tap:t0"]},
+        {"kernel": "/vmlinux", "initrd": "/initrd", "command_line": 'quiet "x"', "memory": 1 << 30},
+        {"kernel": "/vmlinux", "tables": "mp", "irqchip": True, "shards": 3},
+        {"payload": "/grub.elf", "cpu": "soft", "irqchip": False},
+        {"image": "/guest.bin", "at": 0x2000, "mode": "long", "hang_deadline": 2.5},
+    ],
+)
+def test_a_configuration_that_is_written_is_the_same_when_it_is_read(
+    machine: dict[str, Any], tmp_path: Path
+) -> None:
+    device = {"type": f"{__name__}:Named", "pio": 0x600, "size": 8, "options": {"size": 3}}
+    written = machine_config({"machine": machine, "device": [device]}, where="m")
+    file = tmp_path / "machine.toml"
+
+    file.write_text(as_toml(written))
+    again = load_config(file)
+
+    assert as_toml(again) == file.read_text()
+    assert again.devices == written.devices
+    assert config._tables(again) == config._tables(written)

@@ -99,3 +99,39 @@ def test_on_the_software_cpu_the_controllers_are_devices_in_the_way() -> None:
 
     with pytest.raises(ConfigError, match="overlaps device Pit"):
         machine(own, cpu="soft")
+
+
+def test_drives_for_firmware_are_behind_an_ide_controller() -> None:
+    config = machine(firmware="bios.bin", disks=["/a", "/b"], cdrom="/c", nets=["tap:t0", "pair:/x,/y"])
+
+    (bus,) = [device for device in config.devices if device.name == "pci"]
+    drives, first, second = bus.options["functions"]
+    assert bus.type == "shardio.devices:PciBus"
+    assert drives == {"type": "shardio.devices.ide:PiixIde", "hda": "/a", "hdb": "/b", "cdrom": "/c"}
+    assert (first["tap"], second["local"], second["peer"]) == ("t0", "/x", "/y")
+    assert first["mac"] != second["mac"]
+
+
+def test_disks_for_a_kernel_are_virtio_devices() -> None:
+    config = machine(kernel="vmlinux", disks=["/a", "/b"])
+
+    (bus,) = [device for device in config.devices if device.name == "pci"]
+    assert [table["path"] for table in bus.options["functions"]] == ["/a", "/b"]
+    assert {table["type"] for table in bus.options["functions"]} == {"shardio.devices.virtio:VirtioPciBlock"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({"firmware": "b", "disks": ["/1", "/2", "/3", "/4", "/5"]}, "room for 4"),
+        ({"firmware": "b", "disks": ["/1", "/2", "/3", "/4"], "cdrom": "/c"}, "room for 3"),
+        ({"kernel": "b", "nets": ["tap0"]}, '"tap0" is no network'),
+        ({"kernel": "b", "nets": ["tap:"]}, "no network"),
+        ({"kernel": "b", "nets": ["pair:/a"]}, "no network"),
+        ({"image": "b", "disks": ["/1"]}, "there is none"),
+        ({"firmware": "b", "disks": ["/1"], "platform": False}, "there is none"),
+    ],
+)
+def test_drives_that_cannot_be_are_refused(keys: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        machine(**keys)

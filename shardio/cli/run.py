@@ -35,7 +35,15 @@ from shardio.cli.stop import StopRequested, StopRequests
 from shardio.cli.streams import give_up, say
 from shardio.cli.summary import console, summary
 from shardio.cli.terminal import RawMode, SerialInput
-from shardio.config import MachineConfig, build, find_firmware, load_tables, machine_config, with_devices
+from shardio.config import (
+    MachineConfig,
+    as_toml,
+    build,
+    find_firmware,
+    load_tables,
+    machine_config,
+    with_devices,
+)
 from shardio.errors import ConfigError
 from shardio.options import takes_option
 from shardio.shard.loading import resolve
@@ -74,6 +82,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--initrd", metavar="FILE", help="the kernel's initrd, or its first module")
     parser.add_argument("--append", metavar="TEXT", help="the kernel's command line")
     parser.add_argument("--payload", metavar="FILE", help="boot this coreboot payload; brings them too")
+    parser.add_argument(
+        "--disk", action="append", dest="disks", metavar="FILE",
+        help="a raw disk image: of an IDE disk, or for a kernel of a virtio disk on PCI (may be repeated)",
+    )  # fmt: skip
+    parser.add_argument("--cdrom", metavar="FILE", help="a raw image of a disc, in an IDE drive")
+    parser.add_argument(
+        "--net", action="append", dest="nets", metavar="HOW",
+        help="a virtio network card on PCI: tap:NAME, or pair:OWN,PEER, two socket paths of which another "
+        "machine has the same the other way round (may be repeated)",
+    )  # fmt: skip
     parser.add_argument("--vcpus", type=int, metavar="N", help="how many vCPUs (default 1)")
     parser.add_argument("--memory", metavar="SIZE", help="guest RAM, such as 64M (the default)")
     parser.add_argument("--shards", type=int, metavar="N", help="how many device processes to spread over")
@@ -101,6 +119,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout", type=seconds, metavar="SECONDS",
         help="stop the machine when it has run for so long; the status is then 124",
     )  # fmt: skip
+    parser.add_argument(
+        "--save-config", action="store_true",
+        help="print the machine, its platform's devices included, as a configuration file, and run nothing",
+    )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no table at the end")
     parser.add_argument("--debug", action="store_true", help="tell an error with its tracebacks")
     parser.add_argument(
@@ -119,6 +141,9 @@ def execute(arguments: argparse.Namespace) -> int:
         except StopRequested:
             return exit_status(None, stop)
         config = on_terminal(configuration(arguments, tables))
+        if arguments.save_config:
+            sys.stdout.write(as_toml(config))
+            return 0
         with contextlib.ExitStack() as console:
             script = console.enter_context(Script(arguments.script, stop.leave)) if arguments.script else None
             source = STDIN if script is None else script.keys
@@ -249,8 +274,10 @@ def _machine_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The keys of `[machine]` that the command line gives; its paths are from the current folder."""
     keys = ("at", "cpu", "entry", "mode", "vcpus", "memory", "shards")
     given = {key: getattr(arguments, key) for key in keys}
-    given["command_line"] = arguments.append
-    for key in ("image", "kernel", "initrd", "payload"):
+    given |= {"command_line": arguments.append, "nets": arguments.nets}
+    if arguments.disks is not None:
+        given["disks"] = [os.path.abspath(path) for path in arguments.disks]
+    for key in ("image", "kernel", "initrd", "payload", "cdrom"):
         if (path := getattr(arguments, key)) is not None:
             given[key] = os.path.abspath(path)
     if arguments.firmware is not None:

@@ -6,6 +6,7 @@ outside the tree; what is there already is not made again, so a run that was bro
 
 from __future__ import annotations
 
+import array
 import os
 import shutil
 import subprocess
@@ -21,7 +22,8 @@ SOURCES = Path(__file__).resolve().parent
 
 GRUB_MODULES = [
     "normal", "serial", "terminal", "terminfo", "ls", "cat", "ext2", "part_msdos", "ata", "pci", "lspci",
-    "iorw", "date", "datetime", "echo", "halt", "reboot", "minicmd", "test", "hashsum",
+    "iorw", "date", "datetime", "echo", "halt", "reboot", "minicmd", "test", "hashsum", "gcry_sha1", "pata",
+    "hexdump", "testspeed",
 ]  # fmt: skip
 GRUB_START = "serial --unit=0 --speed=115200\nterminal_input serial\nterminal_output serial\n"
 
@@ -32,7 +34,9 @@ PARTITION_START = 2048
 """Where fdisk puts the first partition: at 1 MiB."""
 LINUX_PARTITION = 0x83
 UUID = "a5c3f7e0-5b1d-4c53-9a6e-0123456789ab"
-LARGE_FILE_SIZE = 2 << 20
+LARGE_FILE_SIZE = 128 << 10
+"""65,536 reads of two bytes at an IDE controller's data port."""
+SMALL_FILE_SIZE = 4 << 10
 
 
 class Missing(Exception):
@@ -60,7 +64,7 @@ def grub() -> Path:
 
 
 def disk() -> Path:
-    """An 8 MiB disk: one partition with an ext2 file system that holds hello.txt and large.bin (2 MiB)."""
+    """An 8 MiB disk: one partition with an ext2 file system that holds hello.txt, large.bin and small.bin."""
     return _made("disk", _disk) / "disk.img"
 
 
@@ -77,9 +81,9 @@ def present(guest: Callable[[], Path]) -> bool:
     return guest is not linux or (CACHE / "linux").is_dir()
 
 
-def large_file() -> bytes:
-    """What large.bin holds: a sequence of the numbers of its 4-byte words."""
-    return b"".join(number.to_bytes(4, "little") for number in range(LARGE_FILE_SIZE // 4))
+def counted(size: int) -> bytes:
+    """`size` bytes, what large.bin and small.bin hold: each 4-byte word is its number."""
+    return array.array("I", range(size // 4)).tobytes()
 
 
 def _made(name: str, make: Callable[[Path], None]) -> Path:
@@ -127,7 +131,8 @@ def _disk(folder: Path) -> None:
     files = folder / "files"
     files.mkdir()
     (files / "hello.txt").write_text("Hello from a disk behind a shard\n")
-    (files / "large.bin").write_bytes(large_file())
+    (files / "large.bin").write_bytes(counted(LARGE_FILE_SIZE))
+    (files / "small.bin").write_bytes(counted(SMALL_FILE_SIZE))
     size = DISK_SECTORS - PARTITION_START
     partition = folder / "partition"
     partition.write_bytes(b"")

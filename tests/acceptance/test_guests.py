@@ -1,7 +1,8 @@
-"""Firmware that others wrote, by one command: the Bochs BIOS to its end, and a session in U-Boot's shell."""
+"""Guests that others wrote, by one command: the Bochs BIOS, U-Boot's shell, GRUB's shell with a disk."""
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.images import Missing, bochs_bios, u_boot
+from tests.acceptance.images import SMALL_FILE_SIZE, Missing, bochs_bios, counted, disk, grub, u_boot
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(180)]
 
-PROMPT = "\\n=> "
-SESSION = (
+U_BOOT_PROMPT = "\\n=> "
+U_BOOT_SESSION = (
     ("version", "GNU ld"),
     ("echo one two", "one two"),
     ("setenv five 5", "five 5"),
@@ -26,6 +27,18 @@ SESSION = (
     ("cmp.l 100000 100200 10", "Total of 16 word(s) were the same"),
     ("pci", "00.00.00   0x8086     0x1237"),
     ("date", "Date: 20"),
+)
+GRUB_PROMPT = "\\rgrub> "
+GRUB_SESSION = (
+    ("outb 0xe0 0x5a", ""),
+    ("inb 0xe0", "0xff"),
+    ("ls", "(ata0) (ata0,msdos1)"),
+    ("cat (ata0,msdos1)/hello.txt", "Hello from a disk behind a shard"),
+    ("lspci", "00:01.0 8086:7010 [0101] IDE Controller"),
+    ("date", "20"),
+    ("hexdump -s 100000 -n 16 (ata0,msdos1)/large.bin", "000186a0  a8 61 00 00 a9 61 00 00  aa 61"),
+    ("sha1sum (ata0,msdos1)/small.bin", hashlib.sha1(counted(SMALL_FILE_SIZE)).hexdigest()),
+    ("testspeed (ata0,msdos1)/large.bin", "File size: 128.00KiB"),
 )
 
 
@@ -56,10 +69,21 @@ def test_the_bochs_bios_finds_no_bootable_device(vcpus: int) -> None:
 
 def test_a_session_in_u_boot() -> None:
     rom = image(u_boot)
-    steps = ["--expect", "stop autoboot", "--send", " ", "--expect", PROMPT]
-    for line, answer in SESSION:
-        steps += ["--send", line + r"\r", "--expect", answer, "--expect", PROMPT]
+    steps = ["--expect", "stop autoboot", "--send", " ", "--expect", U_BOOT_PROMPT]
+    for line, answer in U_BOOT_SESSION:
+        steps += ["--send", line + r"\r", "--expect", answer, "--expect", U_BOOT_PROMPT]
 
     done = run("--firmware", rom, *steps, "--timeout", 100)
 
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+
+
+def test_a_session_in_grub_that_reads_a_disk() -> None:
+    payload, drive = image(grub), image(disk)
+    steps = ["--expect", GRUB_PROMPT]
+    for line, answer in GRUB_SESSION:
+        steps += ["--send", line + r"\r", *(["--expect", answer] if answer else []), "--expect", GRUB_PROMPT]
+
+    done = run("--payload", payload, "--disk", drive, *steps, "--send", r"outb 0xf4 5\r", "--timeout", 150)
+
+    assert done.returncode == 5 << 1 | 1, done.stdout[-2000:] + done.stderr
