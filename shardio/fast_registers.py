@@ -53,4 +53,18 @@ else:
     _made: dict[str, Any] = {}
     if lib.sio_fast_registers_into(id(_made)):
         raise MemoryError
-    FastRegisters = _made["FastRegisters"]
+
+    class FastRegisters(_made["FastRegisters"]):
+        __slots__ = ()
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            """A device that is made in one process may be sent to its shard."""
+            fields = {name: getattr(self, name) for name in ("status_at", "status", "data_at", "limit")}
+            return _again, (type(self), {**self.__dict__, **fields}, bytes(self.gathered))
+
+    def _again(kind: Any, state: dict[str, Any], gathered: bytes) -> Any:
+        device = kind.__new__(kind)
+        for name, value in state.items():
+            setattr(device, name, value)
+        device.gathered.extend(gathered)
+        return device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import weakref
 
 import pytest
@@ -207,3 +208,16 @@ def test_a_result_that_is_no_number_is_named_and_keeps_no_device():
     assert outcome == (Outcome.NOT_ANSWERED, 0xFFFF)
     assert [text.partition(";")[0].rpartition("Wrong.")[2] for text in told] == ["read(0x2, 2) returned None"]
     assert left is None
+
+
+def test_a_device_that_is_sent_to_another_process_keeps_what_it_has():
+    printer = Printer()
+    printer.write(0, 1, 65)
+    printer.slow.append("before")
+
+    again = pickle.loads(pickle.dumps(printer))
+
+    assert type(again) is Printer
+    assert (again.slow, again.gathered, again.read(5, 1)) == (printer.slow, bytearray(b"A"), printer.read(5, 1))
+    again.write(0, 1, 66)
+    assert (again.gathered, printer.gathered) == (bytearray(b"AB"), bytearray(b"A"))
