@@ -218,6 +218,7 @@ def test_a_device_that_is_sent_to_another_process_keeps_what_it_has():
     again = pickle.loads(pickle.dumps(printer))
 
     assert type(again) is Printer
-    assert (again.slow, again.gathered, again.read(5, 1)) == (printer.slow, bytearray(b"A"), printer.read(5, 1))
+    assert (again.slow, again.gathered) == (["before"], bytearray(b"A"))
+    assert again.read(5, 1) == 0x60
     again.write(0, 1, 66)
     assert (again.gathered, printer.gathered) == (bytearray(b"AB"), bytearray(b"A"))
