@@ -18,6 +18,7 @@ from shardio.errors import DeviceOptionError as DeviceOptionError
 from shardio.lazy import lazily
 
 if TYPE_CHECKING:
+    from shardio.devices.acpi_power import AcpiPower as AcpiPower
     from shardio.devices.cmos_rtc import CmosRtc as CmosRtc
     from shardio.devices.debug_console import DebugConsole as DebugConsole
     from shardio.devices.exit_port import ExitPort as ExitPort
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 # Public name -> its module in this package.
 _MODULES = {
+    "AcpiPower": "acpi_power",
     "Checksum": "probes",
     "CmosRtc": "cmos_rtc",
     "Counter": "probes",

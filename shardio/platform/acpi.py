@@ -15,6 +15,7 @@ from shardio.platform.hardware import (
     ISA_LINES,
     KEYBOARD,
     PCI_HOST,
+    POWER,
     RTC,
     UART,
     VIRTIO_MMIO,
@@ -28,9 +29,15 @@ _RSDP_SIZE: Final = 36
 _FADT_SIZE: Final = 276
 _BOOT_LEGACY, _BOOT_8042, _BOOT_NO_VGA, _BOOT_NO_RTC = 1 << 0, 1 << 1, 1 << 2, 1 << 5
 _WBINVD, _NO_POWER_BUTTON, _NO_SLEEP_BUTTON = 1 << 0, 1 << 4, 1 << 5
-_RESET_REGISTER, _HARDWARE_REDUCED = 1 << 10, 1 << 20
+_TIMER_32_BITS, _RESET_REGISTER, _HARDWARE_REDUCED = 1 << 8, 1 << 10, 1 << 20
 _SYSTEM_IO: Final = 1
 _RESET_PORT, _RESET_VALUE = 0x64, 0xFE  # the keyboard controller pulses the reset line
+# Of the device AcpiPower: offsets of its registers (`devices/acpi_power.py`), and what they take.
+_SLEEP_CONTROL, _SLEEP_STATUS, _POWER_RESET, _TIMER = 0, 1, 2, 4
+_POWER_RESET_VALUE, _SOFT_OFF = 1, 5
+_MOUSE_LINE: Final = 12
+_PORTS_BELOW: Final = (0x0000, 0x0CF8)
+_PORTS_ABOVE: Final = (0x0D00, 0xF300)
 _PCAT_COMPATIBLE: Final = 1  # there are two 8259s as well
 _LEVEL_HIGH: Final = 0x000D
 
@@ -87,15 +94,29 @@ def _fadt(hardware: Hardware, dsdt: int) -> bytes:
     body = bytearray(_FADT_SIZE)
     struct.pack_into("<I", body, 40, dsdt)
     struct.pack_into("<H", body, 109, boot)
-    if keyboard:
+    power = [each.base for each in hardware.of(POWER)]
+    if power or keyboard:
+        port, value = (power[0] + _POWER_RESET, _POWER_RESET_VALUE) if power else (_RESET_PORT, _RESET_VALUE)
         flags |= _RESET_REGISTER
-        struct.pack_into("<BBBBQB", body, 116, _SYSTEM_IO, 8, 0, 1, _RESET_PORT, _RESET_VALUE)
+        struct.pack_into("<12sB", body, 116, _port(port, 1), value)
+    if power:
+        struct.pack_into("<I", body, 76, power[0] + _TIMER)
+        body[91] = 4
+        struct.pack_into("<12s", body, 208, _port(power[0] + _TIMER, 4))
+        flags |= _TIMER_32_BITS
+        for at, offset in ((244, _SLEEP_CONTROL), (256, _SLEEP_STATUS)):
+            struct.pack_into("<12s", body, at, _port(power[0] + offset, 1))
     struct.pack_into("<I", body, 112, flags)
     body[108] = 0x32 if clock else 0  # where the century is in CMOS
     body[131] = 5  # 6.5: revision 6, minor 5
     struct.pack_into("<Q", body, 140, dsdt)
     struct.pack_into("<8s", body, 268, b"KVM")
     return _table(b"FACP", 6, bytes(body[36:]))
+
+
+def _port(address: int, size: int) -> bytes:
+    """A generic address structure (section 5.2.3.2): a register of `size` (1, 2 or 4) bytes."""
+    return struct.pack("<BBBBQ", _SYSTEM_IO, 8 * size, 0, size.bit_length(), address)
 
 
 def _madt(hardware: Hardware) -> bytes:
@@ -129,10 +150,14 @@ def _dsdt(hardware: Hardware) -> bytes:
         for compatible, label, kind in ((RTC, "RTC", "PNP0B00"), (KEYBOARD, "KBD", "PNP0303"))
         for each in hardware.of(compatible)[:1]
     ]
+    if hardware.of(KEYBOARD):  # which has a mouse too; a kernel looks for one only where it is told
+        line = aml.name("_CRS", aml.resources(aml.isa_interrupt(_MOUSE_LINE)))
+        terms.append(aml.device("MOU", _plug_and_play("PNP0F13"), line))
     terms += [_link(gsi) for gsi in sorted({pin.gsi for pin in hardware.pins})]
     if bridge := hardware.of(PCI_HOST):
         terms.append(_pci(bridge, hardware.pins))
-    return aml.scope("_SB", *terms)
+    off = aml.name("_S5", aml.package(*map(aml.integer, (_SOFT_OFF, 0, 0, 0)))) if hardware.of(POWER) else b""
+    return aml.scope("_SB", *terms) + off
 
 
 def _uarts(hardware: Hardware) -> list[PlatformDevice]:
@@ -161,14 +186,15 @@ def _link_name(gsi: int) -> str:
 
 
 def _pci(ranges: tuple[PlatformDevice, ...], pins: tuple[PciPin, ...]) -> bytes:
-    """The host bridge: its configuration ports, the window in which BARs may lie, and where interrupt pins go
-    (section 6.2.13).
+    """The host bridge: its configuration ports, the window in which BARs may lie, all other ports, and where
+    interrupt pins go (section 6.2.13).
     """
     descriptors = [aml.bus_numbers(0, 0xFF)]
     descriptors += [
         aml.ports(each.base, each.size) if each.pio else aml.memory_window(each.base, each.size)
         for each in ranges
     ]
+    descriptors += [aml.port_window(*window) for window in (_PORTS_BELOW, _PORTS_ABOVE)]
     crs = aml.name("_CRS", aml.resources(*descriptors))
     routes = [
         aml.package(

@@ -141,6 +141,11 @@ def memory_window(base: int, size: int) -> bytes:
     return struct.pack("<BHBBBIIIII", 0x87, 23, 0, 0x0C, 0x01, 0, base, base + size - 1, 0, size)
 
 
+def port_window(first: int, size: int) -> bytes:
+    """`WordIO(ResourceProducer, MinFixed, MaxFixed, ..., EntireRange)`: ports that a bridge hands on."""
+    return struct.pack("<BHBBBHHHHH", 0x88, 13, 1, 0x0C, 0x03, 0, first, first + size - 1, 0, size)
+
+
 def interrupt(line: int, *, level: bool) -> bytes:
     """`Interrupt(ResourceConsumer, Edge or Level, ActiveHigh, Exclusive or, when level, Shared)`: a GSI."""
     flags = 0x01 | (0x08 if level else 0x02)

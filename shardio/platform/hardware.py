@@ -19,6 +19,7 @@ VIRTIO_MMIO = "virtio,mmio"
 UART = "ns16550a"
 RTC = "motorola,mc146818"
 KEYBOARD = "intel,8042"
+POWER = "acpi,power"
 PCI_HOST = "pci-host-cam-generic"
 
 IO_APIC_PINS = 24

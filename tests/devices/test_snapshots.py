@@ -21,6 +21,7 @@ from tests.devices.virtio.pci_guest import PciTestHost
 
 STATELESS = {"LogDevice", "DebugConsole"}
 PLAIN: dict[str, Callable[[], Any]] = {
+    "AcpiPower": devices.AcpiPower,
     "Checksum": devices.Checksum,
     "CmosRtc": devices.CmosRtc,
     "Counter": devices.Counter,

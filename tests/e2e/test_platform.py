@@ -44,7 +44,7 @@ def test_acpi_tables_hold_what_the_machine_holds() -> None:
         tables = read_acpi(vm.memory)
     devices = read_dsdt(tables["DSDT"])
     entries = read_madt(tables["APIC"])
-    assert set(devices) == {"C000", "C001", "V000", "V001", "COM1", "KBD_"}
+    assert set(devices) == {"C000", "C001", "V000", "V001", "COM1", "KBD_", "MOU_"}
     assert len(entries[0]) == 2
     assert [entry[1] for entry in entries[2]] == [6]
 

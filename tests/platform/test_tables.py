@@ -40,7 +40,8 @@ PINS = (PciPin(1, 1, 11), PciPin(2, 1, 11), PciPin(3, 2, 20))
 PCI = PlatformDevice("pci", "pci-host-cam-generic", 0xCF8, 8, pio=True, pins=PINS)
 WINDOW = PlatformDevice("pci", "pci-host-cam-generic", 0xE000_0000, 0x100_0000, pins=PINS)
 WIDE_UART = PlatformDevice("com2", "ns16550a", 0xD000_4000, 32, irq=3, reg_shift=2)
-ALL = (RNG, DISK, FAR, COM1, CLOCK, KEYBOARD, PCI, WINDOW, WIDE_UART)
+POWER = PlatformDevice("power", "acpi,power", 0x600, 8, pio=True)
+ALL = (RNG, DISK, FAR, COM1, CLOCK, KEYBOARD, PCI, WINDOW, WIDE_UART, POWER)
 
 ENABLED, BOOTSTRAP = 1, 2
 EDGE_HIGH, LEVEL_HIGH = 0x0005, 0x000D
@@ -136,6 +137,32 @@ def test_fadt_resets_through_the_keyboard_controller(memory: GuestMemory) -> Non
     assert (space, port, value) == (1, 0x64, 0xFE)
 
 
+def test_fadt_names_the_power_registers_where_there_are_any(memory: GuestMemory) -> None:
+    """ACPI 6.5, table 5.9: reset register at 116, timer at 76 and 208, sleep registers at 244 and 256."""
+    place_tables("acpi", hardware(memory, KEYBOARD, POWER), memory)
+
+    tables = read_acpi(memory)
+    fadt = tables["FACP"]
+
+    def register(at: int) -> tuple[int, ...]:
+        return struct.unpack_from("<BBBBQ", fadt, at)
+
+    assert (register(116), fadt[128]) == ((1, 8, 0, 1, 0x602), 1)
+    assert (register(244), register(256)) == ((1, 8, 0, 1, 0x600), (1, 8, 0, 1, 0x601))
+    assert (struct.unpack_from("<I", fadt, 76), fadt[91]) == ((0x604,), 4)
+    assert register(208) == (1, 32, 0, 3, 0x604)
+    assert struct.unpack_from("<I", fadt, 112)[0] >> 8 & 1  # TMR_VAL_EXT
+    assert aml.name("_S5", aml.package(aml.integer(5), *[aml.integer(0)] * 3)) in tables["DSDT"]
+
+
+def test_without_power_registers_there_is_no_soft_off(memory: GuestMemory) -> None:
+    place_tables("acpi", hardware(memory, KEYBOARD), memory)
+
+    tables = read_acpi(memory)
+    assert b"_S5_" not in tables["DSDT"]
+    assert tables["FACP"][244:268] == bytes(24)
+
+
 def test_fadt_without_keyboard_controller_and_clock_says_so(memory: GuestMemory) -> None:
     place_tables("acpi", hardware(memory), memory)
 
@@ -174,8 +201,14 @@ def test_dsdt_describes_the_pc_s_devices(memory: GuestMemory) -> None:
     ]
     assert [tag for tag, _ in devices["KBD_"].resources] == [8, 8, 4]
     assert devices["RTC_"].resources[1] == (4, struct.pack("<H", 1 << 8))
-    buses, ports, window = devices["PCI0"].resources
+    assert devices["MOU_"].values["_HID"] == 0x130F_D041  # PNP0F13, as bytes 41 D0 0F 13
+    assert devices["MOU_"].resources == [(4, struct.pack("<H", 1 << 12))]
+    buses, ports, window, *windows = devices["PCI0"].resources
     assert [tag for tag, _ in (buses, ports)] == [0x88, 8]
+    # ACPI 6.5, section 6.4.3.5.3: ports (type 1) that a bridge hands on, all but its own.
+    assert [(tag, body[0], *struct.unpack_from("<HH", body, 5)) for tag, body in windows] == [
+        (0x88, 1, 0x0000, 0x0CF7), (0x88, 1, 0x0D00, 0xFFFF),
+    ]  # fmt: skip
     assert window[0] == 0x87
     assert struct.unpack_from("<II", window[1], 7) == (0xE000_0000, 0xE0FF_FFFF)
 
