@@ -185,7 +185,7 @@ static __attribute__((noinline, cold)) int enter_again(struct sio_vcpu *v)
 }
 
 /* An exit that is not served here: the VMM says whether the vCPU goes on, or ends in the state `otherwise`. The question is the
- * journal: a fresh worker waits for the same verdict, and one that has been carried out is not carried out again, because the
+ * journal: a fresh worker waits for the same verdict, and one that has been carried out is not taken for another's, because the
  * sentinel comes before the question is forgotten. */
 static __attribute__((noinline, cold)) uint32_t ask(struct sio_vcpu *v, uint32_t otherwise)
 {
@@ -247,6 +247,8 @@ static uint32_t serve(struct sio_vcpu *v)
     case KVM_EXIT_INTR:
     case KVM_EXIT_IRQ_WINDOW_OPEN:
     case KVM_EXIT_SET_TPR:
+        if (v->question != SIO_NO_QUESTION)
+            return ask(v, SIO_FAILED); /* a predecessor's, about where the guest is, or carried out and not forgotten */
         if (!enter_again(v))
             return SIO_FAILED;
         complete(v);
@@ -304,6 +306,11 @@ static uint32_t run_until_told(struct sio_vcpu *v)
             sio_fence_full();
             if (command(v) == SIO_PAUSE && park(v) == SIO_STOP)
                 return SIO_STOPPED;
+            if (__builtin_expect(sio_load_acquire(&v->inspect), 0) && v->asks) {
+                sio_store_relaxed(&v->inspect, 0);
+                sio_store_release(&run->exit_reason, KVM_EXIT_INTR);
+                state = ask(v, SIO_FAILED);
+            }
         } else {
             if (ret == -EAGAIN && enter_again(v)) {
                 sio_count(v->retried);
@@ -330,8 +337,6 @@ static void work(struct sio_vcpu *v)
     v->client.waiter.abort = &v->command;
     v->client.waiter.abort_value = SIO_STOP;
     sio_store_relaxed(&v->run->immediate_exit, 0);
-    if (v->run->exit_reason == SIO_SENTINEL)
-        v->question = SIO_NO_QUESTION; /* its verdict has been carried out */
     if (command(v) == SIO_RUN && v->question == SIO_NO_QUESTION)
         enter_state(v, SIO_RUNNING);
     end(v, run_until_told(v));

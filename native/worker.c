@@ -146,15 +146,26 @@ void sio_vcpu_command(struct sio_vcpu *v, uint32_t what, int pid)
         sio_syscall3(SYS_kill, pid, SIO_KICK_SIGNAL, 0);
 }
 
+static void kick(struct sio_vcpu *v, int pid)
+{
+    sio_store_relaxed(&v->run->immediate_exit, 1);
+    sio_fence_full();
+    if (pid > 0)
+        sio_syscall3(SYS_kill, pid, SIO_KICK_SIGNAL, 0);
+}
+
 void sio_vcpu_lines(struct sio_vcpu *v, uint32_t lines, int pid)
 {
     sio_set_bits(&v->lines, lines); /* SP-WIRES */
     if (lines == SIO_LINE_OUTPUT_MOVED && sio_load_relaxed(&v->output))
         return; /* it knows, and looks again before it enters the guest */
-    sio_store_relaxed(&v->run->immediate_exit, 1);
-    sio_fence_full();
-    if (pid > 0)
-        sio_syscall3(SYS_kill, pid, SIO_KICK_SIGNAL, 0);
+    kick(v, pid);
+}
+
+void sio_vcpu_inspect(struct sio_vcpu *v, int pid)
+{
+    sio_publish(&v->inspect, 1); /* SP-COMMAND */
+    kick(v, pid);
 }
 
 void sio_vcpu_answer(struct sio_vcpu *v, uint32_t verdict)

@@ -58,6 +58,7 @@ struct sio_vcpu {
     /* written by the VMM */
     uint32_t command;           /* futex */
     uint32_t lines;             /* wired lines that moved outside of accesses (SIO_LINE_*); the worker clears what it takes */
+    uint32_t inspect;           /* the VMM wants to see where the guest is; the worker clears it, and asks about KVM_EXIT_INTR */
     uint32_t question;          /* futex, and journal: enum sio_question */
     /* written by the worker */
     uint32_t state;             /* futex */
@@ -93,6 +94,8 @@ int sio_die_with_parent(int parent);
 
 /* Gives a command; a running worker is kicked out of KVM_RUN (`pid` 0: there is none). */
 void sio_vcpu_command(struct sio_vcpu *vcpu, uint32_t command, int pid);
+/* Has the worker leave the guest and ask, although there is no exit. */
+void sio_vcpu_inspect(struct sio_vcpu *vcpu, int pid);
 /* The verdict on a vCPU that is SIO_ASKING. */
 void sio_vcpu_answer(struct sio_vcpu *vcpu, uint32_t verdict);
 /* Waits until the state is not `state`, at most timeout_ns; returns the state. */

@@ -88,6 +88,7 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     shards: Count | None = None
     cpu: Literal["auto", "kvm", "soft"] = "auto"
     irqchip: bool | Literal["split"] = True
+    repairs: bool | Literal["auto"] = "auto"
     image: Path | None = None
     at: Annotated[int, Meta(ge=0)] = 0x1000
     entry: Annotated[int, Meta(ge=0)] | None = None
@@ -276,6 +277,7 @@ def build(config: MachineConfig, *, stdin: int | None = None) -> Machine:
         shards=config.shards,
         cpu=config.cpu,
         irqchip=config.irqchip,
+        repairs=config.repairs,
         stdin=stdin,
         **{key: value for key, value in given.items() if value is not None},
     )

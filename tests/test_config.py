@@ -117,6 +117,7 @@ def test_file_with_everything(tmp_path: Path) -> None:
         memory = "128M"
         shards = 3
         irqchip = true
+        repairs = false
         image = "guest.bin"
         at = 0x2000
         entry = "0x2040"
@@ -148,7 +149,7 @@ def test_file_with_everything(tmp_path: Path) -> None:
 
     assert (config.vcpus, config.cpu, config.memory, config.shards) == (2, "kvm", 128 << 20, 3)
     assert (config.image, config.at, config.entry) == (tmp_path / "guest.bin", 0x2000, 0x2040)
-    assert (config.mode, config.pin, config.hang_deadline) == ("protected", False, 1.0)
+    assert (config.mode, config.pin, config.hang_deadline, config.repairs) == ("protected", False, 1.0, False)
     first, second = config.devices
     assert (first.pio, first.size, first.irq, first.shard) == (0x3F8, 8, 4, "serial")
     assert first.options == {"colour": "red", "steps": [1, 2]}
@@ -175,6 +176,7 @@ def test_empty_file_gives_the_defaults(tmp_path: Path) -> None:
         ({"memory": True}, ["[machine] memory"]),
         ({"mode": "virtual"}, ["[machine] mode", "virtual", 'use "real", "protected" or "long"']),
         ({"irqchip": "no"}, ["[machine] irqchip", 'use true, false or "split"']),
+        ({"repairs": "no"}, ["[machine] repairs", 'use true, false or "auto"']),
         ({"cpu": "arm"}, ["[machine] cpu", 'use "auto", "kvm" or "soft"']),
         ({"pni": False}, ['did you mean "pin"?']),
         ({"entry": "start"}, ["[machine] entry", '"start" is no number']),

@@ -27,6 +27,10 @@ _BREAKPOINT, _NO_FPU = 3, 7
 _CR0_MP, _CR0_TS, _CR0_EM = 1 << 1, 1 << 3, 1 << 2
 _CR4_OSXSAVE = 1 << 18
 _RFLAGS_AC = 1 << 18
+_NO_SUCH_CALL = -1000 & 0xFFFF_FFFF_FFFF_FFFF
+"""-KVM_ENOSYS of <linux/kvm_para.h>: CPUID offers no hypercall."""
+_HYPERCALLS: Final = (b"\x0f\x01\xc1", b"\x0f\x01\xd9")
+"""VMCALL and VMMCALL: KVM writes one in place of the other, and executes that, for ever."""
 _EXCEPTIONS: Final = 0x7F00
 """What FNCLEX keeps of the FPU's status word: flags of exceptions, summary and busy bit go."""
 
@@ -45,6 +49,15 @@ def repair_exit(vcpu: Vcpu, memory: GuestMemory, at: object) -> str | None:
         return None
     code = at.details.get("instruction")
     return repair(vcpu, memory, code) if isinstance(code, bytes) else None
+
+
+def repair_in_place(vcpu: Vcpu, memory: GuestMemory, _: object) -> str | None:
+    """Execute the instruction that `rip` is at where it is one that KVM executes again and again: its name,
+    else None.
+    """
+    rip = vcpu.get_sregs().cs.base + vcpu.get_regs()["rip"]
+    code = _copy(vcpu, memory, rip, len(_HYPERCALLS[0]))
+    return repair(vcpu, memory, code) if code in _HYPERCALLS else None
 
 
 def repair(vcpu: Vcpu, memory: GuestMemory, code: bytes) -> str | None:
@@ -108,6 +121,10 @@ def _clac(vcpu: Vcpu, _: GuestMemory, found: Instruction) -> bool:
 
 def _stac(vcpu: Vcpu, _: GuestMemory, found: Instruction) -> bool:
     return _step(vcpu, found.length + 1, rflags=vcpu.get_regs()["rflags"] | _RFLAGS_AC)
+
+
+def _vmcall(vcpu: Vcpu, _: GuestMemory, found: Instruction) -> bool:
+    return _step(vcpu, found.length + 1, rax=_NO_SUCH_CALL)
 
 
 def _cache_line(vcpu: Vcpu, _: GuestMemory, found: Instruction) -> bool:
@@ -208,6 +225,8 @@ _TABLE: Final[tuple[tuple[str, Callable[[Instruction], bool], _Execute], ...]] =
     ("FNCLEX", _is(b"\xdb", rest=0xE2), _fnclex),
     ("CLAC", _is(b"\x0f\x01", rest=0xCA), _clac),
     ("STAC", _is(b"\x0f\x01", rest=0xCB), _stac),
+    ("VMCALL", _is(b"\x0f\x01", rest=0xC1), _vmcall),
+    ("VMCALL", _is(b"\x0f\x01", rest=0xD9), _vmcall),
     ("CLFLUSHOPT", _group15(7, OPERAND_SIZE), _cache_line),
     ("CLWB", _group15(6, OPERAND_SIZE), _cache_line),
     ("MOVBE", _is_movbe, _movbe),

@@ -54,6 +54,8 @@ class UnservedExits:
                 self._repaired.add(name)
                 log.info("vCPU %d: KVM cannot emulate %s here: it is repaired, and counted", vcpu.index, name)
             vcpu.answer(lib.SIO_GO_ON)
+        elif vcpu.inspected:
+            vcpu.answer(lib.SIO_GO_ON)
         elif self.hook is None:
             vcpu.answer(lib.SIO_GIVE_UP)
         else:

@@ -38,6 +38,7 @@ from shardio.supervisor.gil_switch_interval import WATCH_S, GilSwitchInterval
 from shardio.supervisor.hang import HangWatch
 from shardio.supervisor.shard_process import ShardProcess
 from shardio.supervisor.spare import SpareKeeper
+from shardio.supervisor.spinning import SpinWatch
 from shardio.supervisor.unclaimed import UnclaimedLog
 from shardio.threads import start
 from shardio.vcpu import Vcpu, VcpuState
@@ -81,6 +82,7 @@ class Supervisor:
         self._hangs = HangWatch(context, hang_deadline)
         self._unclaimed = UnclaimedLog(context)
         self._exits = exits
+        self._spinning = SpinWatch(context.vcpus)
         self._calls: list[tuple[Future[Any], Callable[[], Any]]] = []
         self._calls_lock = threading.Lock()
         self._closing = False
@@ -316,4 +318,6 @@ class Supervisor:
         self._settle()
         self._hangs.look(now)
         self._unclaimed.look(now)
+        if self._exits is not None:
+            self._spinning.look(now)
         self._on_state()

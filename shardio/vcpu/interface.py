@@ -219,6 +219,22 @@ class Vcpu(ABC):
         """What becomes of the exit: `lib.SIO_GO_ON`, SIO_TRY_AGAIN (which is bounded) or SIO_GIVE_UP."""
         raise is_external(self.index)
 
+    @property
+    def exit_total(self) -> int | None:
+        """How often it has left the guest, None where that is not worth an `inspect`."""
+        return None
+
+    def inspect(self) -> None:
+        """Have it ask, with an exit that says so (`inspected`), although nothing has made it leave the guest:
+        it may be at an instruction that KVM executes again and again.
+        """
+        raise is_external(self.index)
+
+    @property
+    def inspected(self) -> bool:
+        """Whether it asks because of `inspect` alone, and is to go on."""
+        return False
+
     def repair(self) -> str | None:
         """Execute the instruction that KVM's emulator lacks: its name, None where this is no such exit."""
         return None

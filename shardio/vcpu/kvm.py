@@ -27,7 +27,7 @@ from shardio.kvm.events import cancel_exception, pending_exception, raise_except
 from shardio.kvm.firmware import load_firmware
 from shardio.kvm.interrupt import KvmBackend
 from shardio.kvm.kvm import Kvm
-from shardio.kvm.repairs import emulates, repair_exit
+from shardio.kvm.repairs import emulates, repair_exit, repair_in_place
 from shardio.kvm.split import SplitBackend
 from shardio.kvm.vcpu import Vcpu as KvmVcpu
 from shardio.kvm.vm import Vm
@@ -118,11 +118,26 @@ class KvmWorker(Worker):
         self.require_parked()
         cancel_exception(self.vcpu)
 
+    @property
+    def exit_total(self) -> int | None:
+        """See `Vcpu.exit_total`."""
+        return None if self._repairs_in is None else int(sum(self.view.exits) + self.view.other_exits)
+
+    def inspect(self) -> None:
+        """See `Vcpu.inspect`."""
+        lib.sio_vcpu_inspect(self.view, self.pid)
+
+    @property
+    def inspected(self) -> bool:
+        """See `Vcpu.inspected`."""
+        return bool(self.view.run.exit_reason == lib.KVM_EXIT_INTR)
+
     def repair(self) -> str | None:
         """See `Vcpu.repair`."""
         if self._repairs_in is None:
             return None
-        name = repair_exit(self.vcpu, self._repairs_in, self.exit)
+        execute = repair_in_place if self.inspected else repair_exit
+        name = execute(self.vcpu, self._repairs_in, self.exit)
         if name is not None:
             self.repairs[name] = self.repairs.get(name, 0) + 1
         return name

@@ -7,7 +7,8 @@ import pytest
 from shardio import Machine, MachineError
 from shardio.dispatcher import ExitInfo
 from shardio.kvm.repairs import emulates
-from tests.e2e.support import PATIENCE_S, add_exit_port, machine, result
+from shardio.vcpu import VcpuState
+from tests.e2e.support import PATIENCE_S, add_exit_port, machine, result, until
 from tests.guests.build import guest
 
 pytestmark = pytest.mark.kvm
@@ -57,6 +58,27 @@ def test_each_repair_is_counted_by_name_and_logged_once(caplog: pytest.LogCaptur
     assert sum(vcpu.repairs.values()) == vcpu.exits["INTERNAL_ERROR"]
     assert len(told) == len(vcpu.repairs)
     assert vcpu.spawns == 1
+
+
+def test_a_hypercall_returns_that_there_is_none() -> None:
+    """Under an emulating KVM nothing else would end it: it is executed again and again, without an exit."""
+    call = b"\x0f\x01\xc1"
+    with machine() as vm:
+        ended = run(vm, b"\xb8\x05\x00\x00\x00" + call + b"\xe6\xf4")
+    assert ended == ExitInfo("exit", status=-1000 & 0xFF)  # -KVM_ENOSYS
+
+
+def test_a_guest_that_computes_without_an_exit_is_looked_at_and_goes_on() -> None:
+    asked: list[str] = []
+    with machine(repairs=True) as vm:
+        vm.load(b"\xeb\xfe", mode="long")
+        vm.on_exit(lambda _, at: asked.append(at.name) or "end")  # type: ignore[func-returns-value]
+        vm.start()
+        until(lambda: vm.statistics().vcpus[0].interrupted >= 2, "it is not looked at")
+        vm.pause()
+        state = vm.vcpu(0).state
+    assert state is VcpuState.PAUSED
+    assert asked == []
 
 
 @emulated

@@ -44,6 +44,7 @@ static struct sio_vcpu *the_vcpu;
 #define RANGES 5u
 #define SLOTS 4u
 #define LOG 64u
+#define LOOK_AT (EXITS - 3) /* the exit before which the VMM has a look */
 #define EXITS (sizeof program / sizeof program[0])
 #define EFFECTS (EXITS - 1 + 4 * 2 + 2 * 2) /* nobody is at NOWHERE; four cuts of three bytes, two strings of three words */
 
@@ -116,6 +117,7 @@ struct world {
     uint8_t run[2 * SIO_PAGE];
     uint32_t in_kernel;
     uint32_t at;          /* of the program */
+    uint32_t looked;      /* the VMM has had a look at where the guest is */
     uint32_t outside;     /* the exit `at` is the worker's to complete */
     uint64_t result[EXITS];
     struct effects effects[SHARDS];
@@ -162,6 +164,13 @@ static long fake_kvm_run(struct sio_vcpu *vcpu)
     sio_fence_compiler();
     if (world->outside)
         complete_last(run);
+    if (world->at == LOOK_AT && !world->looked) {
+        world->looked = 1;
+        vcpu->inspect = 1;
+        sio_fence_compiler();
+        sio_store_relaxed(&world->in_kernel, 0);
+        return -EINTR;
+    }
     if (world->at < EXITS)
         present_next(run);
     else
@@ -194,9 +203,11 @@ static uint32_t judge(void)
         sio_vcpu_answer(the_vcpu, SIO_GIVE_UP);
         return 1;
     }
-    if (seen->n < LOG)
-        seen->effect[seen->n] = (struct effect){.offset = ~0ull, .write = 1};
-    seen->n++;
+    if (the_vcpu->run->exit_reason == KVM_EXIT_INTERNAL_ERROR) {
+        if (seen->n < LOG)
+            seen->effect[seen->n] = (struct effect){.offset = ~0ull, .write = 1};
+        seen->n++;
+    }
     sio_vcpu_answer(the_vcpu, SIO_GO_ON);
     return 1;
 }

@@ -61,6 +61,6 @@ try taken-before-counted client.c 's/ + (pending >> 62 == SIO_PENDING_POSTED)//'
 try question-forgotten-before-sentinel vcpu_loop.h \
     's/^    complete(v);$/    sio_store_release(\&v->question, SIO_NO_QUESTION);\n&/' "$@"
 try question-asked-anew vcpu_loop.h 's/sio_load_acquire(&v->question) == SIO_NO_QUESTION/1/' "$@"
-try verdict-kept-on-resumption vcpu_loop.h '/its verdict has been carried out/d' "$@"
+try question-not-finished-on-resumption vcpu_loop.h 's/if (v->question != SIO_NO_QUESTION)/if (0)/' "$@"
 try routes-not-forgotten vcpu_loop.h '/sio_client_resume/d' "$@"
 echo "mutants: $found of $found mutants of the worker's journal were found out"

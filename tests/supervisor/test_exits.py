@@ -22,6 +22,7 @@ class StandsStill:
     def __init__(self, *repairs: str) -> None:
         self.index = 0
         self.asked = True
+        self.inspected = False
         self.exit = "KVM_EXIT_HLT"
         self.values = {"rip": 0x1000}
         self.registers = SimpleNamespace(all=lambda: dict(self.values))
@@ -80,6 +81,13 @@ def test_a_vcpu_that_asks_nothing_gets_no_answer(exits: UnservedExits) -> None:
     vcpu.asked = False
     exits.look(vcpu)  # type: ignore[arg-type]
     assert vcpu.answers.empty()
+
+
+def test_a_vcpu_that_was_only_looked_at_goes_on_without_the_hook(exits: UnservedExits) -> None:
+    exits.hook = lambda *_: "end"
+    vcpu = StandsStill()
+    vcpu.inspected = True
+    assert answer_to(exits, vcpu) == lib.SIO_GO_ON
 
 
 def test_a_failed_hook_is_told_before_the_vcpu_ends(exits: UnservedExits) -> None:
