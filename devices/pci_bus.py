@@ -28,6 +28,7 @@ from shardio.device import DeviceHost, MutDeviceMmio, MutDevicePio, declared_cap
 from shardio.devices.options import in_range
 from shardio.devices.pci_config import BAR0
 from shardio.devices.pci_host import PciFunction, PciHost, PciHostState, bdf
+from shardio.devices.pci_ports import IO_WINDOW, IoWindow, PortHandler
 from shardio.devices.pci_window import BarWindow
 from shardio.errors import DeviceOptionError
 from shardio.range import MmioRange, PioRange
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("shardio.devices.pci")
 
 SLOTS = 32
-IO_WINDOW = PioRange(0xC000, 0x1000)
-"""Where I/O BARs may lie: where SeaBIOS puts them. The bus has it where an endpoint has such a BAR."""
 
 
 class PciEndpoint(Protocol):
@@ -83,16 +82,6 @@ class PciEndpoint(Protocol):
 
     def restore(self, state: Any) -> None:
         """Take its state back; before `attach` too."""
-
-
-class PortHandler(Protocol):
-    """What answers a range of ports."""
-
-    def read(self, offset: int, size: int) -> int:
-        """`size` bytes at `offset`."""
-
-    def write(self, offset: int, size: int, value: int) -> None:
-        """Take `size` bytes for `offset`."""
 
 
 class PciBusState(msgspec.Struct):
@@ -151,7 +140,8 @@ class PciBus(MutDevicePio, MutDeviceMmio):
         self.endpoints: dict[int, PciEndpoint] = {}
         self.window: BarWindow[PciEndpoint] = BarWindow()
         self._doorbells: dict[int, DoorbellSet] = {}
-        self._ports: dict[int, PortHandler] = {int(IO_WINDOW.base): _IoWindow(self)}
+        self._io = IoWindow(self.endpoints.values())
+        self._ports: dict[int, PortHandler] = {int(IO_WINDOW.base): self._io}
         self._shard: DeviceHost | None = None
         for slot, make, options in _functions(functions):
             self.add_endpoint(slot, make(**options))
@@ -274,7 +264,7 @@ class PciBus(MutDevicePio, MutDeviceMmio):
         A kernel that neither firmware nor ACPI told of the window takes the addresses that it finds, and
         would otherwise make up its own. Firmware overwrites them.
         """
-        self._assign_ports()
+        self._io.assign()
         sizes = {slot: each.mmio_size for slot, each in self.endpoints.items() if each.mmio_size}
         held = {slot: _bar0(self.endpoints[slot]) for slot in sizes}
         taken = [MmioRange(base, sizes[slot]) for slot, base in held.items() if base]
@@ -287,42 +277,6 @@ class PciBus(MutDevicePio, MutDeviceMmio):
                 continue
             taken.append(MmioRange(base, sizes[slot]))
             self.endpoints[slot].function.config_write(BAR0, 4, base)
-
-
-    def _assign_ports(self) -> None:
-        """The same for I/O BARs: one after the other in their window, 256 ports apart."""
-        with_ports = [each for each in self.endpoints.values() if getattr(each, "io_size", 0)]
-        for number, endpoint in enumerate(with_ports):
-            at = BAR0 + 4 * endpoint.io_index  # type: ignore[attr-defined]
-            if not endpoint.function.config_read(at, 4) & ~0x3:
-                endpoint.function.config_write(at, 4, int(IO_WINDOW.base) + 0x100 * number)
-
-
-class _IoWindow:
-    """The ports in which the guest places I/O BARs; where none is, all ones."""
-
-    def __init__(self, bus: PciBus) -> None:
-        self._bus = bus
-
-    def read(self, offset: int, size: int) -> int:
-        """The BAR that lies there."""
-        found = self._find(offset, size)
-        value: int = (1 << 8 * size) - 1 if found is None else found[0].io_read(found[1], size)
-        return value
-
-    def write(self, offset: int, size: int, value: int) -> None:
-        """The BAR that lies there; dropped where none does."""
-        if (found := self._find(offset, size)) is not None:
-            found[0].io_write(found[1], size, value)
-
-    def _find(self, offset: int, size: int) -> tuple[Any, int] | None:
-        """The endpoint, and how far into its BAR the access is."""
-        port = int(IO_WINDOW.base) + offset
-        for endpoint in self._bus.endpoints.values():
-            base = getattr(endpoint, "io_bar", None)
-            if base is not None and base <= port and port + size <= base + endpoint.io_size:  # type: ignore[attr-defined]
-                return endpoint, port - base
-        return None
 
 
 def _bar0(endpoint: PciEndpoint) -> int:

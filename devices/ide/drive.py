@@ -83,14 +83,14 @@ class DriveState(msgspec.Struct):
 class Wires(Protocol):
     """What a drive asks of the channel that it is on."""
 
-    def open_block(self, drive: Drive, block: bytearray, *, out: bool) -> None:
+    def open_block(self, block: bytearray, *, out: bool) -> None:
         """The host may move `block` through the data port; `drive.block_done` is called after its end."""
 
     def interrupt_changed(self) -> None:
         """The drive's `pending` has changed."""
 
-    def await_dma(self, drive: Drive) -> None:
-        """Call `drive.transfer` once the bus master has been started."""
+    def try_dma(self) -> None:
+        """The drive waits for the bus master: call its `transfer` once that has been started."""
 
     def run(self, work: Callable[[], None], then: Callable[[BaseException | None], None]) -> None:
         """Do `work` without holding up the shard, then call `then` with what it raised."""
@@ -183,13 +183,13 @@ class Drive:
     def give(self, block: bytearray) -> None:
         """A block for the host, with an interrupt (clause 9.5, PIO data-in)."""
         self.s.phase, self.s.status = Phase.IN, READY | DRQ
-        self.wires.open_block(self, block, out=False)
+        self.wires.open_block(block, out=False)
         self.interrupt()
 
     def take(self, size: int, *, interrupt: bool) -> None:
         """Room for `size` bytes of the host's; the first block of a command has no interrupt (clause 9.6)."""
         self.s.phase, self.s.status = Phase.OUT, READY | DRQ
-        self.wires.open_block(self, bytearray(size), out=True)
+        self.wires.open_block(bytearray(size), out=True)
         if interrupt:
             self.interrupt()
 
@@ -200,7 +200,7 @@ class Drive:
     def await_dma(self) -> None:
         """The data goes by the bus master, once the host has started it (clause 9.7)."""
         self.s.phase, self.s.status = Phase.DMA, READY | DRQ
-        self.wires.await_dma(self)
+        self.wires.try_dma()
 
     def work(self, work: Callable[[], None], error: int) -> None:
         """Have `work` done in a thread, and end the command; `error` is what an OSError ends it with."""

@@ -130,7 +130,7 @@ class PiixIde:
                         drive.image.lock(f"device {host.name}")
                 if any(channel.drives):
                     channel.raise_line = line_trigger(host, line).trigger
-                channel.memory, channel.loop = host.memory, host.loop
+                channel.memory, channel.worker.loop = host.memory, host.loop
                 channel.may_master = lambda: bool(self.function.load(COMMAND, 2) & COMMAND_MASTER)
         except BaseException:
             self.detach()

@@ -13,7 +13,7 @@ from typing import Any
 from shardio import IoManager, PioRange
 from shardio.devices import PciBus
 from shardio.devices.ide.registers import BSY, DRQ, ERR, SRST
-from shardio.devices.pci_bus import IO_WINDOW
+from shardio.devices.pci_ports import IO_WINDOW
 from shardio.interrupt import InterruptManager, RecordingBackend
 from shardio.memory import GuestMemory
 from tests.devices.support import RecordingHost
