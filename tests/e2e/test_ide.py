@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from shardio.dispatcher import ExitInfo
+from tests.devices.ide.disc import bootable_disc
 from tests.devices.ide.guest import SECTOR, TYPE, image_of
 from tests.e2e.support import PATIENCE_S, add_exit_port, command, machine, result
 from tests.guests.build import guest
@@ -39,19 +41,23 @@ def test_sectors_go_by_string_instructions_and_by_dma(tmp_path: Path, count: int
 
 @pytest.mark.timeout(180)
 @pytest.mark.skipif(not BIOS.exists(), reason=f"{BIOS} is missing: apt-get install seabios")
-def test_seabios_boots_from_a_disk(tmp_path: Path) -> None:
-    (tmp_path / "disk.img").write_bytes(guest("boot_sector").ljust(2048 * SECTOR, b"\0"))
+@pytest.mark.parametrize(("option", "found", "content"), [
+    ("hda", b"ata0-0: SHARDIO DISK ATA-6 Hard-Disk (1 MiBytes)", lambda code: code.ljust(2048 * SECTOR, b"\0")),
+    ("cdrom", b"DVD/CD [ata1-0: SHARDIO CD-ROM ATAPI-6 DVD/CD]", bootable_disc),
+])  # fmt: skip
+def test_seabios_boots(tmp_path: Path, option: str, found: bytes, content: Callable[[bytes], bytes]) -> None:
+    (tmp_path / "image").write_bytes(content(guest("boot_sector")))
     (tmp_path / "vm.toml").write_text(f"""
         [machine]
         firmware = "bios.bin"
         [[device]]
         type = "shardio.devices:PciBus"
         pio = 0xcf8
-        functions = [{{ type = "{TYPE}", hda = "{tmp_path}/disk.img" }}]
+        functions = [{{ type = "{TYPE}", {option} = "{tmp_path}/image" }}]
     """)
     with command("run", tmp_path / "vm.toml") as process:
         text, _ = process.communicate(timeout=PATIENCE_S)
 
-    assert b"ata0-0: SHARDIO DISK ATA-6 Hard-Disk (1 MiBytes)" in text
+    assert found in text
     assert b"The boot sector is here" in text
     assert process.returncode == 0x10 << 1 | 1
