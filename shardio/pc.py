@@ -38,8 +38,9 @@ def firmware_devices(memory: int, vcpus: int, irqchip: bool | str = True) -> lis
 
 
 def kernel_devices(memory: int, vcpus: int, irqchip: bool | str = True) -> list[Table]:
-    """What a kernel or a payload that begins without firmware finds: clock, PCI, and the keyboard controller,
-    by which it resets the machine. The arguments are those of `firmware_devices`.
+    """What a kernel or a payload that begins without firmware finds: clock, PCI, keyboard controller, a
+    screen of text, and the registers by which it powers off and resets the machine. The arguments are those
+    of `firmware_devices`.
     """
     serial, end = console_devices()
     return [
@@ -48,6 +49,8 @@ def kernel_devices(memory: int, vcpus: int, irqchip: bool | str = True) -> list[
         end,
         _device("CmosRtc", 0x70, "rtc", irq=8, memory=memory, vcpus=vcpus),
         _device("I8042", None if irqchip is True else 0x60, "i8042"),
+        _device("VgaText", None, "vga"),
+        _device("AcpiPower", 0x600, "power"),
     ]
 
 

@@ -42,7 +42,7 @@ def test_sectors_go_by_string_instructions_and_by_dma(tmp_path: Path, count: int
 @pytest.mark.timeout(180)
 @pytest.mark.skipif(not BIOS.exists(), reason=f"{BIOS} is missing: apt-get install seabios")
 @pytest.mark.parametrize(("option", "found", "content"), [
-    ("hda", b"ata0-0: SHARDIO DISK ATA-6 Hard-Disk (1 MiBytes)", lambda code: code.ljust(2048 * SECTOR, b"\0")),
+    ("hda", b"ata0-0: SHARDIO DISK ATA-6 Hard-Disk (1 MiBytes)", lambda code: code.ljust(1 << 20, b"\0")),
     ("cdrom", b"DVD/CD [ata1-0: SHARDIO CD-ROM ATAPI-6 DVD/CD]", bootable_disc),
 ])  # fmt: skip
 def test_seabios_boots(tmp_path: Path, option: str, found: bytes, content: Callable[[bytes], bytes]) -> None:
