@@ -42,6 +42,7 @@ from shardio.vcpu import Vcpu, VcpuState
 from shardio.vcpu.choice import check_cpu, open_hypervisor
 
 if TYPE_CHECKING:
+    from shardio.kvm import Vm
     from shardio.kvm.cpuid import CpuidFilter
 
 _REASONS = {
@@ -286,6 +287,17 @@ class Machine(Closing):
         with self._life.turn(State.RUNNING):
             self._life.clock_on()
             self.dispatcher.command(lib.SIO_RUN, VcpuState.RUNNING, timeout)
+
+    @property
+    def kvm(self) -> Vm:
+        """The VM of KVM, for what has no method here: capabilities, interrupt controllers, its vCPUs.
+
+        Raises `MachineError` on the software CPU.
+        """
+        found: Vm | None = getattr(self.hypervisor, "vm", None)
+        if found is None:
+            raise MachineError(f"the {self.hypervisor.name} CPU has no VM of KVM", 'use cpu="kvm"')
+        return found
 
     def vcpu(self, index: int) -> Vcpu:
         """A vCPU of the started machine: its `state`, and its `registers` while it is paused or has ended."""

@@ -75,9 +75,13 @@ def _vcpus(statistics: MachineStatistics) -> Table:
         counted = sorted(((count, name) for name, count in vcpu.exits.items() if count), reverse=True)
         total = sum(vcpu.exits.values())
         time = vcpu.running_ns + vcpu.waiting_ns
+        told = ", ".join(f"{name} {count}" for count, name in counted) or "none"
+        if vcpu.repairs:
+            repairs = ", ".join(f"{name} {count}" for name, count in sorted(vcpu.repairs.items()))
+            told += f"; repaired: {repairs}"
         table.add_row(
             str(i),
-            ", ".join(f"{name} {count}" for count, name in counted) or "none",
+            told,
             str(total),
             duration(vcpu.running_ns),
             duration(vcpu.waiting_ns),

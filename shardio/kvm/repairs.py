@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from shardio.errors import MemoryAccessError
+from shardio.errors import HostError, MemoryAccessError
 from shardio.kvm.events import cancel_exception, raise_exception
 from shardio.kvm.exits import OtherExit
 from shardio.kvm.extended_state import AREA_BYTES, restore
@@ -36,8 +36,16 @@ _EXCEPTIONS: Final = 0x7F00
 
 
 def emulates(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether KVM here emulates guest code: the processor has neither VMX nor SVM, yet there is a KVM."""
-    flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "")
+    """Whether KVM here emulates guest code: the processor has neither VMX nor SVM, yet there is a KVM.
+
+    Raises `HostError` where the host lets nobody look.
+    """
+    try:
+        text = cpuinfo.read_text()
+    except OSError as error:
+        hint = "raise the limit on open files (ulimit -n), or say repairs=True or False"
+        raise HostError(f"{cpuinfo}: {error.strerror}", hint) from error
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
     return not {"vmx", "svm"} & set(flags.split())
 
 

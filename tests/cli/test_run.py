@@ -194,7 +194,10 @@ def test_summary_tells_exits_and_devices() -> None:
         "last_unclaimed": LastAccess(Space.PIO, 0x510, 1, True, 1),
         "last_crossing": LastAccess(Space.MMIO, 0xD000_0FFF, 4, False, 2),
     }
-    vcpu = SimpleNamespace(exits=exits, running_ns=3_000_000, waiting_ns=1_000_000, **unclaimed, **last)
+    repairs = {"FWAIT": 65}
+    vcpu = SimpleNamespace(
+        exits=exits, repairs=repairs, running_ns=3_000_000, waiting_ns=1_000_000, **unclaimed, **last
+    )
     latencies = {"wait_p50_ns": 1500, "wait_p99_ns": 9000, "service_p50_ns": 250, "service_p99_ns": 800}
     serial = SimpleNamespace(
         name="Uart16550", shard="console", reads=3, writes=40, refused=5, wait_ns=750, **latencies,
@@ -210,7 +213,7 @@ def test_summary_tells_exits_and_devices() -> None:
     text = console.export_text()
 
     assert max(map(len, text.splitlines())) <= 80
-    assert "io 1200, mmio 34" in text
+    assert "io 1200, mmio 34; repaired: FWAIT 65" in text
     assert "hlt" not in text
     assert "25.0%" in text
     assert [line.split() for line in text.splitlines() if line.startswith("Uart16550")] == [

@@ -210,6 +210,24 @@ def test_registers_of_a_paused_vcpu_are_changed_and_the_guest_goes_on_with_them(
     assert ended == ExitInfo("exit", status=0x55)
 
 
+def test_registers_that_were_changed_outlive_the_worker() -> None:
+    with machine() as vm:
+        vm.load(JMP_SELF + OUT_AL)
+        add_exit_port(vm)
+        vm.start()
+        vm.pause()
+        vcpu = vm.vcpu(0)
+        vcpu.registers.update(rip=0x1002, rax=0x55)
+        killed = vcpu.pid
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: vcpu.pid not in (0, killed) and vcpu.state is VcpuState.PAUSED, "a successor")
+        seen = vcpu.registers["rax"]
+        vm.resume()
+        ended = vm.wait(PATIENCE_S)
+    assert seen == 0x55
+    assert ended == ExitInfo("exit", status=0x55)
+
+
 def test_segments_and_tables_of_a_paused_vcpu() -> None:
     with machine() as vm:
         vm.load(JMP_SELF)

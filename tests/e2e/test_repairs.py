@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+
 import pytest
 
 from shardio import Machine, MachineError
@@ -22,6 +26,17 @@ def run(vm: Machine, image: bytes) -> ExitInfo:
     vm.load(image, mode="long")
     add_exit_port(vm)
     return vm.run(PATIENCE_S)
+
+
+def kill_until_the_end(vm: Machine) -> int:
+    """SIGKILL of the worker, whichever it is, every few milliseconds: how many there were."""
+    kills = 0
+    while vm.wait(0.004) is None:
+        if pid := vm.vcpu(0).pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                kills += 1
+    return kills
 
 
 def test_int3_and_int_n_go_through_the_guest_s_own_table() -> None:
@@ -79,6 +94,23 @@ def test_a_guest_that_computes_without_an_exit_is_looked_at_and_goes_on() -> Non
         state = vm.vcpu(0).state
     assert state is VcpuState.PAUSED
     assert asked == []
+
+
+@emulated
+def test_repairs_happen_once_however_often_the_worker_is_killed() -> None:
+    rounds = 300
+    with machine() as vm:
+        vm.load(guest("long_repairs", ROUNDS=rounds), mode="long")
+        add_exit_port(vm)
+        vm.start()
+        kills = kill_until_the_end(vm)
+        ended, done = vm.wait(0), result(vm, 40, size=8)
+        vcpu = vm.statistics().vcpus[0]
+    assert ended == ENDED
+    assert done == rounds
+    assert [vcpu.repairs[name] for name in ("FWAIT", "STAC", "CLAC", "XRSTOR")] == [rounds] * 4
+    assert kills > 10
+    assert vcpu.spawns > 10
 
 
 @emulated

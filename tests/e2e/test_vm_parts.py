@@ -48,7 +48,7 @@ def test_cpuid_is_what_the_author_makes_of_it() -> None:
 
     with machine(vcpus=2, cpuid=cpuid) as vm:
         ended = run(vm, CPUID_OF_PV_FEATURES + OUT_AL)
-        functions = {leaf.function for leaf in vm.hypervisor.vm.vcpus[1].get_cpuid()}  # type: ignore[attr-defined]
+        functions = {leaf.function for leaf in vm.kvm.vcpus[1].get_cpuid()}
     assert ended == ExitInfo("exit", status=0x5A)
     assert seen == {0, 1}
     assert 0x16 not in functions
@@ -58,8 +58,11 @@ def test_cpuid_is_what_the_author_makes_of_it() -> None:
 def test_the_software_cpu_refuses_what_it_cannot_do() -> None:
     with pytest.raises(MachineError, match="CPUID is its own"):
         machine(cpu="soft", cpuid=lambda _, leaf: leaf)
-    with machine(cpu="soft") as vm, pytest.raises(MachineError, match="no memory but its RAM"):
-        vm.map_memory(mmap.mmap(-1, 4096), MMIO)
+    with machine(cpu="soft") as vm:
+        with pytest.raises(MachineError, match="no memory but its RAM"):
+            vm.map_memory(mmap.mmap(-1, 4096), MMIO)
+        with pytest.raises(MachineError, match="the soft CPU has no VM of KVM"):
+            vm.kvm.program_pics()
 
 
 def test_mapped_memory_is_read_by_the_guest() -> None:
@@ -110,11 +113,11 @@ def test_the_8259s_are_set_up_for_a_guest_without_firmware() -> None:
     wait = b"\xfb\xf4\xeb\xfd"
     handler = 0x2000
     with machine() as vm:
-        vm.hypervisor.vm.program_pics(0x50, 0x58, masked=0xFFFE)  # type: ignore[attr-defined]
+        vm.kvm.program_pics(0x50, 0x58, masked=0xFFFE)
         vm.memory.write(4 * 0x50, handler.to_bytes(4, "little"))
         vm.memory.write(handler, b"\xb0\x11" + OUT_AL)
         ended = run(vm, start_pit + wait)
-        slave = vm.hypervisor.vm.get_irqchip(lib.KVM_IRQCHIP_PIC_SLAVE).chip.pic  # type: ignore[attr-defined]
+        slave = vm.kvm.get_irqchip(lib.KVM_IRQCHIP_PIC_SLAVE).chip.pic
     assert ended == ExitInfo("exit", status=0x11)
     assert (slave.irq_base, slave.imr) == (0x58, 0xFF)
 
@@ -130,7 +133,7 @@ def test_msr_accesses_that_kvm_does_not_know_are_the_hook_s() -> None:
         return "resume"
 
     with machine() as vm:
-        vm.hypervisor.vm.enable_cap(user_space_msr, unknown_to_kvm)  # type: ignore[attr-defined]
+        vm.kvm.enable_cap(user_space_msr, unknown_to_kvm)
         vm.on_exit(hook)
         ended = run(vm, rdmsr + OUT_AL)
     assert ended == ExitInfo("exit", status=0x33)
@@ -139,4 +142,4 @@ def test_msr_accesses_that_kvm_does_not_know_are_the_hook_s() -> None:
 
 def test_a_capability_that_is_not_there_is_refused_by_name() -> None:
     with machine() as vm, pytest.raises(MachineError, match="no KVM_CAP_WISHES"):
-        vm.hypervisor.vm.enable_cap("KVM_CAP_WISHES")  # type: ignore[attr-defined]
+        vm.kvm.enable_cap("KVM_CAP_WISHES")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shardio.errors import VcpuError
+from shardio.errors import HostError, VcpuError
 from shardio.kvm import Kvm, Vcpu, set_entry
 from shardio.kvm.events import cancel_exception, pending_exception, raise_exception
 from shardio.kvm.instruction import Instruction, Memory, decode, memory_operand
@@ -230,3 +230,8 @@ def test_kvm_emulates_where_there_is_no_vmx_and_no_svm(tmp_path: Path, flags: st
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
     assert emulates(cpuinfo) is expected
+
+
+def test_where_nobody_may_look_the_error_says_how_to_do_without(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match=r"cpuinfo: No such file.*; .*say repairs=True or False"):
+        emulates(tmp_path / "cpuinfo")
