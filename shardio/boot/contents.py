@@ -1,6 +1,7 @@
 """`Contents`: what a machine's memory holds when its guest begins, and how the guest begins.
 
-Images are loaded one beside the other; the first of them says where vCPU 0 begins, unless somebody sets that.
+Images are loaded one beside the other. A kernel, a payload or a firmware says where vCPU 0 begins, else the
+first flat image, unless somebody sets that.
 The tables that tell of devices come last, when all devices are known.
 """
 
@@ -90,8 +91,7 @@ class Contents:
 
     def _began_by(self, kernel: Kernel) -> Kernel:
         self._images += kernel.parts
-        if self.entry is None:
-            self.entry, self._rsdp_at = kernel.entry, kernel.rsdp_at
+        self.entry, self._rsdp_at = kernel.entry, kernel.rsdp_at
         return kernel
 
     def _refuse_overlap(self, what: str, taken: range) -> None:

@@ -8,6 +8,7 @@ from shardio import ImageError, MachineError
 from shardio.boot import Entry, load_flat
 from shardio.entry import BOOT_TABLES
 from shardio.memory import GuestMemory
+from tests.boot.images import Part, elf32
 from tests.e2e.support import PATIENCE_S, machine
 
 
@@ -56,6 +57,17 @@ def test_a_loader_of_one_s_own_sets_the_entry() -> None:
         vm.memory.write(0x2000, out_eax)
         vm.add("shardio.devices:ExitPort", pio=0xF4, raw=True)
         vm.set_entry(Entry("real", 0x2000, {"rax": 42, "rdx": 0xF4}))
+
+        assert vm.run(PATIENCE_S).status == 42
+
+
+@pytest.mark.machine
+def test_a_kernel_begins_whatever_was_loaded_before_it() -> None:
+    code = b"\xb0\x2a\xba\xf4\0\0\0\xee\xf4"  # mov $42, %al; mov $0xf4, %edx; out %al, %dx; hlt
+    with machine(irqchip=False) as vm:
+        vm.load(b"\xf4", at=0x1000)
+        vm.load_kernel(elf32(Part(code, 0x10_0000), entry=0x10_0000))
+        vm.add("shardio.devices:ExitPort", pio=0xF4, raw=True)
 
         assert vm.run(PATIENCE_S).status == 42
 
