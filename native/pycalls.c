@@ -12,13 +12,11 @@
 #include <Python.h>
 
 #include "client.h"
+#include "compiler.h"
 #include "pycalls.h"
 
 #include <errno.h>
 #include <string.h>
-
-#define likely(x) __builtin_expect(!!(x), 1)
-#define unlikely(x) __builtin_expect(!!(x), 0)
 
 struct calls {
     PyObject_HEAD
@@ -38,7 +36,7 @@ static int at_work(PyObject *self)
 }
 
 /* Non-zero: an exception is set. */
-static __attribute__((noinline, cold)) int open_port(struct calls *c)
+static NEVER_INLINE int open_port(struct calls *c)
 {
     c->busy = 1;
     PyObject *none = PyObject_CallMethod((PyObject *)c, "_open", NULL);
@@ -160,7 +158,7 @@ static int wanted(const char *name, Py_ssize_t given, Py_ssize_t expected)
 /* ---- by value ------------------------------------------------------------------------------------------------------ */
 
 /* There is no such access. */
-static __attribute__((noinline, cold)) PyObject *invalid(struct calls *c, uint64_t size)
+static NEVER_INLINE PyObject *invalid(struct calls *c, uint64_t size)
 {
     return PyObject_CallMethod((PyObject *)c, "_invalid", "K", (unsigned long long)size);
 }
@@ -202,7 +200,7 @@ static PyObject *write_value(struct calls *c, PyObject *const *args, Py_ssize_t 
 /* ---- by buffer ----------------------------------------------------------------------------------------------------- */
 
 /* An object that has no bytes for the access: `_refuse` raises, and knows the exception that says why. */
-static __attribute__((noinline, cold)) int refused(struct calls *c, PyObject *data, int writable)
+static NEVER_INLINE int refused(struct calls *c, PyObject *data, int writable)
 {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
