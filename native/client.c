@@ -1,5 +1,8 @@
-/* The vCPU's side of an access, in the order of its path: route, publish, ring the doorbell, wait, take the reply. */
-#include "client_parts.h"
+/* The entry points of a client: an access is begun, or taken up where a predecessor died; routed; then posted or asked. */
+#include "journal.h"
+#include "posting.h"
+#include "request.h"
+#include "route_cache.h"
 
 static void copy_bytes(uint8_t *to, const uint8_t *from, uint32_t n)
 {
@@ -49,20 +52,6 @@ void sio_client_attach(struct sio_client *c, const struct sio_fabric *f)
     sio_client_resume(c);
 }
 
-uint64_t sio_client_pending(const struct sio_client *c)
-{
-    uint64_t pending = sio_load_acquire(&c->pending); /* SP-QUIESCE */
-    return pending >> 62 ? pending : 0;
-}
-
-uint64_t sio_client_posted(const struct sio_client *c, uint32_t shard)
-{
-    uint64_t before = sio_load_acquire(&c->shard[shard].posted), pending = sio_load_acquire(&c->pending);
-    if (!(pending & SIO_PENDING_OPEN) || (pending >> 56 & 63) != shard)
-        return sio_load_relaxed(&c->shard[shard].posted); /* not `before`: noted since, maybe */
-    return position_named(pending, before) + (pending >> 62 == SIO_PENDING_POSTED);
-}
-
 static NEVER_INLINE enum sio_outcome unclaimed(struct sio_client *c, enum sio_route_result why, uint32_t space,
                                                uint64_t address, uint32_t size, int write)
 {
@@ -75,99 +64,6 @@ static NEVER_INLINE enum sio_outcome unclaimed(struct sio_client *c, enum sio_ro
     else
         sio_count(me->unclaimed_reads);
     return SIO_NOT_ANSWERED;
-}
-
-/* ---- synchronous --------------------------------------------------------------------------------------------------- */
-
-/* The reply's state is not what it should be: refused, aborted, or nonsense. */
-static NEVER_INLINE enum sio_outcome no_answer(struct sio_client *c, uint64_t seq, uint64_t state)
-{
-    if (state == SIO_STATE(seq, SIO_REQUEST))
-        return SIO_ABORTED;
-    if (state != SIO_STATE(seq, SIO_REFUSED))
-        sio_count(self(c)->malformed);
-    return SIO_NOT_ANSWERED;
-}
-
-static NEVER_INLINE void note_lines(struct sio_client *c, uint32_t shard, uint32_t lines)
-{
-    uint32_t granted = sio_load_relaxed(&c->granted[shard]);
-    c->lines |= lines & ((granted ? granted | SIO_LINE_MOVED | SIO_LINE_OUTPUT_MOVED : 0) | SIO_LINE_HOLD);
-}
-
-static ALWAYS_INLINE enum sio_outcome await_reply(struct sio_client *c, struct sio_mailbox *box, uint32_t shard, uint64_t seq,
-                                                  struct sio_first_poll *first_poll, uint64_t *data)
-{
-    uint64_t state = sio_wait_change(&c->waiter, self(c), &box->state, SIO_STATE(seq, SIO_REQUEST), first_poll); /* SP-REPLY */
-    uint64_t lines = sio_load_relaxed(&box->lines);
-    if (unlikely(lines) && state != SIO_STATE(seq, SIO_REQUEST))
-        note_lines(c, shard, (uint32_t)lines);
-    if (unlikely(state != SIO_STATE(seq, SIO_DONE)))
-        return no_answer(c, seq, state);
-    *data = sio_load_relaxed(&box->data);
-    return SIO_ANSWERED;
-}
-
-/* The wait alone, of an access whose service nobody times: what is timed must go as fast as what is not. */
-static __attribute__((noinline)) enum sio_outcome await_reply_timed(struct sio_client *c, struct sio_route *to, uint64_t seq,
-                                                                    uint64_t *data)
-{
-    struct sio_first_poll *first_poll = &to->first_poll;
-    uint64_t begin = sio_ticks();
-    enum sio_outcome outcome = await_reply(c, to->box, to->shard, seq, first_poll, data);
-    sio_first_poll_learn(first_poll, sio_ticks() - begin);
-    return outcome;
-}
-
-static NEVER_INLINE void take_sample(struct sio_client *c, struct sio_stat *stat, uint64_t ticks)
-{
-    sio_stat_sample(&c->fabric, stat, ticks);
-    c->sampling = c->accesses < SIO_SAMPLE_FIRST ? 0 : c->sample_mask;
-}
-
-static NEVER_INLINE void refused(const struct sio_client *c, const struct sio_route *to, int write, uint64_t address, uint32_t size)
-{
-    sio_count(to->stat->refused);
-    sio_note_access(&sio_hist_of(&c->fabric, to->stat)->refused, to->space, address, size, write);
-}
-
-static ALWAYS_INLINE enum sio_outcome request(struct sio_client *c, struct sio_route *to, uint32_t op, uint64_t address,
-                                              uint32_t size, uint32_t count, uint64_t *data)
-{
-    uint32_t shard = to->shard;
-    struct sio_client_shard *mine = &c->shard[shard];
-    uint64_t seq = (mine->seq + 1) & SIO_PENDING_N;
-    uint64_t draw = c->accesses++ * 0x9e3779b97f4a7c15u >> 32; /* drawn, so that devices asked in turn are all timed */
-    uint64_t command = to->command | sio_command(0, count, op, size, 0), begin = 0;
-    int sample = (draw & c->sampling) == 0;
-    if (unlikely(sample)) {
-        command |= sio_command(0, 0, SIO_SAMPLE, 0, 0);
-        begin = sio_ticks();
-    }
-
-    set_target(c, shard);
-    sio_store_relaxed(&c->pending, SIO_PENDING(SIO_PENDING_SYNC, shard, seq));
-    mine->seq = seq;
-    sio_fence_compiler();
-    sio_mailbox_request(to->box, SIO_STATE(seq, SIO_REQUEST), address, *data, mine->posted, command);
-    /* SP-WAKEUP: the publication was a full fence */
-    ring_if_asleep(c, shard);
-    /* While the line is away: the bookkeeping. */
-    uint64_t *counter = op & SIO_WRITE ? &to->stat->writes : &to->stat->reads;
-    sio_count(*counter);
-
-    enum sio_outcome outcome;
-    if (unlikely((draw >> 16 & (SIO_FIRST_POLL_EVERY - 1)) == 0)) {
-        uint64_t timed = *data; /* in memory only here: another access's stays in a register */
-        outcome = await_reply_timed(c, to, seq, &timed);
-        *data = timed;
-    } else
-        outcome = await_reply(c, to->box, shard, seq, &to->first_poll, data);
-    if (unlikely(sample))
-        take_sample(c, to->stat, sio_ticks() - begin);
-    if (unlikely(outcome == SIO_NOT_ANSWERED)) /* the address from the line: no register holds it while an access waits */
-        refused(c, to, op & SIO_WRITE, sio_load_relaxed(&to->box->address), size);
-    return outcome;
 }
 
 /* ---- an access ----------------------------------------------------------------------------------------------------- */
@@ -224,16 +120,6 @@ static ALWAYS_INLINE int begin(struct sio_client *c, uint64_t *data, enum sio_ou
     return 0;
 }
 
-/* Whether a write by this route may be posted now. Not while the shard has not taken yet what this vCPU may have written before,
- * in KVM's coalesced ring: then it waits its turn. */
-static ALWAYS_INLINE int posts_now(const struct sio_client *c, const struct sio_route *to, uint64_t address)
-{
-    if (!(to->flags & SIO_RANGE_POSTED) || address - to->base >= SIO_POSTED_OFFSET)
-        return 0;
-    return likely(!(to->flags & SIO_ROUTE_COALESCED)) ||
-           sio_load_relaxed(&c->coalesced[0]) == sio_load_acquire(&c->coalesced[1]); /* SP-COALESCED */
-}
-
 /* The access by the route that was found for it. */
 static ALWAYS_INLINE enum sio_outcome access_by(struct sio_client *c, struct sio_route *to, uint64_t address, uint32_t size,
                                                 int write, uint64_t *data)
@@ -287,32 +173,15 @@ static NEVER_INLINE int ring_unheard(struct sio_client *c, uint32_t shard, int b
     return (int)ended(c, bare, SIO_ANSWERED);
 }
 
-static inline int posts(const struct sio_route *to, uint32_t space, uint64_t address, uint32_t size)
-{
-    return size - 1 < 8 && address - to->base < to->reach[size - 1] && space == to->space;
-}
-
-/* A write by a route that posts it at once, if its ring is open and has room: four stores, some forty instructions, and no register
- * to save, since all else leaves by tail calls. The journal is marked before the route is known to be right: where it is not, the
- * mark is taken back, and nothing was published. */
+/* A write by a route that posts it at once (posting.h). All but the usual end leaves by a tail call. */
 static ALWAYS_INLINE int post(struct sio_client *c, const struct sio_route *to, uint32_t space, uint64_t address, uint32_t size,
                               uint64_t data, int bare)
 {
-    uint64_t pending = c->pending, n = pending ^ to->open;
-    if (unlikely(n >= c->open.limit)) /* where another ring is open, or none, n has other bits */
+    enum sio_at_once posted = post_at_once(c, to, address, size, data, bare);
+    if (unlikely(posted == SIO_NOT_POSTED))
         return write_one(c, space, address, size, data, bare);
-    sio_store_relaxed(&c->pending, pending | SIO_PENDING(SIO_PENDING_POSTED, 0, 0)); /* SP-QUIESCE, with the VMM's membarrier */
-    sio_fence_compiler();
-    if (unlikely(!current(c))) {
-        sio_store_relaxed(&c->pending, pending);
-        return write_one(c, space, address, size, data, bare);
-    }
-    put(c, to, n, address - to->base, size, data);
-    sio_fence_compiler(); /* SP-WAKEUP: the owner's membarrier, between its announcement and its last look, fences this side */
-    if (unlikely(sio_load_relaxed(c->open.need_wakeup) & 1))
+    if (unlikely(posted == SIO_POSTED_UNHEARD))
         return ring_unheard(c, to->shard, bare);
-    if (bare)
-        sio_store_release(&c->pending, pending + 1); /* SP-QUIESCE */
     return SIO_ANSWERED;
 }
 

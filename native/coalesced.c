@@ -82,7 +82,7 @@ static void apply_next(struct sio_owner *o, struct sio_coalesced *c)
 }
 
 /* To where the ring ends now, or a ring's length if the guest fills it meanwhile. A vCPU posts only while this ring is empty
- * (posts_now in client.c), so what it has posted by now is older than what it has here: the posted rings come first. */
+ * (posts_now in posting.h), so what it has posted by now is older than what it has here: the posted rings come first. */
 static uint32_t drain(struct sio_owner *o)
 {
     struct sio_coalesced *c = o->coalesced;

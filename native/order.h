@@ -18,7 +18,7 @@
  *   SP-COMMAND  VMM stores a command             -> worker reads it             (vcpu_loop.h)
  *   SP-PORT     a user releases a port          -> the next one takes it       (port.c)
  *   SP-WIRES    owner moves a line's level       -> worker told that one moved  (vcpu_wires.h)
- *   SP-COALESCED kernel moves `last` / owner `first` -> owner / kernel and client read it (coalesced.c, client.c)
+ *   SP-COALESCED kernel moves `last` / owner `first` -> owner / kernel and client read it (coalesced.c, posting.h)
  */
 #ifndef SHARDIO_ORDER_H
 #define SHARDIO_ORDER_H

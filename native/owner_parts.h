@@ -2,12 +2,8 @@
 #ifndef SHARDIO_OWNER_PARTS_H
 #define SHARDIO_OWNER_PARTS_H
 
+#include "compiler.h"
 #include "owner.h"
-
-#define likely(x) __builtin_expect(!!(x), 1)
-#define unlikely(x) __builtin_expect(!!(x), 0)
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-#define NEVER_INLINE __attribute__((noinline, cold))
 
 /* Non-zero when the handler failed. `*value`: cut to the access's width, whatever a peer put above it. */
 static ALWAYS_INLINE int handle(struct sio_owner *o, const struct sio_handler *h, uint64_t offset, uint32_t size, uint32_t write,

@@ -1,17 +1,5 @@
 /* The posted path where something is in its way: no room in the ring, another ring than the last time, an owner that sleeps. */
-#include "client_parts.h"
-
-void __attribute__((cold)) sio_doorbell(struct sio_client *c, uint32_t shard, uint64_t need_wakeup)
-{
-    if (c->shard[shard].rung == need_wakeup) /* one ring per need_wakeup is enough: the eventfd keeps it */
-        return;
-    if (c->doorbell[shard] >= 0) {
-        sio_store_relaxed(&c->shard[shard].box->rung, need_wakeup); /* before it can be heard: see wake_up in owner.c */
-        sio_eventfd_ring(c->doorbell[shard]);
-        sio_count(self(c)->doorbells);
-    }
-    c->shard[shard].rung = need_wakeup;
-}
+#include "posting.h"
 
 /* Room for `position`, waited for if need be. A credit that the owner cannot have reached is no room. */
 static int await_room(struct sio_client *c, uint32_t shard, uint64_t position)

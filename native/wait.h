@@ -27,6 +27,11 @@
 #define SIO_NAP_NS 1000000u
 #define SIO_YIELD_BIAS 4u
 
+/* What a process gives up before it lets the CPU go, and takes back itself when the access is over (pycalls.c: the interpreter). */
+struct sio_pause {
+    void (*run)(struct sio_pause *pause); /* may be called more than once in an access */
+};
+
 struct sio_waiter {
     uint64_t spin_ticks;
     uint64_t yield_ticks;
@@ -35,6 +40,7 @@ struct sio_waiter {
     uint32_t membarrier;        /* the sleeping side fences the other side too */
     uint32_t yield_bias;        /* waits in a row that a spin did not end */
     uint32_t waits;
+    struct sio_pause *pause;    /* of the access in hand; NULL: none */
 };
 
 static inline void sio_waiter_init(struct sio_waiter *w, const struct sio_fabric *f)
@@ -46,6 +52,7 @@ static inline void sio_waiter_init(struct sio_waiter *w, const struct sio_fabric
     w->membarrier = 0;
     w->yield_bias = 0;
     w->waits = 0;
+    w->pause = 0;
 }
 
 static inline int sio_waiter_aborted(const struct sio_waiter *w)
@@ -57,6 +64,8 @@ static inline int sio_waiter_aborted(const struct sio_waiter *w)
 static __attribute__((noinline)) uint64_t sio_wait_slow(struct sio_waiter *w, struct sio_vcpu_control *self,
                                                         const uint64_t *word, uint64_t old)
 {
+    if (w->pause)
+        w->pause->run(w->pause);
     uint64_t now, start = sio_ticks();
     do {
         sio_yield();

@@ -14,12 +14,12 @@ from shardio.fabric.statistics import AccessStatistics, LastAccess, ShardCounter
 from shardio.lazy import lazily
 
 if TYPE_CHECKING:
+    from shardio.fabric.calls import Outcome as Outcome
     from shardio.fabric.owner import Owner as Owner
     from shardio.fabric.owner import Turn as Turn
-    from shardio.fabric.port import Outcome as Outcome
     from shardio.fabric.port import Port as Port
 
-_LAZY = {"Outcome": "port", "Owner": "owner", "Port": "port", "Turn": "owner"}
+_LAZY = {"Outcome": "calls", "Owner": "owner", "Port": "port", "Turn": "owner"}
 
 __all__ = [
     "AccessStatistics",

@@ -1,4 +1,4 @@
-"""One user at a time, for what is no place to wait in line: an access, a turn of the drain loop.
+"""One user at a time, for what is no place to wait in line: a turn of the drain loop.
 
 The core calls Python back and gives the interpreter up, so a second call may come from another thread, or
 from a handler further up in the same one. Either would take the first one's state from under it. So would a

@@ -3,7 +3,7 @@
 Whoever goes to sleep, or changes the address map, fences the processes of all others, so that an access needs
 no fence of its own. That holds for a fabric whose creator found the call allowed: each process that uses the
 fabric must then be registered. Where the creator found it refused, each side of such a fabric fences for
-itself (`fence_between` in native/client_parts.h).
+itself (`fence_between` in native/doorbell.h).
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ import errno
 import mmap
 import os
 import threading
+import weakref
+from collections.abc import Callable
 from typing import Any, Self
 
 from shardio._core import ffi, lib
@@ -39,6 +41,7 @@ class Fabric(Closing):
         self.fd = fd
         self._view = ffi.gc(view, lambda _: mapping.close())
         self._closing = threading.Lock()
+        self._told: list[weakref.WeakMethod[Callable[[], None]]] = []
         self.vcpus: int = view.vcpus
         self.shards: int = view.shards
         self.ranges: int = view.ranges
@@ -129,6 +132,20 @@ class Fabric(Closing):
             self._view = None
             os.close(self.fd)
             self.fd = -1
+            told = [tell() for tell in self._told]
+        for tell in told:
+            if tell is not None:
+                tell()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has been called."""
+        return self._view is None
+
+    def when_closed(self, tell: Callable[[], None]) -> None:
+        """Call a bound method, in whatever thread closes this, as long as its object is there."""
+        self._told = [each for each in self._told if each() is not None]
+        self._told.append(weakref.WeakMethod(tell))
 
     def checked(self, what: str, number: int) -> int:
         """`number`, where the segment has such a "vCPU", "shard" or "range"; else raises `FabricError`."""

@@ -16,7 +16,7 @@ from typing import Any
 from shardio._core import lib
 from shardio.errors import MachineError, VcpuError
 from shardio.fabric import Fabric
-from shardio.fabric.port import PortRecord
+from shardio.fabric.port_record import PortRecord
 from shardio.fabric.statistics import copied
 from shardio.vcpu.interface import ExitCounts, Vcpu, VcpuState, VcpuStatistics
 from shardio.vcpu.registers import NoRegisters, Registers

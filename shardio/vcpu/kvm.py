@@ -17,7 +17,7 @@ from shardio.closing import Closing
 from shardio.entry import MODES
 from shardio.errors import MachineError, VcpuError
 from shardio.fabric import Fabric
-from shardio.fabric.port import set_up
+from shardio.fabric.port_record import set_up
 from shardio.interrupt.wires import IOAPIC_WIRES, PIC_WIRES
 from shardio.kvm.boot import set_entry
 from shardio.kvm.coalesced import KvmCoalesced

@@ -15,7 +15,7 @@ from typing import Any
 from shardio._core import ffi, lib
 from shardio.errors import MachineError, VcpuError
 from shardio.fabric import Fabric
-from shardio.fabric.port import set_up
+from shardio.fabric.port_record import set_up
 from shardio.kvm.exits import Exit, decode
 from shardio.range import MmioRange
 from shardio.soft.library import HINT

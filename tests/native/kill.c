@@ -23,8 +23,10 @@ static struct sio_vcpu *the_vcpu;
     ((n) == SYS_ioctl ? fake_kvm_run(the_vcpu) : sio_syscall6((n), (long)(a), (long)(b), (long)(c), 0, 0, 0))
 
 #include "client.c"
+#include "doorbell.c"
+#include "journal.c"
 #include "posting.c"
-#include "routes.c"
+#include "route_cache.c"
 #include "worker.c"
 
 #include "owner.h"

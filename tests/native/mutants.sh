@@ -14,8 +14,8 @@ try() {
     shift 3
     rm -rf "${out:?}/$name"
     mkdir -p "$out/$name"
-    # A quoted include looks first where the including file is: here, for a mutant of the loop or of the wires.
-    cp ../../native/worker.c ../../native/vcpu_loop.h "$out/$name"
+    # A quoted include looks first where the including file is: here, for a mutant of a header.
+    cp ../../native/worker.c ../../native/vcpu_loop.h ../../native/client.c ../../native/posting.[ch] ../../native/journal.c "$out/$name"
     sed "$change" "../../native/$source" >"$out/$name/$source"
     if cmp -s "../../native/$source" "$out/$name/$source"; then
         echo "mutants: '$name' changes nothing in $source any more: write it anew" >&2
@@ -49,15 +49,15 @@ try journal-forgotten-before-sentinel vcpu_loop.h \
 try fragment-forgotten-before-sentinel vcpu_loop.h \
     's/sio_store_release(&v->run->exit_reason, SIO_SENTINEL);/v->fragment = 0; sio_fence_compiler(); &/' "$@"
 try no-fragment-journal vcpu_loop.h '/sio_store_release(&v->fragment/d' "$@"
-try no-sync-journal client.c '/SIO_PENDING(SIO_PENDING_SYNC, shard, seq)/d' "$@"
-try counted-before-published client.c 's/pending | SIO_PENDING(SIO_PENDING_POSTED, 0, 0)/pending + 1/' "$@"
+try no-sync-journal request.h '/SIO_PENDING(SIO_PENDING_SYNC, shard, seq)/d' "$@"
+try counted-before-published posting.h 's/pending | SIO_PENDING(SIO_PENDING_POSTED, 0, 0)/pending + 1/' "$@"
 try first-counted-before-published posting.c 's/SIO_PENDING(SIO_PENDING_POSTED, to->shard, n)/SIO_PENDING(0, to->shard, n + 1)/' "$@"
 try posted-twice client.c 's/if (sio_load_relaxed(&sio_posted_slot/if (1 || sio_load_relaxed(\&sio_posted_slot/' "$@"
 try never-posted client.c 's/if (sio_load_relaxed(&sio_posted_slot/if (0 \&\& sio_load_relaxed(\&sio_posted_slot/' "$@"
 try ring-not-noted-on-resumption client.c '/note_posted(c, SIO_PENDING(0, shard, n))/d' "$@"
 try resting-kept-on-resumption client.c '/^            c->resting = 0;/d' "$@"
 try resting-kept-while-a-ring-opens posting.c '/c->resting = 0;/d' "$@"
-try taken-before-counted client.c 's/ + (pending >> 62 == SIO_PENDING_POSTED)//' "$@"
+try taken-before-counted journal.c 's/ + (pending >> 62 == SIO_PENDING_POSTED)//' "$@"
 try question-forgotten-before-sentinel vcpu_loop.h \
     's/^    complete(v);$/    sio_store_release(\&v->question, SIO_NO_QUESTION);\n&/' "$@"
 try question-asked-anew vcpu_loop.h 's/sio_load_acquire(&v->question) == SIO_NO_QUESTION/1/' "$@"

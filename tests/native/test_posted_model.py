@@ -1,7 +1,7 @@
 """The posted ring in every interleaving under store buffering: each message once, in order and whole, over
 several laps with a lap number that wraps; and each mutant delivers a wrong one or stops.
 
-The programs are native/client.c's `write_or_post` with native/posted.h's `sio_posted_push`, against
+The programs are native/posting.h's `post_at_once` with native/posted.h's `sio_posted_push`, against
 native/drain.c's `sio_drain`. The ring has two slots, the lap number two bits, a message two words.
 """
 

@@ -1,7 +1,7 @@
 """SP-WAKEUP, the sleep/wake hand-shake, in every interleaving under store buffering: no wake-up is lost; and
 each mutant that lacks a fence or the second look loses one. Stress tests do not show that.
 
-The programs are native/owner.c's `need_wakeup` and `wake_up` against client.c's `ring_if_asleep`, and
+The programs are native/owner.c's `need_wakeup` and `wake_up` against doorbell.h's `ring_if_asleep`, and
 native/wait.h's `sio_wait_slow` against `sio_wake_client`, without their time-outs.
 """
 

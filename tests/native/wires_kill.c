@@ -18,8 +18,10 @@ static long fake_ioctl(unsigned long request, const void *argument);
                       : sio_syscall6((n), (long)(a), (long)(b), (long)(c), 0, 0, 0))
 
 #include "client.c"
+#include "doorbell.c"
+#include "journal.c"
 #include "posting.c"
-#include "routes.c"
+#include "route_cache.c"
 #include "worker.c"
 
 #include "owner.h"

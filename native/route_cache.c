@@ -1,5 +1,5 @@
-/* The routes that a client keeps: entries of the map that it hit, one place for each hash of an address. */
-#include "client_parts.h"
+/* Fills a client's routes from the map. */
+#include "route_cache.h"
 
 static void forget_routes(struct sio_client *c)
 {
