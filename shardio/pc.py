@@ -12,6 +12,9 @@ from typing import Any
 
 Table = dict[str, Any]
 
+PCI_WINDOW = 0xE000_0000
+"""Where the BARs of PCI functions are, above RAM and below the controllers at 0xFEC0_0000."""
+
 
 def console_devices() -> list[Table]:
     """COM1 on the terminal, and the exit port: enough for a flat image to say something and end."""
@@ -58,7 +61,7 @@ def with_functions(tables: Sequence[Table], functions: Sequence[Table]) -> list[
     """The devices with a PCI bus that has these functions, in place of the host bridge alone."""
     if not functions:
         return list(tables)
-    bus = _device("PciBus", 0xCF8, "pci", functions=list(functions))
+    bus = _device("PciBus", 0xCF8, "pci", mmio=PCI_WINDOW, functions=list(functions))
     return [bus if table["name"] == "pci" else table for table in tables]
 
 

@@ -18,6 +18,7 @@ from tests.acceptance.images import (
     disk,
     grub,
     linux,
+    linux_smp,
     present,
     u_boot,
 )
@@ -55,7 +56,7 @@ GRUB_SESSION = (
 CLEARED = "295,308,288,151,158,306,141,154,145,298,515,59,534,311,312,514,528"
 LINUX_ARGUMENTS = (
     "earlyprintk=serial,ttyS0,115200 console=ttyS0 panic=-1 reboot=t lpj=1000000 noxsave rodata=off "
-    f"clearcpuid={CLEARED} virtio_mmio.device=4K@0xd0000000:5 kunit_shutdown=reboot"
+    f"clearcpuid={CLEARED}"
 )
 
 
@@ -115,6 +116,34 @@ def test_linux_sees_its_disk_and_passes_its_own_tests() -> None:
     lines = (" vda: vda1", "# Totals: pass:39 fail:0 skip:0 total:39", "reboot: machine restart")
     steps = [word for line in lines for word in ("--expect", line)]
 
-    done = run("--kernel", kernel, "--append", LINUX_ARGUMENTS, "--device", block, *steps, "--timeout", 150)
+    arguments = f"{LINUX_ARGUMENTS} virtio_mmio.device=4K@0xd0000000:5 kunit_shutdown=reboot"
+    done = run("--kernel", kernel, "--append", arguments, "--device", block, *steps, "--timeout", 150)
 
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("vcpus", [1, 2, 4])
+def test_linux_brings_its_processors_up_and_mounts_its_root_from_pci(vcpus: int, tmp_path: Path) -> None:
+    kernel, drive = image(linux_smp), tmp_path / "disk.img"
+    drive.write_bytes(image(disk).read_bytes())
+    lines = (f"Brought up 1 node, {vcpus} CPU", " vda: vda1", "VFS: Mounted root (ext2 filesystem)")
+    steps = [word for line in lines for word in ("--expect", line)]
+    arguments = f"{LINUX_ARGUMENTS} root=/dev/vda1 rw kunit.enable=0"
+
+    done = run(
+        "--kernel", kernel, "--append", arguments, "--disk", drive, "--vcpus", vcpus, "--shards", 2, *steps,
+        "--timeout", 150,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+
+
+@pytest.mark.kvm
+def test_linux_powers_its_machine_off_by_acpi() -> None:
+    kernel = image(linux_smp)
+
+    done = run("--kernel", kernel, "--append", f"{LINUX_ARGUMENTS} kunit_shutdown=poweroff", "--timeout", 150)
+
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    assert b"reboot: Power down" in done.stdout
