@@ -140,7 +140,7 @@ class PciBus(MutDevicePio, MutDeviceMmio):
         self.endpoints: dict[int, PciEndpoint] = {}
         self.window: BarWindow[PciEndpoint] = BarWindow()
         self._doorbells: dict[int, DoorbellSet] = {}
-        self._io = IoWindow(self.endpoints.values())
+        self._io = IoWindow(self.endpoints)
         self._ports: dict[int, PortHandler] = {int(IO_WINDOW.base): self._io}
         self._shard: DeviceHost | None = None
         for slot, make, options in _functions(functions):

@@ -5,7 +5,7 @@ Few endpoints have one, and they are asked for little: who answers is looked for
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from shardio.devices.pci_config import BAR0
@@ -29,7 +29,7 @@ class PortHandler(Protocol):
 class IoWindow:
     """The I/O BARs of `endpoints` (see `PciEndpoint`); where none is, all ones."""
 
-    def __init__(self, endpoints: Collection[Any]) -> None:
+    def __init__(self, endpoints: Mapping[int, Any]) -> None:
         self._endpoints = endpoints
 
     def read(self, offset: int, size: int) -> int:
@@ -45,7 +45,7 @@ class IoWindow:
 
     def assign(self) -> None:
         """Give each BAR that nobody placed an address in the window, as `PciBus` does with memory."""
-        with_ports = [each for each in self._endpoints if getattr(each, "io_size", 0)]
+        with_ports = [each for each in self._endpoints.values() if getattr(each, "io_size", 0)]
         for number, endpoint in enumerate(with_ports):
             at = BAR0 + 4 * endpoint.io_index
             if not endpoint.function.config_read(at, 4) & ~0x3:
@@ -54,7 +54,7 @@ class IoWindow:
     def _find(self, offset: int, size: int) -> tuple[Any, int] | None:
         """The endpoint, and how far into its BAR the access is."""
         port = int(IO_WINDOW.base) + offset
-        for endpoint in self._endpoints:
+        for endpoint in self._endpoints.values():
             base = getattr(endpoint, "io_bar", None)
             if base is not None and base <= port and port + size <= base + endpoint.io_size:
                 return endpoint, port - base

@@ -346,6 +346,12 @@ class DeviceHost(Protocol):
     def persistent(self) -> HostPersistent | None:
         """The device's memory, for those that declare `persistent` (bytes); None for all others."""
 
+    @property
+    def doorbells(self) -> Sequence[Any]:
+        """The device's doorbells in force, a `shardio.interrupt.DoorbellSet` for each of its ranges; empty
+        during `attach`.
+        """
+
     def spawn(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a helper process, as `subprocess.Popen(argv, **options)` does, that does not outlive the
         shard: see `shardio.shard.helper`. Raises `MachineError`, `OSError`.

@@ -18,7 +18,14 @@ from shardio.dispatcher.device import DeviceHandle, Span, device_request, own_ar
 from shardio.dispatcher.devices import ACCESS_TIMEOUT_S, Devices
 from shardio.dispatcher.events import EventStream, Subscribers
 from shardio.dispatcher.life import Life, State
-from shardio.dispatcher.placement import Placement, Shard, check_shards, pins
+from shardio.dispatcher.placement import (
+    Placement,
+    Shard,
+    check_shards,
+    give_shards_back,
+    pins,
+    take_shards,
+)
 from shardio.dispatcher.statistics import ExitInfo, MachineStatistics, ShardStatistics, device_statistics
 from shardio.errors import DeviceFailed, HostError, MachineError
 from shardio.fabric import Fabric
@@ -96,6 +103,7 @@ class Dispatcher(Closing):
         self._ports: dict[int, Port] = {}
         self._cleanup = contextlib.ExitStack()
         self._supervisor: Supervisor | None = None
+        take_shards(shards, self, noun)
 
     @staticmethod
     def check(vcpus: int, shards: object, hang_deadline: float, max_ranges: int) -> None:
@@ -412,6 +420,7 @@ class Dispatcher(Closing):
             return
         self.life.break_off()
         with self.life.turn(), contextlib.ExitStack() as last:
+            last.callback(give_shards_back, self)
             last.callback(self._cleanup.close)
             last.callback(self._subscribers.close)
             self.stop()

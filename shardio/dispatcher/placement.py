@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -14,13 +15,41 @@ DEFAULT_SHARDS = 2
 """Shards for devices that name none, where the host has that many CPUs."""
 
 
-class Shard(msgspec.Struct, frozen=True):
-    """A device-owner process: `name`, and the CPU that it is pinned to (None: see `pin` of `Machine` and
-    `Dispatcher`).
+class Shard(msgspec.Struct, frozen=True, weakref=True):
+    """A device-owner process of one machine: `name`, and the CPU that it is pinned to (None: see `pin` of
+    `Machine` and `Dispatcher`).
     """
 
     name: str
     cpu: int | None = None
+
+
+_owners: dict[int, tuple[weakref.ref[Shard], weakref.ref[object], str]] = {}
+"""By the `id` of each Shard that was given to a dispatcher: both, and what messages call the dispatcher."""
+
+
+def take_shards(shards: object, owner: object, noun: str) -> None:
+    """The `Shard`s among `shards` are `owner`'s until `give_shards_back`, or until nobody holds it.
+
+    Raises `MachineError` for one that is another's: it is one process, not a pattern for several.
+    """
+    mine = [shard for shard in shards if isinstance(shard, Shard)] if isinstance(shards, Sequence) else []
+    for shard in mine:
+        held, other, whose = _owners.get(id(shard), (None, None, ""))
+        if held is None or other is None or held() is not shard or other() in (None, owner):
+            continue
+        raise MachineError(
+            f"shard {shard.name!r} is another {whose}'s", f"give each {noun} a Shard of its own, or a name"
+        )
+    for shard in mine:
+        _owners[id(shard)] = weakref.ref(shard), weakref.ref(owner), noun
+
+
+def give_shards_back(owner: object) -> None:
+    """`owner`, which is closed, has no shards any more; nor has anyone who is gone."""
+    for key, (shard, other, _) in tuple(_owners.items()):
+        if shard() is None or other() in (None, owner):
+            _owners.pop(key, None)
 
 
 def check_shards(shards: object) -> None:

@@ -40,8 +40,10 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE = 4096
 """Bytes of the longest message, either way."""
-REPLY_TIMEOUT = 5.0
-"""Seconds that the VMM has to answer."""
+REPLY_TIMEOUT = 60.0
+"""Seconds that the VMM has to answer. It may be busy, starved or stopped for a while; a device that waits for
+long meanwhile is named by those who watch its shard.
+"""
 
 Call = Callable[[Request], tuple[Reply, list[int]]]
 """Sends a request, waits for the reply and the descriptors that came with it."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
 
-from shardio import DeviceOverlap, MmioRange, PioRange, RangeTaken
-from shardio.dispatcher.placement import Placement, pins
+from shardio import DeviceOverlap, Dispatcher, MmioRange, PioRange, RangeTaken
+from shardio.dispatcher.placement import Placement, Shard, pins
+from shardio.errors import MachineError
 from shardio.memory import MemoryRegion
 from shardio.reserved import reserved_by_kvm
 from shardio.routing import AddressMap
@@ -109,3 +111,20 @@ def test_beside_and_around_what_kvm_answers_devices_are_taken(
     irqchip: bool | str, span: PioRange | MmioRange
 ) -> None:
     table(irqchip).claim("a", [span])
+
+
+def test_one_shard_in_two_machines_is_an_error() -> None:
+    shard = Shard("counters")
+    told = "shard 'counters' is another dispatcher's"
+    with Dispatcher(shards=[shard]), pytest.raises(MachineError, match=told):
+        Dispatcher(shards=["other", shard])
+
+
+def test_a_shard_may_be_used_again_when_its_machine_is_closed_or_gone() -> None:
+    shard = Shard("counters")
+    Dispatcher(shards=[shard]).close()
+    Dispatcher(shards=[shard])
+    gc.collect()
+
+    with Dispatcher(shards=[shard]), Dispatcher(shards=[Shard("counters")]):
+        pass
