@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import math
 import os
 import re
@@ -47,6 +48,7 @@ from shardio.config import (
 from shardio.errors import ConfigError
 from shardio.options import takes_option
 from shardio.shard.loading import resolve
+from shardio.shard.log import log_to_stderr
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
 
 STDIN, STDOUT, STDERR = range(3)
 COMMAND_LINE = "command line"
+LOG_LEVELS = ("debug", "info", "warning", "error")
 TIMED_OUT = 124
 """The status that timeout(1) of the coreutils gives."""
 # Ends that the guest chose, and so successes without a status of its own. The others get a line.
@@ -123,6 +126,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save-config", action="store_true",
         help="print the machine, its platform's devices included, as a configuration file, and run nothing",
     )  # fmt: skip
+    parser.add_argument(
+        "-v", "--verbose", action="store_const", dest="log_level", const="info",
+        help="tell on standard error what happens, as it happens: --log-level info",
+    )  # fmt: skip
+    parser.add_argument(
+        "--log-level", choices=LOG_LEVELS,
+        help="write the log to standard error from this level on, with machine (pid), shard and device",
+    )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no table at the end")
     parser.add_argument("--debug", action="store_true", help="tell an error with its tracebacks")
     parser.add_argument(
@@ -132,6 +143,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Builds the machine, runs it and prints the table; returns the exit status."""
+    if arguments.log_level is not None:
+        log_to_stderr(logging.getLevelNamesMapping()[arguments.log_level.upper()], os.getpid())
     sys.path[:0] = [folder for folder in _device_folders(arguments.config) if folder not in sys.path]
     # Signals are taken over first: an exception that a handler raises inside the decoder may crash it.
     with StopRequests() as stop:

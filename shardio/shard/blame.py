@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shardio.errors import ShardioError
+from shardio.shard.log import DEVICE
 from shardio.shard.notebook import doing
 from shardio.shard.protocol import Failure
 
@@ -27,6 +28,7 @@ class Blamed(ShardioError):
 @contextmanager
 def blame(device: str, kind: str, step: str) -> Iterator[None]:
     """What is raised within, SystemExit too, becomes `Blamed`."""
+    token = DEVICE.set(device)
     try:
         with doing(f"device {device} ({kind}), {step}"):
             yield
@@ -37,6 +39,8 @@ def blame(device: str, kind: str, step: str) -> Iterator[None]:
         if known and not message:
             message = described(error)
         raise Blamed(message, hint, Failure(device, kind, step, _trace(error))) from error
+    finally:
+        DEVICE.reset(token)
 
 
 def described(error: BaseException) -> str:

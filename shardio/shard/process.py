@@ -31,6 +31,7 @@ from shardio.shard import notebook, protocol
 from shardio.shard.blame import Blamed, blame, described
 from shardio.shard.host import Host
 from shardio.shard.loading import make
+from shardio.shard.log import log_to_stderr
 from shardio.shard.runtime import Runtime
 from shardio.shard.spare import Spare
 from shardio.shard.walls import Capabilities, raise_first
@@ -83,6 +84,10 @@ class Shard:
         self._capabilities = Capabilities()
         owner = self.runtime.owner
         self._interrupt_backend = ProxyBackend(call_over(interrupts), owner.raise_line, owner.set_level)
+
+    def name_of(self, device: object) -> str | None:
+        """The name of a device that this shard holds; None for anything else."""
+        return next((name for name, held in self.devices.items() if held.device is device), None)
 
     def run(self) -> None:
         """Until the VMM says quit, or is gone."""
@@ -327,5 +332,6 @@ def main(control_fd: int, interrupt_fd: int, parent: int, notebook_fd: int) -> N
                 return
             setup, doorbell = told
             set_process_name(f"shardio:{setup.name}")
-            logging.basicConfig(format=f"shardio shard {setup.name}: %(levelname)s: %(message)s")
-            Shard(spare, setup.shard, doorbell, control, interrupts).run()
+            shard = Shard(spare, setup.shard, doorbell, control, interrupts)
+            log_to_stderr(setup.log_level, parent, setup.name, shard.name_of)
+            shard.run()

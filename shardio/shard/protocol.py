@@ -112,12 +112,13 @@ class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
 
 class Setup(msgspec.Struct, frozen=True, tag="setup"):
     """Which shard this process is from now on, and how the VMM's program finds its modules. Beside it: the
-    descriptor of the shard's doorbell.
+    descriptor of the shard's doorbell. `log_level`: what is logged has at least it.
     """
 
     shard: int
     name: str
     sys_path: list[str]
+    log_level: int = 30
 
 
 class AddDevices(msgspec.Struct, frozen=True, tag="add"):

@@ -115,7 +115,8 @@ class ShardProcess:
         self.spawns += 1
         self.spawned_at = time.monotonic()
         with contextlib.suppress(OSError):  # its death is noticed by its pidfd
-            self._send(protocol.Setup(self.index, self.name, sys.path), (self.doorbell,))
+            level = logging.getLogger("shardio").getEffectiveLevel()
+            self._send(protocol.Setup(self.index, self.name, sys.path, level), (self.doorbell,))
 
     def add(self, records: Sequence[DeviceRecord], *, serve: bool = False) -> Future[Any]:
         """Give devices to the shard: the future is done when it holds them all. Messages hold what fits.
