@@ -99,3 +99,20 @@ def test_verbose_shows_the_log_with_machine_shard_and_device(tmp_path: Path) -> 
     ], done.stderr
     assert len({machine for machine, *_ in lines}) == 1
     assert "not at this level" not in done.stderr
+
+
+@pytest.mark.machine
+def test_an_unclaimed_access_right_before_the_end_is_logged_and_in_the_table(tmp_path: Path) -> None:
+    image = tmp_path / "guest.bin"
+    accesses = "in $0xe0, %al\n outw %ax, $0xe2\n xor %al, %al\n out %al, $0xf4\n hlt\n"
+    image.write_bytes(program(f".code16\n {accesses}"))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "shardio", "run", "--image", image, "-v"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=50,
+    )  # fmt: skip
+
+    told = [text for *_, text in LINE.findall(done.stderr) if "unclaimed" in text]
+    assert sum(int(count) for text in told for count in re.findall(r"(\d+) accesses", text)) == 2, done.stderr
+    assert told[-1].endswith("the last: write of 2 bytes at pio 0xe2")
+    assert re.search(r"unclaimed +vCPU 0 +2 +write of 2 bytes at pio 0xe2", done.stderr), done.stderr
