@@ -20,7 +20,7 @@ int sio_owner_init(struct sio_owner *o, const struct sio_fabric *f, uint32_t sha
     o->doorbell = doorbell;
     o->control = &f->shard[shard];
     o->boxes = sio_mailbox(f, shard, 0);
-    sio_patience_init(&o->patience, f);
+    sio_poll_budget_init(&o->poll_budget, f);
     o->yield_ticks = sio_ns_to_ticks(f, SIO_YIELD_NS);
     o->epoll_ticks = sio_ns_to_ticks(f, SIO_EPOLL_NS);
     o->handlers = aligned_alloc(SIO_LINE, f->ranges * sizeof *o->handlers);
@@ -327,17 +327,17 @@ static void wake_up(struct sio_owner *o)
 
 enum idleness { NOTHING, FOUND_AT_ONCE, FOUND };
 
-/* Nothing was there at the last scan: keeps looking, by the policy of patience.h, for as long as a sleep would cost. */
+/* Nothing was there at the last scan: keeps looking, by the policy of poll_budget.h, for as long as a sleep would cost. */
 static enum idleness linger(struct sio_owner *o)
 {
-    uint64_t polls = sio_patience_polls(&o->patience), start = 0, now, before;
+    uint64_t polls = sio_poll_budget_polls(&o->poll_budget), start = 0, now, before;
     int crowded = 0;
     if (polls) {
         do {
             for (uint32_t i = 0; i < SIO_POLLS; i++) {
                 sio_relax();
                 if (look(o)) {
-                    o->patience.yield_bias = 0;
+                    o->poll_budget.yield_bias = 0;
                     return start ? FOUND : FOUND_AT_ONCE;
                 }
             }
@@ -353,14 +353,14 @@ static enum idleness linger(struct sio_owner *o)
         sio_yield();
         sio_count(control(o)->yields);
         now = sio_ticks();
-        crowded |= now - before > o->patience.quick;
+        crowded |= now - before > o->poll_budget.quick;
         before = now;
         if (look(o)) {
-            sio_patience_found(&o->patience, now - start, crowded);
+            sio_poll_budget_found(&o->poll_budget, now - start, crowded);
             return FOUND;
         }
     } while (now - start < o->yield_ticks);
-    sio_patience_vain(&o->patience);
+    sio_poll_budget_vain(&o->poll_budget);
     return NOTHING;
 }
 

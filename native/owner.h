@@ -8,7 +8,7 @@
 
 #include "fabric.h"
 #include "mailbox.h"
-#include "patience.h"
+#include "poll_budget.h"
 #include "posted.h"
 #include "wait.h"
 
@@ -58,7 +58,7 @@ struct sio_owner {
     uint32_t looks;
     uint32_t posted_ranges;            /* handlers that may be posted to: 0 saves the look at the rings */
     uint32_t membarrier;
-    struct sio_patience patience;
+    struct sio_poll_budget poll_budget;
     uint64_t yield_ticks;
     uint64_t epoll_ticks;              /* how often a busy owner looks whether host I/O is ready */
     uint64_t turn_end;                 /* ticks: when the turn in hand should be over */

@@ -57,13 +57,13 @@ def test_error_survives_pickling_with_its_values(error: errors.ShardioError) -> 
 
 
 @samples
-def test_text_is_the_message_and_the_cure_in_one_line(error: errors.ShardioError) -> None:
+def test_text_is_the_message_and_the_hint_in_one_line(error: errors.ShardioError) -> None:
     assert error.message in str(error)
     assert str(error).endswith(error.hint)
     assert "\n" not in str(error)
 
 
-def test_error_without_a_cure_is_its_message() -> None:
+def test_error_without_a_hint_is_its_message() -> None:
     assert str(errors.MachineError("is running")) == "is running"
 
 

@@ -142,8 +142,8 @@ class HangWatch:
     def _judge(self, shard: ShardProcess, vcpu: Vcpu, wait: _Wait, ran: float) -> None:
         if not shard.alive:
             return
-        waited, patience = ran - wait.began, self._deadline * (len(self._context.vcpus) + 1)
-        if ran - wait.moved > self._deadline or waited > patience:
+        waited, longest = ran - wait.began, self._deadline * (len(self._context.vcpus) + 1)
+        if ran - wait.moved > self._deadline or waited > longest:
             found = describe_hang(self._context, vcpu.index, shard)
             log.error("killing a shard after %.1f s: %s", waited, found)
             self._context.on_event(events.ShardHung(**msgspec.structs.asdict(found)))

@@ -36,7 +36,7 @@ def test_worst_finding_decides(states: list[State], status: State, exit_status: 
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_every_check_names_itself_and_a_cure_for_what_is_wrong(
+def test_every_check_names_itself_and_a_hint_for_what_is_wrong(
     check: Callable[[], Finding | tuple[Finding, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checks, "CHECKS", (check,))

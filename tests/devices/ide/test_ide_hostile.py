@@ -45,7 +45,7 @@ def strike(guest: IdeGuest, chance: random.Random) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_no_access_raises_and_a_reset_cures(ide: IdeGuest, cd: IdeGuest, images: Images, seed: int) -> None:
+def test_no_access_raises_and_a_reset_mends(ide: IdeGuest, cd: IdeGuest, images: Images, seed: int) -> None:
     chance = random.Random(seed)
     ide.enable_master()
     for _ in range(1500):

@@ -6,19 +6,19 @@
  * another program does, a yield takes as long as that one runs, two switches at least, and polls keep the CPU from it.
  *
  * Consequences. While yields come back at once, an owner polls for twice the time that its requests are apart, if that is no more
- * than SIO_PATIENCE_NS; as soon as one does not, for SIO_SPIN_NS; and where that happens again and again, it yields at once. One wait
- * in SIO_PATIENCE_TRIAL polls for SIO_SPIN_NS whatever the rule says, so that the yields behind it tell what has changed.
+ * than SIO_POLL_BUDGET_NS; as soon as one does not, for SIO_SPIN_NS; and where that happens again and again, it yields at once. One wait
+ * in SIO_POLL_BUDGET_TRIAL polls for SIO_SPIN_NS whatever the rule says, so that the yields behind it tell what has changed.
  */
-#ifndef SHARDIO_PATIENCE_H
-#define SHARDIO_PATIENCE_H
+#ifndef SHARDIO_POLL_BUDGET_H
+#define SHARDIO_POLL_BUDGET_H
 
 #include "wait.h"
 
-#define SIO_PATIENCE_NS 20000u
-#define SIO_PATIENCE_TRIAL 32u
+#define SIO_POLL_BUDGET_NS 20000u
+#define SIO_POLL_BUDGET_TRIAL 32u
 #define SIO_QUICK_YIELD_NS 1000u /* a yield that takes longer let somebody else run */
 
-struct sio_patience { /* times in ticks */
+struct sio_poll_budget { /* times in ticks */
     uint64_t polls;      /* for now: from `least` to `most` */
     uint64_t least;
     uint64_t most;
@@ -27,24 +27,24 @@ struct sio_patience { /* times in ticks */
     uint32_t waits;
 };
 
-static inline void sio_patience_init(struct sio_patience *p, const struct sio_fabric *f)
+static inline void sio_poll_budget_init(struct sio_poll_budget *p, const struct sio_fabric *f)
 {
     p->polls = p->least = sio_ns_to_ticks(f, SIO_SPIN_NS);
-    p->most = sio_ns_to_ticks(f, SIO_PATIENCE_NS);
+    p->most = sio_ns_to_ticks(f, SIO_POLL_BUDGET_NS);
     p->quick = sio_ns_to_ticks(f, SIO_QUICK_YIELD_NS);
     p->yield_bias = p->waits = 0;
 }
 
 /* A wait begins: how long to poll before the first yield. 0: not at all. */
-static inline uint64_t sio_patience_polls(struct sio_patience *p)
+static inline uint64_t sio_poll_budget_polls(struct sio_poll_budget *p)
 {
-    if (++p->waits % SIO_PATIENCE_TRIAL == 0)
+    if (++p->waits % SIO_POLL_BUDGET_TRIAL == 0)
         return p->least;
     return p->yield_bias < SIO_YIELD_BIAS ? p->polls : 0;
 }
 
 /* A request came after `idle` ticks, the last of them in yields. `crowded`: one of these let somebody else run. */
-static inline void sio_patience_found(struct sio_patience *p, uint64_t idle, int crowded)
+static inline void sio_poll_budget_found(struct sio_poll_budget *p, uint64_t idle, int crowded)
 {
     uint64_t twice = 2 * idle < p->most ? 2 * idle : p->most;
     p->polls = crowded || idle > p->most || twice < p->least ? p->least : twice;
@@ -52,6 +52,6 @@ static inline void sio_patience_found(struct sio_patience *p, uint64_t idle, int
 }
 
 /* None came within all polls and yields. */
-static inline void sio_patience_vain(struct sio_patience *p) { p->polls = p->least; }
+static inline void sio_poll_budget_vain(struct sio_poll_budget *p) { p->polls = p->least; }
 
 #endif
