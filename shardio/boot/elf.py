@@ -72,6 +72,7 @@ def read_elf(image: Image) -> Elf:
     image.part(0, _HEADER_SIZES[bits], "ELF header")
     try:
         elf = ELFFile(BytesIO(_without_sections(image.data, bits)))
+        image.part(elf["e_phoff"], elf["e_phnum"] * elf["e_phentsize"], "ELF program headers")
         headers = [_program_header(elf, number) for number in range(elf["e_phnum"])]
     except (ELFError, ConstructError) as error:
         raise image.refused("ELF program headers", 28 if bits == 32 else 32, "a table", str(error)) from None

@@ -68,6 +68,6 @@ def show(found: Report, to: Console) -> None:
     summary = {
         State.OK: "nothing is missing",
         State.DEGRADED: "shardio runs here, slower or without what is marked degraded",
-        State.UNUSABLE: "shardio cannot run machines here until you have done what the hints of unusable things say",
+        State.UNUSABLE: "shardio cannot run machines here: do what the hints beside `unusable` say",
     }
     to.print(Text(summary[found.status], STYLE[found.status]))

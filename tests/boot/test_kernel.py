@@ -14,6 +14,8 @@ from tests.boot.images import Part, bzimage, elf32, elf64, flat_multiboot, multi
 AT = 0x10_0000
 CODE = Part(b"\xf4" * 64, AT)
 HEADER = Part(multiboot_header(), AT + 0x1000)
+FAR_TABLE = bytearray(elf64(CODE, entry=AT))
+FAR_TABLE[39] = 0x80  # the last byte of e_phoff
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,7 @@ def test_an_image_is_recognised(image: bytes, protocol: str, mode: str, memory: 
         (b"\x1f\x8b\x08" + bytes(9), "unpack it with gzip"),
         (b"", "is empty"),
         (elf64(CODE, entry=AT)[:40], "ELF header at offset 0x0: expected 0x40 bytes, found the end at 0x28"),
+        (FAR_TABLE, "ELF program headers at offset 0x8000000000000040: .* found the end"),
         (elf32(CODE, entry=AT)[:-1], "segment 0 at offset 0x54: expected 0x40 bytes, found the end at 0x93"),
         (elf32(CODE, entry=AT, kind=3), "ELF type at offset 0x10: expected ET_EXEC, .* found ET_DYN"),
         (elf32(CODE, entry=AT, machine=40), "ELF machine at offset 0x12: .* found EM_ARM"),
