@@ -9,7 +9,7 @@ import contextlib
 import inspect
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ from shardio.vcpu import Vcpu, VcpuState
 from shardio.vcpu.choice import check_cpu, open_hypervisor
 
 if TYPE_CHECKING:
+    from shardio.control.server import ControlServer
     from shardio.kvm import Vm
     from shardio.kvm.cpuid import CpuidFilter
 
@@ -100,6 +101,7 @@ class Machine(Closing):
         self._board: set[str] = set()
         """The names of the devices that the hypervisor brings."""
         self._exits = UnservedExits()
+        self._controls: list[ControlServer] = []
         self._cleanup = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
             self.memory = undo.enter_context(GuestMemory(parse_size(memory)))
@@ -322,6 +324,20 @@ class Machine(Closing):
         """See `Dispatcher.events`."""
         return self.dispatcher.events()
 
+    def control(self, name: str = "machine", *, stop: Callable[[], None] | None = None) -> ControlServer:
+        """Let `shardio ls`, `top`, `pause`, `resume` and `stop` of the same user, or of root, reach this
+        machine as `name` (1 to 32 of A-Z a-z 0-9 . _ -), until it is closed. `stop`: what is called, in
+        another thread, for a stop (None: `stop`).
+
+        Raises `MachineError` for another name, or one that another machine of this process has.
+        """
+        from shardio.control.server import ControlServer
+
+        with self._life.turn(State.NEW, State.STARTING, State.RUNNING, State.STOPPED):
+            server = ControlServer(self, self._life, name, stop)
+            self._controls.append(server)
+            return server
+
     def run(self, timeout: float | None = None) -> ExitInfo:
         """`start`, `wait`, `stop`: how the guest ended, or "stopped" when it had not after `timeout` seconds.
         """
@@ -347,6 +363,8 @@ class Machine(Closing):
         """
         if self._life.forked:
             return
+        for control in self._controls:  # its thread may be waiting for a turn
+            control.close()
         with contextlib.ExitStack() as last:
             last.callback(self._give_back)
             self.dispatcher.close()

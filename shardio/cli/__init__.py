@@ -44,6 +44,10 @@ COMMANDS: dict[str, Command] = {
     "bench": Command(
         "shardio.cli.bench", "measure how dispatch performs and scales, against floor and peers"
     ),
+    "ls": Command("shardio.cli.ls", "list the machines that run"),
+    "pause": Command("shardio.cli.tell", "park the vCPUs of a running machine"),
+    "resume": Command("shardio.cli.tell", "let the vCPUs of a paused machine run again"),
+    "stop": Command("shardio.cli.tell", "stop a running machine"),
     "doctor": Command("shardio.cli.doctor", "tell what this host lacks for full speed, with the hint"),
 }
 
@@ -116,7 +120,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
             subparser.description = module.__doc__
             subparser.formatter_class = argparse.RawDescriptionHelpFormatter
             module.add_arguments(subparser)
-            subparser.set_defaults(execute=module.execute)
+            subparser.set_defaults(execute=module.execute, command=name)
             options = _options(subparser)
     arguments, unknown = parser.parse_known_args(words)
     if unknown:

@@ -134,6 +134,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--log-level", choices=LOG_LEVELS,
         help="write the log to standard error from this level on, with machine (pid), shard and device",
     )  # fmt: skip
+    parser.add_argument(
+        "--name", metavar="NAME",
+        help="what shardio ls, pause, resume and stop call it (default: after the file that it runs)",
+    )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no table at the end")
     parser.add_argument("--debug", action="store_true", help="tell an error with its tracebacks")
     parser.add_argument(
@@ -163,6 +167,7 @@ def execute(arguments: argparse.Namespace) -> int:
             console.enter_context(RawMode(source))
             serial = console.enter_context(SerialInput(source, stop.leave))
             with build(config, stdin=serial.reader) as vm:
+                vm.control(arguments.name or default_name(arguments), stop=stop.leave)
                 ended = _run(vm, stop, arguments.timeout)
                 late = ended is None and not stop.requested
                 table = summary(vm.statistics())
@@ -176,6 +181,18 @@ def execute(arguments: argparse.Namespace) -> int:
         say(f"shardio: the guest had not ended after {arguments.timeout:g} s")
         return TIMED_OUT
     return exit_status(ended, stop, triple_fault_ok=arguments.triple_fault_ok)
+
+
+def default_name(arguments: argparse.Namespace) -> str:
+    """What a machine is called that was given no name: its file's name, as far as a name can hold it.
+
+    >>> default_name(argparse.Namespace(config="/etc/my router.toml"))
+    'my-router'
+    """
+    given = vars(arguments)
+    files = (given.get(key) for key in ("config", "kernel", "payload", "firmware", "image"))
+    stem = Path(next((file for file in files if file), "machine")).stem
+    return re.sub(r"[^A-Za-z0-9._-]", "-", stem)[:32] or "machine"
 
 
 def seconds(text: str) -> float:

@@ -90,6 +90,18 @@ class Life:
             self.require(*allowed)
             yield
 
+    @contextmanager
+    def turn_within(self, seconds: float) -> Iterator[None]:
+        """A turn that is waited for no longer than `seconds`, for a thread that has others to serve. Raises
+        `MachineError` when it does not come.
+        """
+        if not self._turn.acquire(timeout=seconds):
+            raise MachineError(f"the {self.noun} is busy: it starts, pauses or stops", "try again")
+        try:
+            yield
+        finally:
+            self._turn.release()
+
     def require(self, *allowed: State) -> None:
         """Raises `MachineError` in a state that is not among those `allowed` (none: in any)."""
         if allowed and self.state not in allowed:
