@@ -11,7 +11,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check --quiet
-NATIVE := $(filter-out native/_core.c,$(wildcard native/*.c native/*.h native/*.cdef native/*.py))
+NATIVE := $(filter-out native/_core.c,$(wildcard native/*.c native/*.h native/*.cdef native/*.py native/measure/*))
 # One builder at a time: setuptools' build directory is shared.
 BUILD  := flock build/.lock $(PY) setup.py -q build_ext --inplace
 
@@ -93,6 +93,6 @@ test-tools:
 	@tools/test_tools
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info shardio/_core*.so native/_core.c tests/native/build tests/guests/build \
+	rm -rf $(VENV) build dist *.egg-info shardio/_core*.so shardio/_measure*.so native/_core.c tests/native/build tests/guests/build \
 	    .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
 	find shardio devices tests bench native -name __pycache__ -type d -exec rm -rf {} +

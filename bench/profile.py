@@ -13,11 +13,12 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 
-from shardio._core import lib
+from shardio._measure import lib
+from shardio.bench.blocks import address_array, new_block, tick_ns
 from shardio.bench.devices import make
 from shardio.bench.far import call_locally
 from shardio.bench.messages import Handlers
-from shardio.bench.pair import Pair, Setting, address_array, new_block
+from shardio.bench.pair import Pair, Setting
 from shardio.fabric import Owner
 from shardio.range import MmioRange
 
@@ -38,16 +39,15 @@ def alone(device: str, ranges: int) -> tuple[float, float]:
     handlers = Handlers(0, MMIO, BASE, 16, device, count=ranges, stride=STRIDE, posted=True)
     setting = Setting([handlers])
     owner, client = Owner(setting.fabric, 0), setting.client()
-    tick_ns = setting.fabric.view.ticks_to_ns_32 / 2**32
     for index in range(ranges):
         owner.set_handler(index, MmioRange(BASE + index * STRIDE, 16), make(device), posted=True)
     anywhere = random.Random(1).choices(range(ranges), k=BATCH)
     pushes, serves = [], []
     for _ in range(ROUNDS):
         random.shuffle(anywhere)
-        block, _samples = new_block(BATCH, address_array(BASE + STRIDE * number for number in anywhere))
-        block.space, block.size, block.write, block.every = MMIO, 4, 1, 1 << 20
-        pushes.append(lib.sio_measure_access(client.view, block) * tick_ns / BATCH)
+        at = address_array(BASE + STRIDE * number for number in anywhere)
+        block = new_block(BATCH, at, space=MMIO, size=4, write=1, every=1 << 20)
+        pushes.append(lib.sio_measure_access(client.view, block) * tick_ns() / BATCH)
         began = time.perf_counter_ns()
         served = owner.scan()
         serves.append((time.perf_counter_ns() - began) / BATCH)
@@ -72,11 +72,9 @@ def together(device: str) -> tuple[float, float, float]:
 
 def pause() -> float:
     """Nanoseconds of one `pause`."""
-    setting = Setting([Handlers(0, MMIO, BASE, 16, "native")])
-    tick_ns = setting.fabric.view.ticks_to_ns_32 / 2**32
-    found = [lib.sio_measure_pauses(PAUSES) * tick_ns / PAUSES for _ in range(ROUNDS)]
-    setting.close()
-    return statistics.median(found)
+    return statistics.median(
+        lib.sio_measure_pauses(PAUSES) * tick_ns() / PAUSES for _ in range(ROUNDS)
+    )
 
 
 def _cpus() -> tuple[int, int] | None:

@@ -161,16 +161,6 @@ static enum sio_outcome serve_mmio(struct sio_vcpu *v)
     return serve_bytes(v, size);
 }
 
-/* The benchmark's floor: the same exit answered right here. */
-static void serve_in_loop(struct kvm_run *run)
-{
-    if (run->exit_reason == KVM_EXIT_IO) {
-        if (run->io.direction == KVM_EXIT_IO_IN)
-            sio_fill((uint8_t *)run + run->io.data_offset, 0, run->io.size * run->io.count);
-    } else if (!run->mmio.is_write)
-        __builtin_memset(run->mmio.data, 0, 8);
-}
-
 /* Whether to enter again after an entry that brought nothing to do. Some of these are in order (a processor that waits for its
  * SIPI is woken by every INIT), but one that KVM returns for ever would keep the vCPU busy, and nobody would be told. So only
  * SIO_RETRIES of them may follow each other closely without an access in between. */
@@ -218,11 +208,7 @@ static uint32_t serve(struct sio_vcpu *v)
     switch (run->exit_reason) {
     case KVM_EXIT_IO:
     case KVM_EXIT_MMIO:
-        if (__builtin_expect(v->in_loop, 0)) {
-            serve_in_loop(run);
-            outcome = SIO_ANSWERED;
-        } else
-            outcome = run->exit_reason == KVM_EXIT_IO ? serve_pio(v) : serve_mmio(v);
+        outcome = run->exit_reason == KVM_EXIT_IO ? serve_pio(v) : serve_mmio(v);
         if (outcome == SIO_ABORTED)
             return SIO_STOPPED;
         uint32_t lines = v->client.lines;

@@ -54,7 +54,6 @@ struct sio_vcpu {
     int32_t wired;              /* SIO_WIRED_*: interrupt controllers that are devices. Written by the VMM at any time */
     uint32_t followed;          /* lines that in-kernel controllers are to follow up and down. Written by the VMM at any time */
     int32_t asks;               /* the VMM judges exits that the loop does not serve */
-    int32_t in_loop;            /* benchmark floor: answer every PIO and MMIO read with 0 in this loop, no fabric */
     /* written by the VMM */
     uint32_t command;           /* futex */
     uint32_t lines;             /* wired lines that moved outside of accesses (SIO_LINE_*); the worker clears what it takes */

@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROBE = """
-import pathlib, shardio, shardio.devices, shardio._core
+import pathlib, shardio, shardio.devices, shardio._core, shardio._measure
 from shardio.devices import Uart16550
 home = pathlib.Path(shardio.__file__).parent
 assert "site-packages" in home.parts, home

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 
-from shardio._core import ffi, lib
+from shardio._measure import ffi, lib
 from shardio.address import MmioAddress, PioAddress
 from shardio.bench.errors import BenchError
 from shardio.device import MutDeviceMmio, MutDevicePio
@@ -52,7 +52,7 @@ class View:
 
 
 class Native:
-    """One register in C (native/measure.c)."""
+    """One register in C (native/measure/)."""
 
     def __init__(self) -> None:
         self._held = ffi.new("uint64_t *")

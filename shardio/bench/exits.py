@@ -1,10 +1,10 @@
 """Real KVM exits: the same exit of the same guest answered by a device in a shard, and inside the
 KVM_RUN loop in C.
 
-Both in one running machine, in turn: a worker's `in_loop` says which. A block is a time in which the
-worker's own count of exits tells how many there were. A block during which a worker or the shard was
-switched out is set aside and measured again; this process's own waking at the end of the block may cost
-one switch.
+In turn: while the guest in the VM of `inloop` runs, the machine is paused. A block of the machine's is a
+time in which the worker's own count of exits tells how many there were. A block during which a worker or the
+shard was switched out is set aside and measured again; this process's own waking at the end of the block may
+cost one switch.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from shardio._core import lib
+from shardio.bench.blocks import PATIENCE
 from shardio.bench.effort import Effort
 from shardio.bench.errors import BenchError
-from shardio.bench.pair import PATIENCE
+from shardio.bench.inloop import InLoop
 from shardio.bench.results import Figure, Rounds, Unit
 from shardio.machine import Machine
 from shardio.vcpu.worker import Worker
@@ -31,9 +31,8 @@ ADDRESS = 0xD000_0000
 BLOCK_S = 0.004
 LEAST_EXITS = 50
 OWN_SWITCHES = 1
-IN_LOOP_BLOCKS = 15
 SETTLE_S = 0.001
-"""After a switch, before a block: the exit in flight has gone the old way."""
+"""After a pause, before a block: the shard polls again."""
 START_TIMEOUT_S = 10.0
 DEVICES = {
     "register": "shardio.bench.devices:Register",
@@ -98,9 +97,11 @@ def measure(
         workers, tasks = _workers(vm), tasks_of(vm)
         rounds = Rounds()
         _await_exits(workers)
-        for _ in effort.pairs(rounds):
-            in_loop = _undisturbed(workers, tasks, 1)
-            rounds.add(_undisturbed(workers, tasks, 0), in_loop)
+        with InLoop(program.code, program.mode, [view.affinity for view in workers]) as loop:
+            for _ in effort.pairs(rounds):
+                with paused(vm):
+                    in_loop = loop.exit_ns()
+                rounds.add(undisturbed(tasks, lambda: len(workers) * paced(lambda: _exits(workers))), in_loop)
         vm.stop()
         waits = vm.statistics().devices[0]
     many = f", {vcpus} vCPUs" if vcpus > 1 else ""
@@ -115,24 +116,14 @@ def measure(
 
 
 @contextlib.contextmanager
-def in_loop_ns(guest: str) -> Iterator[Callable[[], float]]:
-    """A running machine; the function gives nanoseconds of an exit that its worker answers in the loop."""
-    with Machine(memory="1M", shards=1, irqchip=False, pin=False) as vm:
-        vm.load(GUESTS[guest].code, mode=GUESTS[guest].mode)
-        vm.add(DEVICES["native"], pio=PORT, size=1)
-        vm.start()
-        workers, tasks = _workers(vm), tasks_of(vm)
-        _await_exits(workers)
-        vm.pause()
-
-        def measured() -> float:
-            vm.resume()
-            try:
-                return statistics.median(_undisturbed(workers, tasks, 1) for _ in range(IN_LOOP_BLOCKS))
-            finally:
-                vm.pause()
-
-        yield measured
+def paused(vm: Machine) -> Iterator[None]:
+    """The machine leaves its CPUs to somebody else."""
+    vm.pause()
+    try:
+        yield
+    finally:
+        vm.resume()
+        time.sleep(SETTLE_S)
 
 
 def row(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
@@ -169,13 +160,6 @@ def _switches(tasks: list[Path]) -> int:
     return sum(int(number) for task in tasks for number in _SWITCHES.findall(task.read_text()))
 
 
-def _undisturbed(workers: list[Any], tasks: list[Path], in_loop: int) -> float:
-    for view in workers:
-        view.in_loop = in_loop
-    time.sleep(SETTLE_S)
-    return undisturbed(tasks, lambda: _block(workers))
-
-
 def undisturbed(tasks: list[Path], block: Callable[[], float]) -> float:
     """Nanoseconds of a block during which none of `tasks` (`tasks_of`) lost its CPU; of the last one where
     each did. Raises `BenchError` where all blocks give 0: too little to tell.
@@ -191,11 +175,14 @@ def undisturbed(tasks: list[Path], block: Callable[[], float]) -> float:
     return ns
 
 
-def _block(workers: list[Any]) -> float:
-    """Nanoseconds an exit, from one vCPU's point of view; 0 when there were too few to tell."""
-    before, began = _exits(workers), time.monotonic_ns()
-    time.sleep(BLOCK_S)
-    after, ended = _exits(workers), time.monotonic_ns()
-    if after - before < LEAST_EXITS:
-        return 0.0
-    return (ended - began) * len(workers) / (after - before)
+def paced(count: Callable[[], int]) -> float:
+    """Nanoseconds of one of what `count` counts: over a block's time, or as many blocks as it takes to tell
+    where other programs have the CPUs. 0 when there were too few even then.
+    """
+    before, began = count(), time.monotonic_ns()
+    for _ in range(PATIENCE):
+        time.sleep(BLOCK_S)
+        done, ended = (count() - before) % (1 << 32), time.monotonic_ns()
+        if done >= LEAST_EXITS:
+            return (ended - began) / done
+    return 0.0

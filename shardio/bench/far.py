@@ -18,8 +18,10 @@ from collections.abc import Callable
 from itertools import repeat
 from typing import Any
 
-from shardio._core import ffi, lib
+from shardio._core import lib as core
+from shardio._measure import ffi, lib
 from shardio.bench import messages
+from shardio.bench.blocks import patience_ticks
 from shardio.bench.devices import make
 from shardio.bench.errors import BenchError
 from shardio.fabric import Fabric
@@ -74,7 +76,7 @@ class Far:
     def _on_message(self) -> None:
         match messages.receive(self.control):
             case messages.Echo(n):
-                lib.sio_measure_echo(self._line, n, patience_ticks(self._runtimes[0].owner.fabric))
+                lib.sio_measure_echo(self._line, n, patience_ticks(), 1)
             case messages.Local(service, index, write, n):
                 took = call_locally(self._devices[service][index], write, n)
                 messages.send(self.control, messages.Took(took))
@@ -83,11 +85,6 @@ class Far:
                 messages.send(self.control, messages.Took(0))
             case _:
                 self.loop.stop()
-
-
-def patience_ticks(fabric: Fabric) -> int:
-    """How long a loop of the floor waits for its peer, in ticks of the fabric's clock."""
-    return (lib.SIO_MEASURE_PATIENCE_NS << 32) // int(fabric.view.ticks_to_ns_32)
 
 
 def call_locally(device: Any, write: bool, n: int) -> int:
@@ -121,6 +118,6 @@ def _print_failure(name: str, text: str) -> None:
 def main(control_fd: int, parent: int) -> None:
     """Run as the far process; `parent`: the near one's pid."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the near process to act on
-    if lib.sio_die_with_parent(parent) == 0:
+    if core.sio_die_with_parent(parent) == 0:
         with socket.socket(fileno=control_fd) as control:
             Far(control).run()

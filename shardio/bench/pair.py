@@ -13,14 +13,13 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from shardio._core import ffi, lib
+from shardio._measure import ffi, lib
 from shardio.bench import messages
+from shardio.bench.blocks import PATIENCE, SAMPLE_EVERY, Block, new_block, patience_ticks, timed
 from shardio.bench.errors import BenchError
-from shardio.bench.far import patience_ticks
 from shardio.closing import Closing
 from shardio.fabric import Fabric, Port
 from shardio.range import MmioRange, PioRange
@@ -33,32 +32,8 @@ measured.
 """
 POSTED_WARM_UP = 4096
 """The same for posted writes: some laps of the ring."""
-SAMPLE_EVERY = 8
-"""One operation in this many is timed by itself, for the percentiles. A power of two."""
 POSTED_SAMPLE_EVERY = 512
 """The same for posted writes, which take less than reading the clock does."""
-
-
-# What a block points to lives as long as the block.
-_alive: WeakKeyDictionary[Any, tuple[Any, Any]] = WeakKeyDictionary()
-
-
-STOLEN_NS = 200_000
-"""A gap this long between samples is the scheduler's doing: no part of the path takes as long, a time
-slice does.
-"""
-PATIENCE = 40
-"""How often a disturbed block is measured again before it counts as it is."""
-
-
-class Block(NamedTuple):
-    """A timed block: `ns` an operation on average over the whole of it, and single operations in
-    `samples` (ns). `stolen`: another program had a CPU for part of it.
-    """
-
-    ns: float
-    samples: list[float]
-    stolen: bool
 
 
 class Setting:
@@ -165,12 +140,9 @@ class Pair(Closing):
         os.ftruncate(self._line_fd, mmap.PAGESIZE)
         self._page = mmap.mmap(self._line_fd, mmap.PAGESIZE)
         self.line: Any = ffi.cast("uint64_t *", ffi.from_buffer(self._page))
-        fabric = self.settings[0].fabric
-        self._patience = patience_ticks(fabric)
         self.blocks = self.stolen = 0
         self.again = True
         """Whether disturbed blocks are measured again."""
-        self._tick_ns = fabric.view.ticks_to_ns_32 / 2**32
         if cpus is not None:
             os.sched_setaffinity(0, {cpus[0]})
         try:
@@ -236,23 +208,21 @@ class Pair(Closing):
     def _floor(self, n: int) -> Block:
         messages.send(self.far.socket, messages.Echo(n + WARM_UP))
         for count in (WARM_UP, n):
-            block, samples = new_block(count, [0])
-            ticks = lib.sio_measure_ping(self.line, block, self._patience)
+            block = new_block(count)
+            ticks = lib.sio_measure_ping(self.line, block, patience_ticks(), 1)
             if block.done != count:
                 raise BenchError(
                     "the far process answers no pings", "run on a machine that is not overloaded"
                 )
-        return self._timed(block, samples, ticks, n)
+        return timed(block, ticks)
 
     def _work(
         self, client: Port, n: int, space: int, addresses: Any, write: bool, size: int, posted: int | None
     ) -> Block:
         # Posted writes run at the owner's pace once the ring is full: the block begins there.
         for count in (WARM_UP if posted is None else POSTED_WARM_UP, n):
-            block, samples = new_block(count, addresses)
-            block.space, block.size, block.write = space, size, write
-            if posted is not None:
-                block.every = POSTED_SAMPLE_EVERY
+            every = SAMPLE_EVERY if posted is None else POSTED_SAMPLE_EVERY
+            block = new_block(count, addresses, space=space, size=size, write=write, every=every)
             ticks = lib.sio_measure_access(client.view, block)
             if block.failed:
                 raise BenchError(
@@ -261,7 +231,7 @@ class Pair(Closing):
                 )
         if posted is not None:
             client.read(space, posted, size)
-        return self._timed(block, samples, ticks, n)
+        return timed(block, ticks)
 
     def local(self, n: int, *, service: int = 0, index: int = 0, write: bool = False) -> float:
         """Nanoseconds that one call of the handler takes from Python, in the far process, over `n` calls."""
@@ -272,36 +242,3 @@ class Pair(Closing):
         """Move both processes."""
         os.sched_setaffinity(0, {near})
         self.far.ask(messages.Pin(far))
-
-    def _timed(self, block: Any, samples: Any, ticks: int, n: int) -> Block:
-        return Block(
-            ticks * self._tick_ns / n,
-            [value * self._tick_ns for value in ffi.unpack(samples, block.sampled)],
-            block.gap * self._tick_ns > STOLEN_NS,
-        )
-
-
-def new_block(n: int, addresses: Any) -> tuple[Any, Any]:
-    """A `struct sio_measure_block` for `n` operations, and its samples."""
-    samples = ffi.new("uint64_t[]", n // SAMPLE_EVERY + 1)
-    array = addresses if not isinstance(addresses, list) else address_array(addresses)
-    block = ffi.new(
-        "struct sio_measure_block *",
-        {
-            "n": n,
-            "every": SAMPLE_EVERY,
-            "samples": samples,
-            "addresses": array,
-            "address_mask": len(array) - 1,
-        },
-    )
-    _alive[block] = (samples, array)
-    return block, samples
-
-
-def address_array(addresses: Iterable[int]) -> Any:
-    """Addresses for `Pair.work`. Raises `BenchError` unless their number is a power of two."""
-    values = list(addresses)
-    if len(values) & (len(values) - 1) or not values:
-        raise BenchError(f"{len(values)} addresses", "give a power of two of them")
-    return ffi.new("uint64_t[]", values)

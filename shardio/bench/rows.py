@@ -10,9 +10,10 @@ import random
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from shardio.bench.blocks import address_array
 from shardio.bench.effort import Effort
 from shardio.bench.messages import Handlers
-from shardio.bench.pair import Pair, Setting, address_array
+from shardio.bench.pair import Pair, Setting
 from shardio.bench.results import Figure, Rounds, Unit
 
 MMIO = 1

@@ -17,14 +17,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from shardio._core import ffi, lib
+from shardio._measure import ffi, lib
 from shardio.address import MmioAddress
+from shardio.bench.blocks import SAMPLE_EVERY, address_array, new_block, tick_ns
 from shardio.bench.devices import calibrated_steps, make
 from shardio.bench.effort import START_S, Effort
 from shardio.bench.errors import BenchError
-from shardio.bench.far import patience_ticks
 from shardio.bench.messages import Handlers
-from shardio.bench.pair import SAMPLE_EVERY, FarProcess, Setting, address_array
+from shardio.bench.pair import FarProcess, Setting
 from shardio.bench.results import Percentiles, Point
 from shardio.io_manager import IoManager
 from shardio.range import MmioRange
@@ -118,44 +118,27 @@ def _block_sharded(
     cpus: Sequence[int],
     seconds: float,
 ) -> Load:
-    tick_ns = setting.fabric.view.ticks_to_ns_32 / 2**32
-    second = patience_ticks(setting.fabric) * 1e9 / lib.SIO_MEASURE_PATIENCE_NS
     blocks: list[Any] = []
-    kept: list[Any] = []
+    duration = int(seconds * 1e9 / tick_ns())
     for vcpu in range(vcpus):
         shard = vcpu % len(firsts)
         chosen = random.Random(vcpu).choices(range(firsts[shard], firsts[shard] + counts[shard]), k=CHOICES)
         addresses = address_array([BASE + number * STRIDE for number in chosen])
-        samples = ffi.new("uint64_t[]", BLOCK_OPERATIONS // SAMPLE_EVERY + 1)
-        blocks.append(
-            ffi.new(
-                "struct sio_measure_block *",
-                {
-                    "n": BLOCK_OPERATIONS,
-                    "every": SAMPLE_EVERY,
-                    "space": MMIO,
-                    "size": 4,
-                    "samples": samples,
-                    "addresses": addresses,
-                    "address_mask": CHOICES - 1,
-                },
-            )
-        )
-        kept.append((samples, addresses))
+        blocks.append(new_block(BLOCK_OPERATIONS, addresses, space=MMIO, size=4))
     ports = [setting.client(vcpu) for vcpu in range(vcpus)]
     clients = [port.view for port in ports]  # opened before the clock runs
     ticks = [0] * vcpus
 
     def drive(vcpu: int) -> None:
         os.sched_setaffinity(0, {cpus[vcpu % len(cpus)]})
-        blocks[vcpu].until = lib.sio_measure_ticks() + int(second * seconds)
+        blocks[vcpu].until = lib.sio_measure_ticks() + duration
         ticks[vcpu] = lib.sio_measure_access(clients[vcpu], blocks[vcpu])
 
     _in_threads(drive, vcpus)
     if any(block.failed for block in blocks):
         raise BenchError("accesses were not answered", "report this as a fault of shardio")
-    rate = sum(block.done * 1e9 / (taken * tick_ns) for block, taken in zip(blocks, ticks, strict=True))
-    samples = [value * tick_ns for block in blocks for value in ffi.unpack(block.samples, block.sampled)]
+    rate = sum(block.done * 1e9 / (taken * tick_ns()) for block, taken in zip(blocks, ticks, strict=True))
+    samples = [value * tick_ns() for block in blocks for value in ffi.unpack(block.samples, block.sampled)]
     return Load(rate, samples)
 
 

@@ -1,5 +1,5 @@
 """Writes that a guest need not wait for: posted, in KVM's coalesced ring, or a doorbell (ioeventfd); against
-the same write answered inside the KVM_RUN loop in C.
+the same write answered inside the KVM_RUN loop in C (`inloop`).
 
 One guest writes again and again, to the address that a word of its memory names, and counts in another: the
 host turns it from one device to the next, so all kinds are measured in one running machine, in turn. It
@@ -21,9 +21,12 @@ from shardio.bench.exits import (
     LEAST_EXITS,
     SETTLE_S,
     START_TIMEOUT_S,
+    paced,
+    paused,
     tasks_of,
     undisturbed,
 )
+from shardio.bench.inloop import InLoop
 from shardio.bench.results import Figure, Rounds, Unit
 from shardio.machine import Machine
 from shardio.vcpu.worker import Worker
@@ -31,7 +34,6 @@ from shardio.vcpu.worker import Worker
 COUNT, TARGET = 0x5000, 0x5008
 # again: mov TARGET, %edi; mov %eax, (%edi); incl COUNT; jmp again
 GUEST = b"\x8b\x3d\x08\x50\x00\x00\x89\x07\xff\x05\x00\x50\x00\x00\xeb\xf0"
-BLOCK_S = 0.004
 PAGE = 0x1000
 PLAIN, *KINDS = ("plain", "posted", "coalesced", "doorbell")
 TITLES = {
@@ -63,19 +65,22 @@ def measure(effort: Effort) -> Iterator[Figure]:
 def _figures(vm: Machine, words: memoryview, places: dict[str, int], effort: Effort) -> Iterator[Figure]:
     first = vm.dispatcher.supervisor.vcpus[0]
     assert isinstance(first, Worker)
-    worker, tasks = first.view, tasks_of(vm)
+    tasks = tasks_of(vm)
 
-    def block(kind: str, in_loop: int) -> float:
-        worker.in_loop, words[2] = in_loop, places[kind]
+    def block(kind: str) -> float:
+        words[2] = places[kind]
         time.sleep(SETTLE_S)
-        return undisturbed(tasks, lambda: _block(words))
+        return undisturbed(tasks, lambda: paced(lambda: words[0]))
 
     collected = {kind: Rounds() for kind in KINDS}
     _await_writes(words)
-    for _ in effort.pairs(*collected.values()):
-        for kind, rounds in collected.items():
-            in_loop = block(PLAIN, 1)
-            rounds.add(block(kind, 0), in_loop)
+    with InLoop(GUEST, "protected", [first.view.affinity]) as loop:
+        loop.memory.write(TARGET, ADDRESS.to_bytes(4, "little"))
+        for _ in effort.pairs(*collected.values()):
+            for kind, rounds in collected.items():
+                with paused(vm):
+                    in_loop = loop.exit_ns()
+                rounds.add(block(kind), in_loop)
     for kind, rounds in collected.items():
         yield rounds.figure(f"kvm-{kind}", f"KVM, {TITLES[kind]}", Unit.IN_LOOP)
 
@@ -86,12 +91,3 @@ def _await_writes(words: memoryview) -> None:
         if time.monotonic() > deadline:
             raise BenchError("the guest makes no writes", "see `shardio doctor`")
         time.sleep(SETTLE_S)
-
-
-def _block(words: memoryview) -> float:
-    """Nanoseconds a write; 0 when there were too few to tell."""
-    before, began = words[0], time.monotonic_ns()
-    time.sleep(BLOCK_S)
-    after, ended = words[0], time.monotonic_ns()
-    count = (after - before) % (1 << 32)
-    return (ended - began) / count if count >= LEAST_EXITS else 0.0

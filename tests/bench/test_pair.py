@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from shardio._measure import lib
+from shardio.bench.blocks import SAMPLE_EVERY, address_array, new_block
 from shardio.bench.errors import BenchError
 from shardio.bench.messages import Handlers
-from shardio.bench.pair import POSTED_WARM_UP, SAMPLE_EVERY, Pair, Setting, address_array
+from shardio.bench.pair import POSTED_WARM_UP, Pair, Setting
 
 BASE, MMIO, PAGE, N = 0xD000_0000, 1, 0x1000, 256
 
@@ -68,3 +70,12 @@ def test_the_cpus_of_this_process_come_back(setting: Setting) -> None:
 def test_addresses_are_a_power_of_two() -> None:
     with pytest.raises(BenchError, match="3 addresses"):
         address_array([1, 2, 3])
+
+
+def test_a_block_whose_time_is_up_at_once_still_counts_accesses(pair: Pair, setting: Setting) -> None:
+    """A thread that loses its CPU before its first access must not leave a rate of 0."""
+    client, block = setting.client(), new_block(N, [BASE], space=MMIO, size=4, until=1)
+
+    lib.sio_measure_access(client.view, block)
+
+    assert block.done == SAMPLE_EVERY

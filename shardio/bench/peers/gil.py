@@ -6,7 +6,7 @@ Its latency is the best there is while one vCPU runs; `shardio bench scaling` sh
 
 from __future__ import annotations
 
-from shardio._core import lib
+from shardio._measure import lib
 from shardio.address import MmioAddress
 from shardio.bench.devices import Register
 from shardio.bench.peers.idle import BesideIdleSession

@@ -10,12 +10,12 @@ import statistics
 import time
 from collections.abc import Iterator
 
+from shardio.bench.blocks import tick_ns
 from shardio.bench.devices import Register
 from shardio.bench.effort import Effort
 from shardio.bench.errors import BenchError
 from shardio.bench.peers.peer import READ, WRITE, Peer, Session
 from shardio.bench.results import Figure, Rounds, Unit
-from shardio.fabric import Fabric
 
 BLOCK_NS = 4_000_000
 FLOORS = 2048
@@ -42,11 +42,10 @@ def measure(peer: Peer, cpus: tuple[int, int], effort: Effort) -> Iterator[Figur
 def _measured(peer: Peer, session: Session, effort: Effort) -> Figure:
     check(session)
     clock, rounds = time.perf_counter_ns, Rounds()
-    tick_ns = _tick_ns()
     probe = sorted(session.calls(PROBE, clock))[PROBE // 2]
     n = max(PROBE, min(effort.n, BLOCK_NS // max(1, probe)))
     for _ in effort.pairs(rounds):
-        floor = session.floor(FLOORS) * tick_ns
+        floor = session.floor(FLOORS) * tick_ns()
         times = session.calls(n, clock)
         rounds.add(statistics.median(times), floor, floor=[floor], latency=times)
     return rounds.figure(peer.name, peer.title, Unit.FLOOR, note=session.note)
@@ -63,8 +62,3 @@ def check(session: Session) -> None:
             raise BenchError(
                 f"the peer's device reads {found:#x} where {value:#x} was written", "correct the peer"
             )
-
-
-def _tick_ns() -> float:
-    with Fabric.create(vcpus=1, shards=1, ranges=1) as fabric:
-        return float(fabric.view.ticks_to_ns_32) / 2**32

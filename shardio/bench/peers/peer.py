@@ -17,10 +17,10 @@ from importlib.util import find_spec
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from shardio._core import ffi, lib
+from shardio._measure import ffi, lib
+from shardio.bench.blocks import new_block
 from shardio.bench.devices import Register
 from shardio.bench.errors import BenchError
-from shardio.bench.pair import new_block
 
 READ, WRITE, ECHO, STOP = range(4)
 LINE_WORDS = 16
@@ -66,8 +66,8 @@ class Session(ABC):
         """Ticks of a bare ping-pong with the server, on average over `n`."""
         self.echo(2 * n)
         for _ in range(2):
-            block, _samples = new_block(n, [0])
-            ticks = lib.sio_measure_ping(self.line, block, PATIENCE_TICKS)
+            block = new_block(n)
+            ticks = lib.sio_measure_ping(self.line, block, PATIENCE_TICKS, 1)
             if block.done != n:
                 raise BenchError(
                     "the peer's server answers no pings", "run on a machine that is not overloaded"
@@ -158,7 +158,7 @@ class Server:
         if op == WRITE:
             self.device.write(offset, size, value)
         elif op == ECHO:
-            lib.sio_measure_echo(self._line, value, PATIENCE_TICKS)
+            lib.sio_measure_echo(self._line, value, PATIENCE_TICKS, 1)
         return 0
 
 

@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable
 
 from shardio.bench import messages
+from shardio.bench.blocks import address_array
 from shardio.bench.messages import Echo, Handlers
-from shardio.bench.pair import Pair, Setting, address_array
+from shardio.bench.pair import Pair, Setting
 from shardio.bench.peers.peer import READ, Peer, Session
 
 BASE = 0xD000_0000

@@ -1,8 +1,9 @@
-/* The loops of the benchmark harness: what must not be in an interpreter while it is timed.
+/* The loops of the benchmark harness: what must not be in an interpreter while it is timed. They are a module of their own,
+ * shardio._measure, with a copy of the client's code: the library itself holds nothing for the benchmarks' sake.
  *
  * A block is `n` operations timed as a whole, one in `every` of them also by itself, so that reading the clock weighs on
  * neither. The longest time from one such sample to the next tells whether the scheduler gave a CPU away meanwhile. The floor is
- * the bare ping-pong: two processes, one line, a release store each way, one `pause` a poll.
+ * the bare ping-pong: two processes, one line, a release store each way, a `pause` a poll or none.
  * Every wait ends after `SIO_MEASURE_PATIENCE_NS` without progress: a peer that died must not leave the other spinning.
  */
 #ifndef SHARDIO_MEASURE_H
@@ -26,18 +27,19 @@ struct sio_measure_block {
     uint64_t failed;            /* out: accesses that were not answered */
     uint64_t done;              /* out: operations that ended in time */
     uint64_t gap;               /* out: longest time from one sample to the next, in ticks */
-    uint64_t until;             /* accesses only: stop at this tick, whatever `n`; 0: never */
+    uint64_t until;             /* accesses only: stop at this tick, whatever `n`, after `every` of them; 0: never */
 };
 
-/* The floor, near side: returns ticks for the block. `line`: a cache line that both processes map. */
-uint64_t sio_measure_ping(uint64_t *line, struct sio_measure_block *block, uint64_t patience_ticks);
+/* The floor, near side: returns ticks for the block. `line`: a cache line that both processes map; `pause`: one a poll. */
+uint64_t sio_measure_ping(uint64_t *line, struct sio_measure_block *block, uint64_t patience_ticks, int pause);
 /* The floor, far side: answers `n` pings; returns how many came in time. */
-uint32_t sio_measure_echo(uint64_t *line, uint32_t n, uint64_t patience_ticks);
-/* Accesses through a client, as a vCPU worker makes them: returns ticks for the block. */
-uint64_t sio_measure_access(struct sio_client *client, struct sio_measure_block *block);
-/* A native device: reads give the value written last. `context`: a uint64_t. */
-int sio_measure_device(void *context, uint64_t offset, uint32_t size, int write, uint64_t *value);
-/* Its address, for `native_handler`. */
+uint32_t sio_measure_echo(uint64_t *line, uint32_t n, uint64_t patience_ticks, int pause);
+/* Accesses through a client (a struct sio_client), as a vCPU worker makes them: returns ticks for the block. */
+uint64_t sio_measure_access(void *client, struct sio_measure_block *block);
+/* The floor of a real exit: runs a vCPU of KVM and answers each of its accesses right here. Returns ticks; `done` is less than
+ * `n` where the guest made another exit or KVM_RUN failed. `run`: its struct kvm_run. */
+uint64_t sio_measure_exits(int vcpu, void *run, struct sio_measure_block *block);
+/* For `native_handler`: the address of a device whose reads give the value written last; its context is a uint64_t. */
 uintptr_t sio_measure_device_address(void);
 /* Ticks of `n` pauses. */
 uint64_t sio_measure_pauses(uint32_t n);

@@ -1,18 +1,24 @@
 /* The loops of the benchmark harness. */
 #include "measure.h"
 
+#include <errno.h>
+#include <linux/kvm.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
 #define POLLS_PER_LOOK 65536u
 
-/* Polls until *line is `wanted`, one pause a poll. Zero: it never came. */
-static inline int await(const uint64_t *line, uint64_t wanted, uint64_t first_poll)
+/* Polls until *line is `wanted`; `pause`: one pause a poll. Zero: it never came. */
+static inline __attribute__((always_inline)) int await(const uint64_t *line, uint64_t wanted, uint64_t patience, int pause)
 {
     uint64_t start = 0;
     for (uint32_t polls = 1; sio_load_acquire(line) != wanted; polls++) {
-        sio_relax();
+        if (pause)
+            sio_relax();
         if (__builtin_expect(polls % POLLS_PER_LOOK == 0, 0)) {
             if (start == 0)
                 start = sio_ticks();
-            else if (sio_ticks() - start > first_poll)
+            else if (sio_ticks() - start > patience)
                 return 0;
         }
     }
@@ -30,7 +36,7 @@ static inline uint64_t sample_start(struct sio_measure_block *b, uint64_t *last)
 }
 
 /* Even: the far side's answer; odd: the near side's call. */
-uint64_t sio_measure_ping(uint64_t *line, struct sio_measure_block *b, uint64_t first_poll)
+static inline __attribute__((always_inline)) uint64_t ping(uint64_t *line, struct sio_measure_block *b, uint64_t patience, int pause)
 {
     uint64_t turn = sio_load_relaxed(line), begin = sio_ticks(), last = begin;
     uint32_t i;
@@ -40,7 +46,7 @@ uint64_t sio_measure_ping(uint64_t *line, struct sio_measure_block *b, uint64_t 
         int sample = (i & (b->every - 1)) == 0;
         uint64_t start = sample ? sample_start(b, &last) : 0;
         sio_store_release(line, turn + 1);
-        if (!await(line, turn + 2, first_poll))
+        if (!await(line, turn + 2, patience, pause))
             break;
         turn += 2;
         if (sample)
@@ -51,16 +57,26 @@ uint64_t sio_measure_ping(uint64_t *line, struct sio_measure_block *b, uint64_t 
     return last - begin;
 }
 
-uint32_t sio_measure_echo(uint64_t *line, uint32_t n, uint64_t first_poll)
+uint64_t sio_measure_ping(uint64_t *line, struct sio_measure_block *b, uint64_t patience, int pause)
+{
+    return pause ? ping(line, b, patience, 1) : ping(line, b, patience, 0);
+}
+
+static inline __attribute__((always_inline)) uint32_t echo(uint64_t *line, uint32_t n, uint64_t patience, int pause)
 {
     /* An odd line is a call that came before this loop. */
     uint64_t turn = sio_load_relaxed(line) & ~1ull;
     for (uint32_t i = 0; i < n; i++, turn += 2) {
-        if (!await(line, turn + 1, first_poll))
+        if (!await(line, turn + 1, patience, pause))
             return i;
         sio_store_release(line, turn + 2);
     }
     return n;
+}
+
+uint32_t sio_measure_echo(uint64_t *line, uint32_t n, uint64_t patience, int pause)
+{
+    return pause ? echo(line, n, patience, 1) : echo(line, n, patience, 0);
 }
 
 /* The accesses [from, end) of a block; returns how many failed. All that the loop needs is in registers: where a posted write is
@@ -80,7 +96,7 @@ static __attribute__((noinline)) uint32_t burst(struct sio_client *client, const
     return failed;
 }
 
-uint64_t sio_measure_access(struct sio_client *client, struct sio_measure_block *b)
+uint64_t sio_measure_access(void *client, struct sio_measure_block *b)
 {
     uint64_t begin = sio_ticks(), last = begin;
     uint32_t i = 0;
@@ -89,7 +105,7 @@ uint64_t sio_measure_access(struct sio_client *client, struct sio_measure_block 
     b->failed = 0;
     while (i < b->n) {
         uint64_t start = sample_start(b, &last);
-        if (b->until && start > b->until)
+        if (b->until && start > b->until && i != 0)
             break;
         b->failed += burst(client, b, i, i + 1);
         b->samples[b->sampled++] = sio_ticks() - start;
@@ -102,7 +118,37 @@ uint64_t sio_measure_access(struct sio_client *client, struct sio_measure_block 
     return last - begin;
 }
 
-int sio_measure_device(void *context, uint64_t offset, uint32_t size, int write, uint64_t *value)
+/* Reads give 0. Zero: an exit that is no access. */
+static int answered(struct kvm_run *run)
+{
+    if (run->exit_reason == KVM_EXIT_IO) {
+        if (run->io.direction == KVM_EXIT_IO_IN)
+            memset((uint8_t *)run + run->io.data_offset, 0, (size_t)run->io.size * run->io.count);
+        return 1;
+    }
+    if (run->exit_reason == KVM_EXIT_MMIO && !run->mmio.is_write)
+        memset(run->mmio.data, 0, sizeof(run->mmio.data));
+    return run->exit_reason == KVM_EXIT_MMIO;
+}
+
+uint64_t sio_measure_exits(int vcpu, void *run, struct sio_measure_block *b)
+{
+    uint64_t begin = sio_ticks(), last = begin;
+    b->done = 0;
+    b->gap = 0;
+    while (b->done < b->n) {
+        if (ioctl(vcpu, KVM_RUN, 0) == 0) {
+            if (!answered(run))
+                break;
+            b->done++;
+        } else if (errno != EINTR && errno != EAGAIN)
+            break;
+        sample_start(b, &last);
+    }
+    return last - begin;
+}
+
+static int device(void *context, uint64_t offset, uint32_t size, int write, uint64_t *value)
 {
     uint64_t *held = context;
     if (write)
@@ -112,7 +158,7 @@ int sio_measure_device(void *context, uint64_t offset, uint32_t size, int write,
     return 0;
 }
 
-uintptr_t sio_measure_device_address(void) { return (uintptr_t)sio_measure_device; }
+uintptr_t sio_measure_device_address(void) { return (uintptr_t)device; }
 
 uint64_t sio_measure_pauses(uint32_t n)
 {
