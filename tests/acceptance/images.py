@@ -114,11 +114,13 @@ def _unpack(name: str, folder: Path) -> None:
     """Downloads the package, whose signature apt checks, and unpacks it without installing it."""
     if shutil.which("apt-get") is None:
         raise Missing(f"{name} comes from Debian's packages, and apt-get is not here")
+    # Where nobody answers, this is to be told soon.
+    apt = ["apt-get", "-qq", "-o", "Acquire::http::Timeout=10", "-o", "Acquire::Retries=0"]
     try:
-        _run(["apt-get", "download", "-qq", name], folder)
+        _run([*apt, "download", name], folder)
     except Missing:
-        _run(["apt-get", "update", "-qq"], folder)
-        _run(["apt-get", "download", "-qq", name], folder)
+        _run([*apt, "update"], folder)
+        _run([*apt, "download", name], folder)
     (archive,) = folder.glob("*.deb")
     _run(["dpkg", "-x", str(archive), str(folder)], folder)
     archive.unlink()
