@@ -7,6 +7,7 @@ receives separately; the server's side of it is `answer`.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -134,7 +135,8 @@ class Wire(Session):
 
     def close(self) -> None:
         """Tell the server to stop, and collect it."""
-        self.send(STOP, 0, 0, 0)
+        with contextlib.suppress(OSError):  # it has died, and with it the other end
+            self.send(STOP, 0, 0, 0)
         self.process.join(JOIN_S)
         if self.process.is_alive():
             self.process.kill()
