@@ -15,7 +15,7 @@ SEABIOS = Path("/usr/share/seabios/bios.bin")
 LAST_WORDS = b"No bootable device."
 
 pytestmark = [
-    pytest.mark.machine,
+    pytest.mark.kvm,
     pytest.mark.skipif(not SEABIOS.exists(), reason="SeaBIOS is not installed: apt-get install seabios"),
 ]
 
