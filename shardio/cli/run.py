@@ -161,11 +161,11 @@ def execute(arguments: argparse.Namespace) -> int:
         if arguments.save_config:
             sys.stdout.write(as_toml(config))
             return 0
-        with contextlib.ExitStack() as console:
-            script = console.enter_context(Script(arguments.script, stop.leave)) if arguments.script else None
+        with contextlib.ExitStack() as streams:
+            script = streams.enter_context(Script(arguments.script, stop.leave)) if arguments.script else None
             source = STDIN if script is None else script.keys
-            console.enter_context(RawMode(source))
-            serial = console.enter_context(SerialInput(source, stop.leave))
+            streams.enter_context(RawMode(source))
+            serial = streams.enter_context(SerialInput(source, stop.leave))
             with build(config, stdin=serial.reader) as vm:
                 vm.control(arguments.name or default_name(arguments), stop=stop.leave)
                 ended = _run(vm, stop, arguments.timeout)
