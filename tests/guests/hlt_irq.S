@@ -78,9 +78,7 @@
     incl RESULTS + 16
     jmp 1b
 
-3:  .ifndef EXIT_PORT
-        .set EXIT_PORT, 0xF4
-    .endif
+3:
     movl $1, RESULTS
     xor %al, %al
     mov $EXIT_PORT, %dx

@@ -2,18 +2,8 @@
 # Parameters: vcpus (ignored). Results: +8 where INT3's handler was to return to, less where it began, +16 the same of INT 0x80,
 # +24 how often either handler ran, +32 the code segment that was pushed.
 .include "common.inc"
-    .ifndef EXIT_PORT
-        .set EXIT_PORT, 0xF4
-    .endif
-    .code64
-    .global _start
-_start:
-    jmp start64
-    .org 0x10
-    param vcpus, VCPUS, 1
-    .org 0x200
-start64:
-    mov $RESULTS, %edi
+    guest64
+    begin64
     lea table(%rip), %rbx
     lea on_breakpoint(%rip), %rax
     mov $3, %ecx
@@ -26,13 +16,7 @@ breakpoint:
     int3
 call:
     int $0x80
-    movl $1, DONE(%rdi)
-    xor %eax, %eax
-    mov $EXIT_PORT, %dx
-    out %al, %dx
-1:  cli
-    hlt
-    jmp 1b
+    finish64
 
 # Gate RCX leads to RAX: Intel SDM volume 3, figure 6-8 (64-bit interrupt gate).
 set_gate:

@@ -2,19 +2,9 @@
 # Parameters: vcpus (ignored), rounds (ROUNDS, 1). Results: +8 the flags after STAC, +16 after CLAC, +24 the FPU's status word after
 # FNCLEX, +32 the first 8 bytes of ST(0) after an XRSTOR of the x87 state at `area`, +40 rounds made.
 .include "common.inc"
-    .ifndef EXIT_PORT
-        .set EXIT_PORT, 0xF4
-    .endif
-    .code64
-    .global _start
-_start:
-    jmp start64
-    .org 0x10
-    param vcpus, VCPUS, 1
+    guest64
     param rounds, ROUNDS, 1
-    .org 0x200
-start64:
-    mov $RESULTS, %edi
+    begin64
     mov rounds, %ebp
     mov %cr4, %rax
     or $(1 << 18), %rax                 # OSXSAVE
@@ -40,13 +30,7 @@ again:
     incq 40(%rdi)
     dec %ebp
     jnz again
-    movl $1, DONE(%rdi)
-    xor %eax, %eax
-    mov $EXIT_PORT, %dx
-    out %al, %dx
-1:  cli
-    hlt
-    jmp 1b
+    finish64
 
     .balign 64
 area:                                   # Intel SDM volume 1, 13.4: FCW, FSW, FTW; ST(0) at 32; XSTATE_BV at 512

@@ -2,17 +2,10 @@
 # The written value is 0x8877665544332211, cut to the width.
 # Parameters: vcpus (ignored), address (ADDRESS, 0xD0000000). Results: +8, +16, +24, +32 what was read, zero-extended.
 .include "common.inc"
-    .code64
-    .global _start
-_start:
-    jmp start64
-    .org 0x10
-    param vcpus, VCPUS, 1
+    guest64
     param address, ADDRESS, 0xD0000000
-    .org 0x200
-start64:
+    begin64
     mov address, %ebx
-    mov $RESULTS, %edi
     mov $0x8877665544332211, %rax
     mov %al, (%rbx)
     mov %ax, 8(%rbx)
@@ -28,13 +21,4 @@ start64:
     mov %rax, 24(%rdi)
     mov 24(%rbx), %rax
     mov %rax, 32(%rdi)
-    movl $1, DONE(%rdi)
-    .ifndef EXIT_PORT
-        .set EXIT_PORT, 0xF4
-    .endif
-    xor %eax, %eax
-    mov $EXIT_PORT, %dx
-    out %al, %dx
-1:  cli
-    hlt
-    jmp 1b
+    finish64
