@@ -1,5 +1,5 @@
 """What triggers cost, both ways, on a real guest: `python -m bench.irq [--quick]` prints the tables of
-docs/interrupts.md.
+docs/reference/interrupts.md.
 
 Writes: a guest writes to a device and goes on (its cost), or waits until the device has answered in memory (a
 round trip); the write is a plain exit, a posted one, one through KVM's coalesced ring, or a doorbell.

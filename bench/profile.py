@@ -1,5 +1,5 @@
-"""What a round trip is made of: `python -m bench.profile` prints the parts of docs/performance.md, "Where the
-time goes".
+"""What a round trip is made of: `python -m bench.profile` prints the parts of
+docs/explanation/performance_history.md, "Where the time goes".
 
 Each part is timed alone, on one CPU, in batches: no peer touches its lines meanwhile. What a round trip takes
 beyond the floor and these parts is what the two processes do to each other.

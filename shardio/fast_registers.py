@@ -2,7 +2,7 @@
 
 Its `read` answers one register from a value at hand, its `write` gathers what goes to one register; the
 device says where, and every other access reaches its `read_slowly` and `write_slowly`. What that saves is in
-docs/performance.md, under "Printing".
+docs/explanation/performance_history.md, under "Printing".
 
 >>> class Printer(FastRegisters):
 ...     def read_slowly(self, offset, size):

@@ -60,9 +60,9 @@ class Machine(Closing):
     `memory`: guest RAM, bytes or text such as "64M". `vcpus`: how many. `cpu`: what runs them: "kvm", "soft"
     (a software CPU, on any host: real and protected mode) or "auto": KVM where it works, else software, which
     is told on standard error. `irqchip`: interrupt controllers and PIT in the hypervisor; "split": the local
-    APICs alone, for messages. `repairs`: execute instructions that KVM's emulator lacks (docs/kvm.md);
-    "auto": where KVM emulates guest code. `cpuid`: a function of a vCPU's number and a
-    `shardio.kvm.CpuidLeaf`, which gives the leaf that the guest sees, None for none. `shards`, `stdin`,
+    APICs alone, for messages. `repairs`: execute instructions that KVM's emulator lacks
+    (docs/reference/kvm.md); "auto": where KVM emulates guest code. `cpuid`: a function of a vCPU's number and
+    a `shardio.kvm.CpuidLeaf`, which gives the leaf that the guest sees, None for none. `shards`, `stdin`,
     `pin`, `hang_deadline`, `max_ranges`: see `Dispatcher`.
 
     Raises `KvmError` or `HostError` where the CPU cannot be used here, `MachineError` for arguments that make
@@ -153,7 +153,8 @@ class Machine(Closing):
         modules: Sequence[Module] = (),
     ) -> Kernel:
         """Load a kernel (a path or its bytes) and begin as its protocol has it: PVH, Multiboot 1, Linux's
-        bzImage, or an ELF that begins as vmlinux does (docs/boot.md). `initrd` is the first of its `modules`.
+        bzImage, or an ELF that begins as vmlinux does (docs/reference/boot.md). `initrd` is the first of its
+        `modules`.
 
         Raises `ImageError` for an image that is none of those, malformed, or does not fit; then nothing is
         written.

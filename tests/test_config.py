@@ -393,7 +393,7 @@ def test_overlap_is_found_wherever_it_is(bases: list[int]) -> None:
 
 @pytest.mark.parametrize("key", [*MACHINE_KEYS, *DEVICE_KEYS])
 def test_every_key_is_in_the_manual(key: str) -> None:
-    manual = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text()
+    manual = (Path(__file__).parent.parent / "docs" / "reference" / "configuration.md").read_text()
 
     assert f"| `{key}`" in manual or f"or `{key}` |" in manual
 

@@ -1,4 +1,4 @@
-"""The examples that README.md and docs/configuration.md show work as they stand."""
+"""The examples that README.md and docs/reference/configuration.md show work as they stand."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_first_example(tmp_path: Path) -> None:
     assert "Uart16550" in done.stdout
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/configuration.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/reference/configuration.md"])
 def test_configuration_example(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mydevices.py").write_text(MY_DEVICES)
     (tmp_path / "machine.toml").write_text(example(document, "toml"))

@@ -1,4 +1,4 @@
-"""Loaders: what puts a guest into memory before it begins, and says how it begins (docs/boot.md).
+"""Loaders: what puts a guest into memory before it begins, and says how it begins (docs/reference/boot.md).
 
 Read `kernel` first: it recognises an image. `image` reads it, `plan` finds room for it, `memory_map` is what
 the guest is told of memory; the other files are a protocol each. `contents` is all that one machine holds.

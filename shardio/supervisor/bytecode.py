@@ -1,8 +1,8 @@
 """Compiles for shards what they import of shardio, where Python has kept no bytecode of it.
 
 Facts. Where Python is told to write none (PYTHONDONTWRITEBYTECODE), or may not, each interpreter compiles all
-that it imports: a third of a cold start (docs/performance.md, "Recovery"). The importer asks its loader for
-the bytecode file first, and checks what it gets against the source's time and size.
+that it imports: a third of a cold start (docs/explanation/performance_history.md, "Recovery"). The importer
+asks its loader for the bytecode file first, and checks what it gets against the source's time and size.
 
 Consequences. The VMM compiles each module once, while its first shard starts and nobody waits for it, and
 hands the files that are missing to later interpreters in one sealed memfd. There they are found under the

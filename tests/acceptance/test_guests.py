@@ -52,7 +52,8 @@ GRUB_SESSION = (
     ("testspeed (ata0,msdos1)/large.bin", "File size: 128.00KiB"),
 )
 
-# What KVM tells of its host in CPUID though it does not run it, and what its emulator cannot (docs/kvm.md).
+# What KVM tells of its host in CPUID though it does not run it, and what its emulator cannot
+# (docs/reference/kvm.md).
 CLEARED = "295,308,288,151,158,306,141,154,145,298,515,59,534,311,312,514,528"
 LINUX_ARGUMENTS = (
     "earlyprintk=serial,ttyS0,115200 console=ttyS0 panic=-1 reboot=t lpj=1000000 noxsave rodata=off "

@@ -27,7 +27,8 @@ with open(inspect.__file__) as file:
     compile(file.read(), inspect.__file__, "exec")
 """
 """What takes an interpreter longer than a cold start takes, at whatever speed the machine has just now: it
-starts, imports, and compiles 3,000 lines, all of it Python's own. docs/performance.md has the ratio."""
+starts, imports, and compiles 3,000 lines, all of it Python's own. The ratio is in
+docs/explanation/performance_history.md, "Recovery"."""
 
 
 def reference_ms() -> float:
