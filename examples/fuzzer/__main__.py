@@ -1,7 +1,7 @@
 """A fuzzer: random accesses through a port drive a device in a shard, and what its handlers raise is
 reported.
 
-python examples/fuzzer.py [SEED [COUNT]]
+python -m examples.fuzzer [SEED [COUNT]]
 """
 
 import asyncio
