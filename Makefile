@@ -2,7 +2,8 @@
 #
 #   make setup   the virtual environment in .venv, with the compiled core
 #   make run     the demo guest, on KVM or, without it, on a software CPU
-#   make test    lint, the sanitizer harness of the core, the test suite, sdist and wheel
+#   make test    lint, the sanitizer harness of the core, the documentation, the test suite, sdist and wheel
+#   make docs    the documentation as a site in build/site, strictly: a link that leads nowhere fails it
 #   make bench   the benchmark suites        make soak    the tests that run for minutes
 #   make lint    ruff, mypy, import floors   make clean   removes what was built, .venv included
 
@@ -15,7 +16,7 @@ NATIVE := $(filter-out native/_core.c,$(wildcard native/*.c native/*.h native/*.
 # One builder at a time: setuptools' build directory is shared.
 BUILD  := flock build/.lock $(PY) setup.py -q build_ext --inplace
 
-.PHONY: setup core stub run test bench soak guests acceptance lint native-test check-dist test-tools clean
+.PHONY: setup core stub run test docs test-docs bench soak guests acceptance lint native-test check-dist test-tools clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed $(VENV)/.core
@@ -50,9 +51,26 @@ stub: setup
 run: setup
 	@$(PY) -m shardio demo
 
-test: lint native-test test-tools
+test: lint native-test test-tools test-docs
 	@$(PY) -m pytest -q
 	@$(MAKE) --no-print-directory check-dist
+
+docs: setup $(VENV)/.docs
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+	@echo "the documentation is in build/site/index.html"
+
+# The same, except where the packages that build it cannot be fetched.
+test-docs: setup
+	@if $(MAKE) --no-print-directory $(VENV)/.docs; then $(MAKE) --no-print-directory docs; else \
+	    echo "shardio: the documentation is not built: its packages cannot be fetched"; fi
+
+# What is in the extra `docs`, without building shardio again.
+$(VENV)/.docs: $(VENV)/.installed
+	@$(PY) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], \
+	    sep='\n')" >build/docs.txt
+	@$(PIP) install --retries 1 --timeout 20 --requirement build/docs.txt 2>build/docs.log || \
+	    { cat build/docs.log >&2; exit 1; }
+	@touch $@
 
 # Guests that others wrote, fetched and built; kept outside the tree (see tests/acceptance/images.py).
 guests: setup

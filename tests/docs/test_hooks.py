@@ -1,0 +1,77 @@
+"""`tools/docs_hooks.py` and `tools/docs_doctests.py`: what fills the pages that are generated."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from shardio import cli
+from tests.docs.walkthrough import DOCS, ROOT
+
+pytest.importorskip("mkdocs", reason="the documentation is not built here: make docs")
+pytest.importorskip("mkdocstrings", reason="the documentation is not built here: make docs")
+
+
+def tool(name: str) -> ModuleType:
+    """A module of tools/, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_command_is_in_the_reference() -> None:
+    text = "\n".join(tool("docs_hooks").commands())
+
+    assert [name for name in cli.COMMANDS if f"## `shardio {name}`" not in text] == []
+
+
+@pytest.mark.parametrize("line", ["| `--expect TEXT` |", "| `CONFIG.toml` |", "### `shardio bench quick`"])
+def test_arguments_and_commands_below_a_command_are_in_it(line: str) -> None:
+    assert line in "\n".join(tool("docs_hooks").commands())
+
+
+def test_a_structure_is_the_header_s() -> None:
+    text = tool("docs_hooks").structure("sio_posted")
+
+    assert text.startswith("```c\nstruct sio_posted {")
+    assert text.endswith("uint64_t data;\n};\n```")
+
+
+def test_a_structure_that_is_not_there_is_refused() -> None:
+    from mkdocs.exceptions import PluginError
+
+    with pytest.raises(PluginError, match="no struct sio_nothing"):
+        tool("docs_hooks").structure("sio_nothing")
+
+
+def test_every_structure_of_the_layout_is_on_its_page() -> None:
+    declared = re.findall(r"^struct (\w+) \{", (ROOT / "native" / "layout.h").read_text(), re.MULTILINE)
+    page = (DOCS / "reference" / "layout.md").read_text()
+
+    # The other two are no parts of the segment: one is inside of others, one is the head of the map's sides.
+    inner = {"sio_last_access", "sio_map"}
+    assert [name for name in declared if f"struct {name} -->" not in page and name not in inner] == []
+
+
+def test_a_link_to_a_source_leads_to_a_page_of_the_site() -> None:
+    hooks = tool("docs_hooks")
+
+    assert hooks._source("reference/layout.md", "../../native/order.h") == Path("native/order.h")
+    assert hooks._source("reference/layout.md", "../../native/nothing.h") is None
+    assert hooks._source("reference/layout.md", "../explanation/recovery.md") is None
+
+
+def test_a_doctest_is_fenced() -> None:
+    doctests = tool("docs_doctests")
+    docstring = "Adds.\n\n>>> add(1, 2)\n3\n\nAnd more.\n"
+
+    fenced = doctests.DOCTEST.sub(doctests.fenced, docstring)
+
+    assert fenced == "Adds.\n\n\n```pycon\n>>> add(1, 2)\n3\n```\n\nAnd more.\n"
