@@ -13,7 +13,7 @@ NATIVE = Path(__file__).resolve().parent
 MEASURE = NATIVE / "measure"
 ROOT = NATIVE.parent
 X86 = platform.machine() == "x86_64"
-_NAMES = ("client", "journal", "doorbell", "route_cache", "posting", "fabric")
+_NAMES = ("client", "journal", "doorbell", "route_cache", "posting", "trace", "fabric")
 CLIENT = [NATIVE / f"{name}.c" for name in _NAMES]
 """A vCPU's side of an access, which the benchmarks drive from C as a worker does."""
 

@@ -3,6 +3,7 @@
 #include "posting.h"
 #include "request.h"
 #include "route_cache.h"
+#include "trace.h"
 
 static void copy_bytes(uint8_t *to, const uint8_t *from, uint32_t n)
 {
@@ -213,14 +214,30 @@ static ALWAYS_INLINE enum sio_outcome read_one(struct sio_client *c, uint32_t sp
     return outcome;
 }
 
+enum sio_outcome sio_client_untraced(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, int write,
+                                     uint64_t *data)
+{
+    return write ? (enum sio_outcome)write_or_post(c, space, address, size, *data, 0) : read_one(c, space, address, size, data);
+}
+
 enum sio_outcome sio_client_access(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, int write,
                                    uint64_t *data)
 {
+    if (sio_client_traced(c))
+        return sio_trace_access(c, space, address, size, write, data);
     return write ? (enum sio_outcome)write_or_post(c, space, address, size, *data, 0) : read_one(c, space, address, size, data);
 }
 
 enum sio_outcome sio_client_string(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, int write,
                                    uint32_t count, uint8_t *string)
+{
+    if (sio_client_traced(c))
+        return sio_trace_string(c, space, address, size, write, count, string);
+    return sio_client_untraced_string(c, space, address, size, write, count, string);
+}
+
+enum sio_outcome sio_client_untraced_string(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, int write,
+                                            uint32_t count, uint8_t *string)
 {
     uint8_t *side = sio_side(&c->fabric, c->vcpu);
     uint64_t data = 0;
@@ -253,12 +270,22 @@ int sio_client_read(struct sio_client *c, uint32_t space, uint64_t address, uint
 {
     if (!sound(space, size))
         return -EINVAL;
-    enum sio_outcome outcome = read_one(c, space, address, size, data);
+    enum sio_outcome outcome = sio_client_traced(c) ? sio_trace_access(c, space, address, size, 0, data)
+                                                    : read_one(c, space, address, size, data);
     sio_client_complete(c);
     return (int)outcome;
 }
 
+static NEVER_INLINE int write_traced(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, uint64_t data)
+{
+    if (!sound(space, size))
+        return -EINVAL;
+    return (int)ended(c, 1, sio_trace_access(c, space, address, size, 1, &data));
+}
+
 int sio_client_write(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, uint64_t data)
 {
+    if (sio_client_traced(c))
+        return write_traced(c, space, address, size, data);
     return write_or_post(c, space, address, size, data, 1);
 }

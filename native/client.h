@@ -73,7 +73,8 @@ struct sio_client {
     struct sio_waiter waiter;
     const uint32_t *coalesced;          /* `first` and `last` of the VM's coalesced ring (coalesced.h); NULL: no write goes there */
     /* written by every access: a line of its own (`coalesced` is never written then), and one for each shard */
-    uint8_t pad0[SIO_LINE - 8];
+    uint32_t tracing;                   /* writer: the VMM. Non-zero: accesses go by trace.c */
+    uint8_t pad0[SIO_LINE - 12];
     uint64_t pending;                   /* journal; its kind is not 0 inside an access: SP-QUIESCE */
     uint64_t resting;                   /* what it was before the access in hand, and is again after it, unless that is posted */
     struct sio_open_ring open;

@@ -7,6 +7,7 @@
  * width another. The lines ahead are fetched.
  */
 #include "owner_parts.h"
+#include "trace_owner.h"
 
 #define NO_RANGE ~0u /* no slot can name it */
 
@@ -57,12 +58,12 @@ NEVER_INLINE void sio_refused(const struct sio_owner *o, struct sio_stat *stat, 
     sio_note_access(&sio_hist_of(&o->fabric, stat)->refused, h->space, h->base + offset, size, write);
 }
 
-/* Any posted write. `sample`: time it. */
-static void apply(struct sio_owner *o, const struct sio_posted_write *m, struct run *run, int sample)
+/* Any posted write. `sample`: time it. Negative where no handler wants it, else non-zero where the handler failed. */
+static int apply(struct sio_owner *o, const struct sio_posted_write *m, struct run *run, int sample)
 {
     if ((m->range != run->range || !fits(run->handler, m)) && !begin_run(o, m, run)) {
         sio_count(o->control->malformed);
-        return;
+        return -1;
     }
     uint64_t value = m->data & sio_width_mask[m->size];
     sample |= run->every;
@@ -73,6 +74,32 @@ static void apply(struct sio_owner *o, const struct sio_posted_write *m, struct 
         sio_stat_sample(&o->fabric, run->stat, sio_ticks() - begin);
     if (unlikely(failed))
         sio_refused(o, run->stat, run->handler, m->offset, m->size, 1);
+    return failed;
+}
+
+/* The same, with a trace record. `position`: in the ring of `vcpu`; without one, it came through KVM's ring. */
+static NEVER_INLINE void apply_traced(struct sio_owner *o, const struct sio_posted_write *m, struct run *run, int sample,
+                                      uint32_t vcpu, uint64_t position)
+{
+    uint64_t begin = sio_ticks();
+    int failed = apply(o, m, run, sample);
+    if (failed < 0)
+        return;
+    const struct sio_handler *h = run->handler;
+    struct sio_service s = {
+        .vcpu = vcpu,
+        .range = m->range,
+        .message = position,
+        .address = h->base + m->offset,
+        .value = m->data & sio_width_mask[m->size],
+        .size = m->size,
+        .flags = SIO_TRACE_WRITE | (vcpu == SIO_TRACE_NO_VCPU ? SIO_TRACE_COALESCED : SIO_TRACE_POSTED) |
+                 (h->space == SIO_MMIO ? SIO_TRACE_MMIO : 0),
+        .failed = failed,
+        .begin = begin,
+        .end = sio_ticks(),
+    };
+    sio_trace_service(o, &s);
 }
 
 /* The one position of each SIO_POSTED_SAMPLE that is timed: anywhere, or ranges that are written in turn would be timed never or
@@ -85,7 +112,11 @@ static inline uint64_t timed_of(uint64_t block)
 void sio_owner_apply(struct sio_owner *o, const struct sio_posted_write *write)
 {
     struct run run = {.range = NO_RANGE};
-    apply(o, write, &run, o->served == timed_of(o->served / SIO_POSTED_SAMPLE));
+    int sample = o->served == timed_of(o->served / SIO_POSTED_SAMPLE);
+    if (sio_owner_traced(o))
+        apply_traced(o, write, &run, sample, SIO_TRACE_NO_VCPU, 0);
+    else
+        apply(o, write, &run, sample);
     count_run(&run);
     o->served++;
 }
@@ -156,6 +187,7 @@ uint32_t sio_drain(struct sio_owner *o, uint32_t vcpu, uint64_t limit, uint64_t 
     struct sio_credit *credit = sio_credit(f, o->shard, vcpu);
     struct run run = {.range = NO_RANGE};
     struct sio_posted_write m;
+    int traced = sio_owner_traced(o);
     uint64_t begin = o->posted[vcpu], position = begin, looked = begin - SIO_CALLS_PER_LOOK;
 
     while (position - begin < limit && sio_posted_poll(f, ring, position, &m)) {
@@ -170,6 +202,10 @@ uint32_t sio_drain(struct sio_owner *o, uint32_t vcpu, uint64_t limit, uint64_t 
         if (unlikely(now_and_then)) {
             return_credit(o, vcpu, position);
             count_run(&run); /* so that no more counts than these die with a shard */
+        }
+        if (unlikely(traced)) {
+            apply_traced(o, &m, &run, now_and_then, vcpu, position - 1);
+            continue;
         }
         apply(o, &m, &run, now_and_then);
         if (run.n > 1 && run.handler->kind == SIO_NATIVE && !run.every) {

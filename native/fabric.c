@@ -38,7 +38,12 @@ static uint64_t arrange(struct sio_fabric *f)
     f->stats = part(f, at);
     at += ((uint64_t)f->vcpus + f->shards) * f->row * sizeof *f->stats;
     f->hists = part(f, at);
-    return at + (((uint64_t)f->vcpus + f->shards - 1) * f->row + f->ranges) * sizeof *f->hists;
+    at += (((uint64_t)f->vcpus + f->shards - 1) * f->row + f->ranges) * sizeof *f->hists;
+    at = lines(at, SIO_PAGE);
+    f->trace = part(f, at);
+    at += sizeof *f->trace;
+    f->trace_rings = part(f, at);
+    return at + ((uint64_t)f->vcpus + f->shards) * sizeof *f->trace_rings;
 }
 
 static int sane(const struct sio_fabric *f)
@@ -52,6 +57,12 @@ uint64_t sio_fabric_size(uint32_t vcpus, uint32_t shards, uint32_t ranges, uint3
 {
     struct sio_fabric f = {.vcpus = vcpus, .shards = shards, .ranges = ranges, .posted_slots = posted_slots};
     return sane(&f) ? lines(arrange(&f), SIO_PAGE) : 0;
+}
+
+uint64_t sio_fabric_backed_size(uint32_t vcpus, uint32_t shards, uint32_t ranges, uint32_t posted_slots)
+{
+    struct sio_fabric f = {.vcpus = vcpus, .shards = shards, .ranges = ranges, .posted_slots = posted_slots};
+    return sane(&f) ? (arrange(&f), (uint64_t)(uintptr_t)f.trace) : 0;
 }
 
 static uint64_t monotonic_ns(void)

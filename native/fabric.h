@@ -25,10 +25,14 @@ struct sio_fabric {
     struct sio_map *map;
     struct sio_stat *stats;
     struct sio_hist *hists;
+    struct sio_trace *trace;       /* from here on, nothing is backed before the VMM traces */
+    struct sio_trace_ring *trace_rings;
 };
 
 /* Bytes of a segment with these counts; 0 when a count is 0, over its limit, or posted_slots no power of two. */
 uint64_t sio_fabric_size(uint32_t vcpus, uint32_t shards, uint32_t ranges, uint32_t posted_slots);
+/* How many of them must be backed by memory from the start: the rest is there for tracing. */
+uint64_t sio_fabric_backed_size(uint32_t vcpus, uint32_t shards, uint32_t ranges, uint32_t posted_slots);
 /* Lays a zeroed mapping of sio_fabric_size bytes out and writes the header. */
 int sio_fabric_create(struct sio_fabric *fabric, void *base, uint32_t vcpus, uint32_t shards, uint32_t ranges,
                       uint32_t posted_slots);

@@ -7,7 +7,9 @@
  *
  *   header | shard control [shards] | vcpu control [vcpus] | mailbox [shards][vcpus] | credit [shards][vcpus]
  *   | posted slots [shards][vcpus][posted_slots] | side page [vcpus] | address map [2]
- *   | stats [vcpus + shards][ranges, made even] | histograms, alike
+ *   | stats [vcpus + shards][ranges, made even] | histograms, alike | what is traced | trace rings [vcpus + shards]
+ *
+ * Of the last two, from a page's beginning on, nothing is in memory before the VMM traces (trace.h).
  */
 #ifndef SHARDIO_LAYOUT_H
 #define SHARDIO_LAYOUT_H
@@ -16,7 +18,7 @@
 #include <stdint.h>
 
 #define SIO_MAGIC 0x314f494452414853ull /* "SHARDIO1" */
-#define SIO_LAYOUT_VERSION 6u
+#define SIO_LAYOUT_VERSION 7u
 #define SIO_LINE 64u
 #define SIO_PAGE 4096u
 #define SIO_MAX_SHARDS 64u
@@ -26,6 +28,9 @@
 #define SIO_POSTED_OFFSET (1u << 30) /* writes at and beyond this offset in their range are never posted */
 #define SIO_SIDE_BYTES 4096u
 #define SIO_HIST_BUCKETS 128u
+#ifndef SIO_TRACE_SLOTS
+#define SIO_TRACE_SLOTS 16384u /* records of a trace ring, a power of two; tests of the core have fewer */
+#endif
 
 #define SIO_ALIGNED __attribute__((aligned(64)))
 
@@ -78,7 +83,8 @@ struct sio_shard_control {
     uint64_t levels;               /* wired lines that this shard's devices hold high: SIO_LINE_* of wires.h. Of a dead owner: the VMM */
     /* writer: the VMM */
     uint64_t owner_epoch;
-    uint8_t pad2[SIO_LINE - 8];
+    uint32_t traced;               /* non-zero: write trace records */
+    uint8_t pad2[SIO_LINE - 12];
 } SIO_ALIGNED;
 
 struct sio_last_access {           /* the last of some accesses, for the log; a reader may find words of two of them */
@@ -181,6 +187,36 @@ struct sio_hist {                  /* the same row and range, and writer: what o
     uint32_t bucket[SIO_HIST_BUCKETS];
 } SIO_ALIGNED;
 
+struct sio_trace {                 /* writer: the VMM */
+    uint64_t wanted[SIO_MAX_RANGES / 64 + 1]; /* bit n: range n is traced; behind them all, what belongs to none */
+} SIO_ALIGNED;
+
+struct sio_trace_record {          /* writers: the client, or the owner's threads */
+    uint64_t stamp;                /* 1 + the record's position in the ring; 0 while it is being written */
+    uint64_t begin;                /* ticks */
+    uint64_t end;
+    uint64_t address;              /* guest-physical address or port; of an interrupt: its GSI */
+    uint64_t value;                /* of a string: 0 */
+    uint64_t message;              /* the request's sequence number, or the position in the posted ring, mod 2^48 */
+    uint32_t range;                /* SIO_MAX_RANGES: of none */
+    uint16_t vcpu;
+    uint16_t shard;
+    uint16_t count;                /* elements of a string */
+    uint8_t kind;                  /* enum sio_trace_kind */
+    uint8_t size;
+    uint8_t flags;                 /* SIO_TRACE_* */
+    uint8_t outcome;               /* enum sio_trace_outcome */
+    uint8_t pad[2];
+} SIO_ALIGNED;
+
+struct sio_trace_ring {            /* [vcpu]: writer the client; [vcpus + shard]: writers the owner's threads */
+    uint64_t head;                 /* position of the next record */
+    uint8_t pad[SIO_LINE - 8];
+    struct sio_trace_record slot[SIO_TRACE_SLOTS];
+} SIO_ALIGNED;
+
+_Static_assert(sizeof(struct sio_trace_record) == SIO_LINE, "a trace record is one line");
+_Static_assert((SIO_TRACE_SLOTS & (SIO_TRACE_SLOTS - 1)) == 0, "positions in a trace ring are taken modulo its length");
 _Static_assert(sizeof(struct sio_header) == SIO_LINE, "the header is one line");
 _Static_assert(sizeof(struct sio_shard_control) == 3 * SIO_LINE, "owner's need_wakeup, owner's journal, VMM");
 _Static_assert(offsetof(struct sio_shard_control, taken) == SIO_LINE, "the journal has a line of its own");

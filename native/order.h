@@ -18,6 +18,7 @@
  *   SP-COMMAND  VMM stores a command             -> worker reads it             (vcpu_loop.h)
  *   SP-PORT     a user releases a port          -> the next one takes it       (port.c)
  *   SP-WIRES    owner moves a line's level       -> worker told that one moved  (vcpu_wires.h)
+ *   SP-TRACE    a trace slot is stamped, or its stamp withdrawn -> the VMM copies it (trace.c)
  *   SP-COALESCED kernel moves `last` / owner `first` -> owner / kernel and client read it (coalesced.c, posting.h)
  */
 #ifndef SHARDIO_ORDER_H
@@ -40,6 +41,9 @@
 /* Sets or clears bits of a word that several threads change. Full fences. */
 #define sio_set_bits(p, bits) ((void)__atomic_fetch_or((p), (bits), __ATOMIC_SEQ_CST))
 #define sio_clear_bits(p, bits) ((void)__atomic_fetch_and((p), ~(bits), __ATOMIC_SEQ_CST))
+
+/* Takes the next number of a counter that several threads may take from. Orders nothing. */
+#define sio_take_number(p) __atomic_fetch_add((p), 1, __ATOMIC_RELAXED)
 
 /* Compare and swap, full fence; non-zero when it swapped. */
 #define sio_swap_if(p, from, to)                                                                           \

@@ -1,5 +1,6 @@
 /* The drain loop of a shard, in the order of a request's path: found, checked, taken, handled, answered. */
 #include "owner_parts.h"
+#include "trace_owner.h"
 #include "wires.h"
 
 #include <poll.h>
@@ -159,9 +160,10 @@ static int flush_before(struct sio_owner *o, uint32_t vcpu, uint64_t posted_upto
     return behind <= o->fabric.posted_slots && sio_drain(o, vcpu, behind, 0) == behind;
 }
 
-/* Takes, handles, answers and counts one request that was found sound. `string`: it, taken apart, if it is one. */
+/* Takes, handles, answers and counts one request that was found sound. `string`: it, taken apart, if it is one. `traced`: where to
+ * note what became of it, NULL: nobody asks. */
 static ALWAYS_INLINE void serve(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box, const struct sio_message *m,
-                                const struct sio_handler *h, const struct sio_request *string)
+                                const struct sio_handler *h, const struct sio_request *string, struct sio_service *traced)
 {
     uint32_t op = sio_command_op(m->command), size = sio_command_size(m->command);
     uint64_t begin = op & SIO_SAMPLE ? sio_ticks() : 0, value = m->data & sio_width_mask[size];
@@ -173,6 +175,11 @@ static ALWAYS_INLINE void serve(struct sio_owner *o, uint32_t vcpu, struct sio_m
         handle_string(o, h, string, vcpu, &failed);
     else
         failed = handle(o, h, m->address - h->base, size, op & SIO_WRITE, &value);
+    if (traced) {
+        traced->end = sio_ticks();
+        traced->value = string ? 0 : value & sio_width_mask[size];
+        traced->failed = failed;
+    }
     /* A string answers element by element: its reply is always taken, holes and all. */
     sio_mailbox_reply(box, m->state, failed && !string ? SIO_REFUSED : SIO_DONE, value, take_lines(o));
     sio_wake_client(&o->fabric.vcpu[vcpu]);
@@ -192,7 +199,18 @@ static ALWAYS_INLINE void serve(struct sio_owner *o, uint32_t vcpu, struct sio_m
         sio_count(stat->refused);
 }
 
-/* A request that is none of the usual ones: a string, one that posted writes come before, or nonsense. */
+static NEVER_INLINE void serve_traced(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box, const struct sio_message *m,
+                                      const struct sio_handler *h, const struct sio_request *r)
+{
+    uint32_t string = r->op & SIO_STRING;
+    struct sio_service s = {.vcpu = vcpu, .range = r->range, .message = r->state >> 2, .address = r->address, .size = r->size,
+                            .count = string ? r->count : 0, .begin = sio_ticks()};
+    s.flags = (r->op & SIO_WRITE ? SIO_TRACE_WRITE : 0) | (r->space ? SIO_TRACE_MMIO : 0) | (string ? SIO_TRACE_STRING : 0);
+    serve(o, vcpu, box, m, h, string ? r : NULL, &s);
+    sio_trace_service(o, &s);
+}
+
+/* A request that is none of the usual ones: a string, one that posted writes come before, one that is traced, or nonsense. */
 static __attribute__((noinline)) void serve_unusual(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box,
                                                     const struct sio_message *m)
 {
@@ -205,15 +223,18 @@ static __attribute__((noinline)) void serve_unusual(struct sio_owner *o, uint32_
         take(o, SIO_JOURNAL(vcpu, r.state >> 2));
         o->served++;
         refuse(o, vcpu, r.state);
-    } else
-        serve(o, vcpu, box, m, h, string ? &r : NULL);
+    } else if (sio_owner_traced(o))
+        serve_traced(o, vcpu, box, m, h, &r);
+    else
+        serve(o, vcpu, box, m, h, string ? &r : NULL, NULL);
 }
 
 static ALWAYS_INLINE void serve_found(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box, struct sio_message m)
 {
     const struct sio_handler *h = find_handler(o, &m);
-    if (likely(h && !(sio_command_op(m.command) & SIO_STRING) && m.posted_upto == o->posted[vcpu] && !o->drain_coalesced))
-        serve(o, vcpu, box, &m, h, NULL);
+    if (likely(h && !(sio_command_op(m.command) & SIO_STRING) && m.posted_upto == o->posted[vcpu] && !o->drain_coalesced &&
+               !sio_owner_traced(o)))
+        serve(o, vcpu, box, &m, h, NULL, NULL);
     else {
         struct sio_message kept = m; /* in memory only here: a usual one stays in registers */
         serve_unusual(o, vcpu, box, &kept);

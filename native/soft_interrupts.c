@@ -8,6 +8,8 @@
  */
 #include "soft_worker.h"
 
+#include "trace.h"
+
 #define LOOK_BLOCKS 64
 
 static void wire(uint64_t address, uint32_t size, uint64_t data)
@@ -223,6 +225,8 @@ int soft_take_events(void)
     uint32_t vector = from_pic ? acknowledge_pic() : (uint32_t)sio_apic_take(me);
     soft_phase(SIO_SOFT_RUN);
     status = soft_deliver(vector, 0);
+    if (sio_client_traced(&me->vcpu.client))
+        sio_trace_delivered(&me->vcpu.client, vector, 1);
     soft_rest();
     return status;
 }

@@ -7,6 +7,7 @@
  * Consequence. What the worker runs calls nothing of libc: raw system calls only, no errno, no stack protector, every symbol bound
  * at load. tests/native/reach.c links it alone, which fails where it reaches anything else.
  */
+#include "trace.h"
 #include "vcpu_loop.h"
 
 #include <fcntl.h>
@@ -54,6 +55,8 @@ static __attribute__((noinline, cold)) void raise_lines(struct sio_vcpu *v)
     if (v->wired)
         return; /* after the exit is complete: serve_wires */
     sio_vcpu_follow(v, v->client.lines);
+    if (sio_client_traced(&v->client))
+        sio_trace_delivered(&v->client, v->client.lines & SIO_WIRED_MASK, 0);
     v->client.lines = 0;
 }
 
@@ -63,6 +66,8 @@ static void interrupt(struct sio_vcpu *v, uint32_t vector)
     struct kvm_interrupt what = {.irq = vector};
     sio_syscall3(SYS_ioctl, v->fd, KVM_INTERRUPT, &what);
     v->run->ready_for_interrupt_injection = 0; /* until KVM says so again */
+    if (sio_client_traced(&v->client))
+        sio_trace_delivered(&v->client, vector, 1);
 }
 #else
 static void interrupt(struct sio_vcpu *v, uint32_t vector) {}

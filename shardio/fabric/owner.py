@@ -15,6 +15,7 @@ from shardio.errors import FabricError, InvalidDevice
 from shardio.fabric import barrier
 from shardio.fabric.alone import Alone
 from shardio.fabric.segment import Fabric
+from shardio.fabric.tracing import OwnerTrace
 from shardio.range import MmioRange, PioRange
 
 ErrorHook = Callable[[int, BaseException, int], None]
@@ -205,6 +206,10 @@ class Owner:
         """
         owner = self.view
         return owner is not None and bool(lib.sio_owner_set_level(owner, bit, high))
+
+    def tracing(self) -> OwnerTrace:
+        """For what happens beside accesses. It may be used after `close`."""
+        return OwnerTrace(self._opened(), self._segment)
 
     def journal(self) -> int:
         """What names the request in hand, or the one that was taken last (the journal of native/layout.h)."""

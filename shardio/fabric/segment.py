@@ -62,7 +62,7 @@ class Fabric(Closing):
                 f"1 to {lib.SIO_MAX_VCPUS} vCPUs, {lib.SIO_MAX_SHARDS} shards, {lib.SIO_MAX_RANGES} ranges; "
                 f"slots a power of two from 2 to {lib.SIO_MAX_POSTED}",
             )
-        fd = _allocate(size)
+        fd = _allocate(size, lib.sio_fabric_backed_size(vcpus, shards, ranges, posted_slots))
         try:
             mapping = _map(fd, size)
             view = ffi.new("struct sio_fabric *")
@@ -146,6 +146,18 @@ class Fabric(Closing):
         """Call a bound method, in whatever thread closes this, as long as its object is there."""
         self._told = [each for each in self._told if each() is not None]
         self._told.append(weakref.WeakMethod(tell))
+
+    def back_trace(self) -> None:
+        """Have memory behind the trace rings, which nothing may touch before. Raises `FabricError`."""
+        view = self.view
+        begin = int(ffi.cast("uintptr_t", view.trace)) - int(ffi.cast("uintptr_t", view.base))
+        try:
+            os.posix_fallocate(self.fd, begin, self.size - begin)
+        except OSError as error:
+            raise FabricError(
+                f"cannot allocate {(self.size - begin) / 2**20:.1f} MiB for tracing: {error.strerror}",
+                "free memory, or raise limits (the control group's memory.max, ulimit -f)",
+            ) from None
 
     def checked(self, what: str, number: int) -> int:
         """`number`, where the segment has such a "vCPU", "shard" or "range"; else raises `FabricError`."""
@@ -238,13 +250,15 @@ def _address(mapping: mmap.mmap) -> Any:
     return ffi.cast("void *", ffi.from_buffer(mapping))
 
 
-def _allocate(size: int) -> int:
-    """The descriptor of a fresh segment: never named, fully backed, and of this size for ever."""
+def _allocate(size: int, backed: int) -> int:
+    """The descriptor of a fresh segment: never named, of this size for ever, and backed but for what tracing
+    needs.
+    """
     try:
-        return shared_memory("shardio-fabric", size)
+        return shared_memory("shardio-fabric", size, backed)
     except OSError as error:
         raise FabricError(
-            f"cannot allocate {size / 2**20:.1f} MiB of shared memory: {error.strerror}",
+            f"cannot allocate {backed / 2**20:.1f} MiB of shared memory: {error.strerror}",
             "free memory, raise limits (the control group's memory.max, ulimit -f, -n), "
             "or use fewer vCPUs, shards or ranges",
         ) from None

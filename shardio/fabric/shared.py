@@ -23,9 +23,10 @@ _NO_MEMFD = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 log = logging.getLogger("shardio.fabric")
 
 
-def shared_memory(name: str, size: int) -> int:
-    """The descriptor, the caller's, of `size` fresh bytes, backed so that touching them cannot fail. `name`
-    is what /proc shows. Raises OSError where the host has no room or refuses it.
+def shared_memory(name: str, size: int, backed: int | None = None) -> int:
+    """The descriptor, the caller's, of `size` fresh bytes, the first `backed` of them (None: all) backed so
+    that touching them cannot fail. `name` is what /proc shows. Raises OSError where the host has no room or
+    refuses it.
     """
     try:
         fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -36,7 +37,9 @@ def shared_memory(name: str, size: int) -> int:
         log.warning("memfd_create is refused (%s): %s can be shrunk by whoever shares it", error.strerror,
         name)
     try:
-        os.posix_fallocate(fd, 0, size)
+        if backed is not None:
+            os.ftruncate(fd, size)
+        os.posix_fallocate(fd, 0, size if backed is None else backed)
         if _sealable(fd):
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
     except BaseException:

@@ -28,6 +28,7 @@ class Irqfd:
     `set_level`: of a level line without a resample fd, whose controller follows it up and down. Makes it high
     or low, and says whether the controller learns that by the completion of the access in hand; else the
     eventfd is to be written: `RISE`, `FALL`.
+    `told`: called, for a trace, whenever the interrupt is raised, or (False) lowered.
     `page`: `fd` is no eventfd but a raise page (`shardio.interrupt.raising`), and those two always say True.
     """
 
@@ -38,6 +39,7 @@ class Irqfd:
     with_access: Callable[[], bool] | None = field(default=None, compare=False)
     set_level: Callable[[bool], bool] | None = field(default=None, compare=False)
     page: bool = False
+    told: Callable[[bool], None] | None = field(default=None, compare=False)
 
 
 class InterruptBackend(Protocol):

@@ -93,14 +93,16 @@ class DoorbellSet:
         loop: asyncio.AbstractEventLoop,
         *,
         pio: bool = False,
+        told: Callable[[int, int], None] = lambda _index, _times: None,
     ) -> None:
         """`base`: where the device's range begins. A doorbell that is refused stays an ordinary write,
-        logged.
+        logged. `told(index, times)`: called, for a trace, when one was rung.
         """
         self._device = device
         self._backend = backend
         self._loop = loop
         self._pio = pio
+        self._told = told
         self._bound: list[BoundDoorbell] = []
         self.rings = [0] * len(device.doorbells)
         """How often each has been rung, those that one call of `device.doorbell` stood for each counted."""
@@ -141,5 +143,7 @@ class DoorbellSet:
 
     def _ring(self, fd: int, index: int) -> None:
         with suppress(BlockingIOError):
-            self.rings[index] += os.eventfd_read(fd)
+            times = os.eventfd_read(fd)
+            self.rings[index] += times
+            self._told(index, times)
             self._device.doorbell(index)

@@ -39,7 +39,7 @@ class Interrupt:
     def __init__(self, backend: InterruptBackend, irqfd: Irqfd) -> None:
         self._backend = backend
         self._irqfd = irqfd
-        self._fire = self._way_in(irqfd)
+        self._fire = _telling(irqfd.told, self._way_in(irqfd))
         self._config: MsiConfig | None = None
         self._enabled = False
         self._masked = False
@@ -120,6 +120,17 @@ class Interrupt:
 
     def _forget(self) -> None:
         raise NotImplementedError
+
+
+def _telling(told: Callable[[bool], None] | None, fire: Callable[[], None]) -> Callable[[], None]:
+    if told is None:
+        return fire
+
+    def tell_and_fire() -> None:
+        told(True)
+        fire()
+
+    return tell_and_fire
 
 
 class EdgeInterrupt(Interrupt):
@@ -280,6 +291,8 @@ class FollowedInterrupt(LevelInterrupt):
     def _move(self, high: bool) -> None:
         if high is not self._high:
             self._high = high
+            if self._irqfd.told is not None:
+                self._irqfd.told(high)
             if not self._set_level(high):
                 with suppress(BlockingIOError):  # it is full: whoever reads it has long been told
                     os.eventfd_write(self._irqfd.fd, RISE if high else FALL)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -85,10 +86,13 @@ class ProxyBackend:
         call: Call,
         raise_line: Callable[[int], bool] | None = None,
         set_level: Callable[[int, bool], bool] | None = None,
+        told: Callable[[int, bool], None] | None = None,
     ) -> None:
         """`raise_line(gsi)`: see `Irqfd.with_access`; asked for the controllers' lines alone, not for
         messages. `set_level(bit, high)`: see `Irqfd.set_level`; of a line by its `wires.line_bit`.
+        `told(gsi, high)`: see `Irqfd.told`.
         """
+        self._told = told
         self._set_level = set_level
         self._high: dict[int, set[int]] = {}
         self._raise_line = raise_line
@@ -106,12 +110,16 @@ class ProxyBackend:
             raise InterruptError("request", f"the VMM answered {reply!r} with {len(fds)} descriptors")
         if reply.page:
             irqfd = self._raise_page(fds).irqfd(reply.handle, reply.gsi, fds[0], level=level)
-            self._irqfds[irqfd.handle] = irqfd
-            return irqfd
+            return self._allocated(irqfd)
         raise_line = self._raise_line
         with_access = partial(raise_line, reply.gsi) if raise_line is not None and gsi is not None else None
         follow = partial(self._follow, reply.handle, reply.gsi) if level and not resampled else None
         irqfd = Irqfd(reply.handle, reply.gsi, fds[0], fds[1] if resampled else None, with_access, follow)
+        return self._allocated(irqfd)
+
+    def _allocated(self, irqfd: Irqfd) -> Irqfd:
+        if self._told is not None:
+            irqfd = replace(irqfd, told=partial(self._told, irqfd.gsi))
         self._irqfds[irqfd.handle] = irqfd
         return irqfd
 

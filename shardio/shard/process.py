@@ -16,6 +16,7 @@ import os
 import pickle
 import signal
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shardio._core import lib
@@ -83,7 +84,10 @@ class Shard:
         self._incomplete = False
         self._capabilities = Capabilities()
         owner = self.runtime.owner
-        self._interrupt_backend = ProxyBackend(call_over(interrupts), owner.raise_line, owner.set_level)
+        self._trace = owner.tracing()
+        self._interrupt_backend = ProxyBackend(
+            call_over(interrupts), owner.raise_line, owner.set_level, self._trace.line
+        )
 
     def name_of(self, device: object) -> str | None:
         """The name of a device that this shard holds; None for anything else."""
@@ -267,7 +271,10 @@ class Shard:
     def _bind(self, device: Any, span: protocol.RangeSpec) -> DoorbellSet:
         from shardio.interrupt.doorbell import DoorbellSet
 
-        return DoorbellSet(device, span.base, self._interrupt_backend, self.loop, pio=span.space == Space.PIO)
+        return DoorbellSet(
+            device, span.base, self._interrupt_backend, self.loop,
+            pio=span.space == Space.PIO, told=partial(self._trace.rung, span.index),
+        )  # fmt: skip
 
     def _detach(self, name: str) -> None:
         held = self.devices.pop(name)

@@ -27,6 +27,7 @@ static struct sio_vcpu *the_vcpu;
 #include "journal.c"
 #include "posting.c"
 #include "route_cache.c"
+#include "trace.c"
 #include "worker.c"
 
 #include "owner.h"
@@ -240,7 +241,7 @@ static void publish_map(uint32_t posted, uint32_t far)
     CHECK(sio_map_publish(&owner->fabric, map, 2, 3) == 0, "no map");
 }
 
-static void build(int membarrier)
+static void build(int membarrier, int traced)
 {
     uint64_t size = sizeof *world + sio_fabric_size(1, SHARDS, RANGES, SLOTS);
     struct sio_fabric fabric;
@@ -262,6 +263,10 @@ static void build(int membarrier)
     sio_client_init(&the_vcpu->client, &fabric, 0);
     the_vcpu->client.sample_mask = ~0u;
     the_vcpu->client.waiter.membarrier = membarrier && fabric.membarrier;
+    the_vcpu->client.tracing = (uint32_t)traced;
+    memset(fabric.trace->wanted, 0xff, sizeof fabric.trace->wanted);
+    for (uint32_t n = 0; n < SHARDS; n++)
+        fabric.shard[n].traced = (uint32_t)traced;
     the_vcpu->run = (struct kvm_run *)world->run;
     the_vcpu->event = -1;
     the_vcpu->vm_fd = -1;
@@ -370,6 +375,17 @@ static int well_counted(void)
     return 1;
 }
 
+/* The trace of the stepped worker, which was resumed at each step: each record is whole, and none is missing. */
+static void read_ring(void)
+{
+    struct sio_trace_record out[SIO_TRACE_SLOTS];
+    uint64_t tail = 0, unfinished = 0, lost = 0, n;
+    n = sio_trace_collect(sio_trace_ring(&owner->fabric, 0), &tail, &unfinished, out, SIO_TRACE_SLOTS, &lost);
+    CHECK(n == SIO_TRACE_SLOTS && n + lost == owner->fabric.trace_rings[0].head, "%llu records", (unsigned long long)n);
+    for (uint64_t i = 0; i < n; i++)
+        CHECK(out[i].kind == SIO_TRACE_ACCESS && out[i].end >= out[i].begin, "record %llu", (unsigned long long)i);
+}
+
 /* Kills the worker here: non-zero when a fresh one does not make that good. */
 static int kill_here(const struct saved *now, const struct outcome *expected, pid_t pid)
 {
@@ -386,7 +402,8 @@ static int kill_here(const struct saved *now, const struct outcome *expected, pi
     return 0;
 }
 
-/* `kill fences`: where there is no membarrier, every posted write goes the longer way. */
+/* `kill fences`: where there is no membarrier, every posted write goes the longer way. `kill traced`: with trace records, the writer of
+ * which is killed in the middle of each, too. */
 int main(int argc, char **argv)
 {
     struct saved begin, now;
@@ -394,7 +411,8 @@ int main(int argc, char **argv)
     uint64_t steps = 0, kills = 0;
     int status;
 
-    build(argc < 2 || strcmp(argv[1], "fences") != 0);
+    int traced = argc > 1 && strcmp(argv[1], "traced") == 0;
+    build(argc < 2 || strcmp(argv[1], "fences") != 0, traced);
     begin.size = now.size = sizeof *world + owner->fabric.size;
     begin.world = malloc(begin.size);
     now.world = malloc(now.size);
@@ -441,6 +459,8 @@ int main(int argc, char **argv)
     }
     seen = look();
     CHECK(memcmp(&seen, &expected, sizeof seen) == 0, "the stepped worker itself");
+    if (traced)
+        read_ring();
     CHECK(kills > 18 * EXITS, "only %llu kills", (unsigned long long)kills);
     printf("kill: %llu instructions, killed after each of the %llu that change memory: every access exactly once\n",
            (unsigned long long)steps, (unsigned long long)kills);

@@ -22,6 +22,7 @@ static long fake_ioctl(unsigned long request, const void *argument);
 #include "journal.c"
 #include "posting.c"
 #include "route_cache.c"
+#include "trace.c"
 #include "worker.c"
 
 #include "owner.h"
