@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
@@ -28,7 +28,7 @@ from shardio.dispatcher import (
     Shard,
 )
 from shardio.dispatcher.devices import ACCESS_TIMEOUT_S
-from shardio.dispatcher.dispatcher import SPARE_RANGES
+from shardio.dispatcher.dispatcher import KEPT_RECORDS, SPARE_RANGES
 from shardio.dispatcher.life import State
 from shardio.errors import ExitHookFailed, MachineError
 from shardio.memory import GuestMemory, parse_size
@@ -43,6 +43,7 @@ from shardio.vcpu.choice import check_cpu, open_hypervisor
 
 if TYPE_CHECKING:
     from shardio.control.server import ControlServer
+    from shardio.dispatcher.tracing import Trace
     from shardio.kvm import Vm
     from shardio.kvm.cpuid import CpuidFilter
 
@@ -324,6 +325,12 @@ class Machine(Closing):
     def events(self) -> EventStream:
         """See `Dispatcher.events`."""
         return self.dispatcher.events()
+
+    def trace(
+        self, *what: str, file: str | os.PathLike[str] | TextIO | None = None, kept: int = KEPT_RECORDS
+    ) -> Trace:
+        """See `Dispatcher.trace`."""
+        return self.dispatcher.trace(*what, file=file, kept=kept)
 
     def control(self, name: str = "machine", *, stop: Callable[[], None] | None = None) -> ControlServer:
         """Let `shardio ls`, `top`, `pause`, `resume` and `stop` of the same user, or of root, reach this

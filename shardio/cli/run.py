@@ -11,6 +11,7 @@ examples:
   shardio run --payload grub.elf
   shardio run --firmware bios.bin --vcpus 2 --shards 2
   shardio run --firmware bios.bin --cpu soft
+  shardio run --image guest.bin --trace all --trace-file trace.json
   shardio run --image guest.bin --expect 'name? ' --send 'world\\r' --expect 'hello world' --timeout 10
 """
 
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from shardio.dispatcher import ExitInfo
+    from shardio.dispatcher.tracing import Trace
     from shardio.machine import Machine
 
 STDIN, STDOUT, STDERR = range(3)
@@ -135,6 +137,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the log to standard error from this level on, with machine (pid), shard and device",
     )  # fmt: skip
     parser.add_argument(
+        "--trace", metavar="WHAT",
+        help="trace accesses, interrupts and what becomes of workers and shards: all, unclaimed (what no "
+        "device claims), or devices by name, with commas between them",
+    )  # fmt: skip
+    parser.add_argument(
+        "--trace-file", metavar="FILE",
+        help="where the trace goes: lines of text (default: to standard error), or, if FILE ends in .json, a "
+        "file that Perfetto (ui.perfetto.dev) opens",
+    )  # fmt: skip
+    parser.add_argument(
         "--name", metavar="NAME",
         help="what shardio ls, pause, resume and stop call it (default: after the file that it runs)",
     )  # fmt: skip
@@ -168,12 +180,15 @@ def execute(arguments: argparse.Namespace) -> int:
             serial = streams.enter_context(SerialInput(source, stop.leave))
             with build(config, stdin=serial.reader) as vm:
                 vm.control(arguments.name or default_name(arguments), stop=stop.leave)
+                trace = _trace(vm, arguments)
                 ended = _run(vm, stop, arguments.timeout)
                 late = ended is None and not stop.requested
                 table = summary(vm.statistics())
     if not arguments.quiet:
         _tell(table)
     warn_of_quarantine(ended)
+    if trace is not None:
+        _warn_of_trace(trace)
     if stop.signal is None and script is not None and (complaint := script.complaint()):
         say(f"shardio: {complaint}")
         return 1
@@ -181,6 +196,22 @@ def execute(arguments: argparse.Namespace) -> int:
         say(f"shardio: the guest had not ended after {arguments.timeout:g} s")
         return TIMED_OUT
     return exit_status(ended, stop, triple_fault_ok=arguments.triple_fault_ok)
+
+
+def _trace(vm: Machine, arguments: argparse.Namespace) -> Trace | None:
+    if arguments.trace is None:
+        if arguments.trace_file is not None:
+            raise ConfigError(COMMAND_LINE, "--trace-file without --trace", "say what: --trace all")
+        return None
+    what = [name.strip() for name in arguments.trace.split(",")]
+    return vm.trace(*what, file=arguments.trace_file or sys.stderr)
+
+
+def _warn_of_trace(trace: Trace) -> None:
+    if trace.error is not None:
+        say(f"shardio: the trace ends early: {trace.error}")
+    elif trace.lost:
+        say(f"shardio: the trace lacks {trace.lost} records, which came faster than they were collected")
 
 
 def default_name(arguments: argparse.Namespace) -> str:

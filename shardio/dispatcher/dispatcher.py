@@ -8,9 +8,10 @@ when somebody asks for a port, or when the machine over it does.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from shardio._core import lib
 from shardio.closing import Closing
@@ -38,10 +39,12 @@ from shardio.supervisor.exits import UnservedExits
 from shardio.vcpu import ExternalVcpu, Vcpu, VcpuState
 
 if TYPE_CHECKING:
+    from shardio.dispatcher.tracing import Trace
     from shardio.fabric import Port
     from shardio.vcpu import Hypervisor
 
 SPARE_RANGES = 256
+KEPT_RECORDS = 100_000
 SPARE_SHARDS = 2
 """Shards that devices added while it runs may name anew."""
 
@@ -101,6 +104,7 @@ class Dispatcher(Closing):
         self._subscribers = Subscribers()
         self._on_each = on_event
         self._ports: dict[int, Port] = {}
+        self._trace: Trace | None = None
         self._cleanup = contextlib.ExitStack()
         self._supervisor: Supervisor | None = None
         take_shards(shards, self, noun)
@@ -258,6 +262,39 @@ class Dispatcher(Closing):
         """
         return self._subscribers.stream()
 
+    def trace(
+        self, *what: str, file: str | os.PathLike[str] | TextIO | None = None, kept: int = KEPT_RECORDS
+    ) -> Trace:
+        """Trace from now on, or from the start on: each access, interrupt and doorbell, and what becomes of
+        workers and shards; until the trace, or this, is closed.
+
+        `what`: names of devices, and "unclaimed" for what no device claims; nothing, or "all", is everything.
+        `file`: where it goes: a path, which gets a file for Perfetto if it ends in ".json" and else lines of
+        text, or a stream, for text. Without one, the last `kept` records can be asked for
+        (`Trace.records`). Nobody waits for a trace: what is not collected in time is lost, and counted.
+
+        Raises `MachineError` for a device that is not there (by the start), and where there is a trace
+        already; `HostError` where the file cannot be written, `FabricError` where there is no memory.
+        """
+        from shardio.dispatcher.tracing import Trace
+
+        with self.life.turn(State.NEW, State.RUNNING):
+            if self._trace is not None:
+                raise MachineError(f"the {self.life.noun} is traced already", "close() that trace first")
+            trace = Trace(what, file, kept, self._forget_trace)
+            if self._supervisor is not None:
+                try:
+                    trace.begin(self)
+                except BaseException:
+                    trace.finish()
+                    raise
+            self._trace = trace
+            return trace
+
+    def _forget_trace(self, trace: Trace) -> None:
+        if self._trace is trace:
+            self._trace = None
+
     def statistics(self) -> MachineStatistics:
         """What has been done so far; empty before `start` and after `close`."""
         with self.life.turn():
@@ -360,6 +397,8 @@ class Dispatcher(Closing):
             supervisor.call(lambda shard=shard: supervisor.start_shard(shard))  # type: ignore[misc]
         self._devices.start(self._fabric, supervisor, placement)
         self._devices.begin_with(handles)
+        if self._trace is not None:
+            self._trace.begin(self)
         if hypervisor is None:
             supervisor.call(supervisor.keep_spare)
 
@@ -374,6 +413,8 @@ class Dispatcher(Closing):
         self._devices.open_holes()
         for vcpu in supervisor.vcpus:
             supervisor.call(lambda vcpu=vcpu: supervisor.start_vcpu(vcpu))  # type: ignore[misc]
+            if self._trace is not None:
+                self._trace.tell(f"vCPU {vcpu.index}", f"runs, process {vcpu.pid}")
         supervisor.call(supervisor.keep_spare)
         self.life.clock_on()
 
@@ -410,6 +451,8 @@ class Dispatcher(Closing):
             supervisor.call(supervisor.stop_vcpus)
             self.life.clock_off()
             supervisor.call(supervisor.stop_shards)
+            if self._trace is not None:
+                self._trace.finish()
             self.life.state = State.STOPPED
 
     def close(self) -> None:
@@ -424,6 +467,8 @@ class Dispatcher(Closing):
             last.callback(self._cleanup.close)
             last.callback(self._subscribers.close)
             self.stop()
+            if self._trace is not None:  # one that never began
+                self._trace.finish()
             self.life.state = State.CLOSED
             self._supervisor = None
 
@@ -447,5 +492,7 @@ class Dispatcher(Closing):
         """In the supervisor's thread, out of turn."""
         if isinstance(event, events.RangesQuarantined | events.ShardQuarantined):
             self.life.quarantined.extend(event.devices)
+        if self._trace is not None:
+            self._trace.on_event(event)
         self._subscribers.put(event)
         self._on_each(event)
