@@ -39,11 +39,11 @@ static uint64_t arrange(struct sio_fabric *f)
     at += ((uint64_t)f->vcpus + f->shards) * f->row * sizeof *f->stats;
     f->hists = part(f, at);
     at += (((uint64_t)f->vcpus + f->shards - 1) * f->row + f->ranges) * sizeof *f->hists;
-    at = lines(at, SIO_PAGE);
-    f->trace = part(f, at);
-    at += sizeof *f->trace;
-    f->trace_rings = part(f, at);
-    return at + ((uint64_t)f->vcpus + f->shards) * sizeof *f->trace_rings;
+    uint64_t traces = lines(at, SIO_PAGE);
+    f->trace = part(f, traces);
+    f->trace_rings = part(f, traces + sizeof *f->trace);
+    /* A page for the gap, whatever it is: a gap that fills the page would hide other counts. */
+    return at + SIO_PAGE + sizeof *f->trace + ((uint64_t)f->vcpus + f->shards) * sizeof *f->trace_rings;
 }
 
 static int sane(const struct sio_fabric *f)
