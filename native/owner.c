@@ -160,8 +160,8 @@ static int flush_before(struct sio_owner *o, uint32_t vcpu, uint64_t posted_upto
     return behind <= o->fabric.posted_slots && sio_drain(o, vcpu, behind, 0) == behind;
 }
 
-/* Takes, handles, answers and counts one request that was found sound. `string`: it, taken apart, if it is one. `traced`: where to
- * note what became of it, NULL: nobody asks. */
+/* Takes, handles, answers and counts one request that was found sound. `string`: it, taken apart, if it is one. `traced`: for its
+ * trace record, NULL: there is none. */
 static ALWAYS_INLINE void serve(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box, const struct sio_message *m,
                                 const struct sio_handler *h, const struct sio_request *string, struct sio_service *traced)
 {
@@ -179,6 +179,7 @@ static ALWAYS_INLINE void serve(struct sio_owner *o, uint32_t vcpu, struct sio_m
         traced->end = sio_ticks();
         traced->value = string ? 0 : value & sio_width_mask[size];
         traced->failed = failed;
+        sio_trace_service(o, traced); /* before the reply: whoever has that finds the record */
     }
     /* A string answers element by element: its reply is always taken, holes and all. */
     sio_mailbox_reply(box, m->state, failed && !string ? SIO_REFUSED : SIO_DONE, value, take_lines(o));
@@ -207,7 +208,6 @@ static NEVER_INLINE void serve_traced(struct sio_owner *o, uint32_t vcpu, struct
                             .count = string ? r->count : 0, .begin = sio_ticks()};
     s.flags = (r->op & SIO_WRITE ? SIO_TRACE_WRITE : 0) | (r->space ? SIO_TRACE_MMIO : 0) | (string ? SIO_TRACE_STRING : 0);
     serve(o, vcpu, box, m, h, string ? r : NULL, &s);
-    sio_trace_service(o, &s);
 }
 
 /* A request that is none of the usual ones: a string, one that posted writes come before, one that is traced, or nonsense. */

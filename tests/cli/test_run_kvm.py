@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from tests.boot.images import Part, bzimage, elf32
 from tests.e2e.support import console, read_until
 from tests.guests.build import guest, program
+from tests.trace.reading import read
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHARDIO = [sys.executable, "-m", "shardio"]
@@ -432,3 +434,30 @@ def test_seabios_from_the_command_line(environment: dict[str, str]) -> None:
         process.communicate()
 
     assert b"Found 2 cpu(s) max supported 2 cpu(s)" in text
+
+
+def test_a_trace_goes_to_standard_error_or_to_a_file(image: Path, tmp_path: Path) -> None:
+    words = [*SHARDIO, "run", "--image", str(image), "--quiet", "--trace"]
+    text = subprocess.run([*words, "all"], capture_output=True, text=True, check=False, cwd=ROOT)
+    file = tmp_path / "trace.json"
+    chart = subprocess.run(
+        [*words, "com1", "--trace-file", str(file)], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+
+    assert (text.returncode, chart.returncode, chart.stderr) == (85, 85, "")
+    assert re.search(r"vCPU 0 +write 1 pio 0x3f8 <- 0x48 com1 @\w+ answered wait", text.stderr)
+    assert re.search(r"vCPU 0 +write 1 pio 0xf4 <- 0x2a exit @\w+ answered wait", text.stderr)
+    assert "com1" in {track.partition(" @")[0] for track in read(file).tracks.values()}
+
+
+@pytest.mark.parametrize(("options", "complaint"), [
+    (["--trace", "com2"], "there is no device 'com2' to trace"),
+    (["--trace-file", "x.json"], "--trace-file without --trace"),
+    (["--trace", "all", "--trace-file", "/nowhere/x.json"], "no trace in /nowhere/x.json"),
+])  # fmt: skip
+def test_a_trace_that_cannot_be_is_refused(image: Path, options: list[str], complaint: str) -> None:
+    words = [*SHARDIO, "run", "--image", str(image), *options]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
+
+    assert ended.returncode == 2
+    assert complaint in ended.stderr
