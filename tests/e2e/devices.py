@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -210,3 +211,16 @@ class Forking(MutDeviceMmio):
     def statuses(self) -> list[int]:
         """How the children ended; waits for them."""
         return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in self.children]
+
+
+class Talkative(MutDeviceMmio):
+    """Logs a long line at every access."""
+
+    mmio_size = 0x100
+
+    def read(self, offset: int, size: int) -> int:
+        logging.getLogger("talkative").error("%s", "x" * 1000)
+        return 0
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        self.read(offset, size)
