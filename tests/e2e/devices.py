@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from shardio import DeviceMmio, DevicePio, MutDeviceMmio, MutDevicePio
+from shardio.device import DeviceHost
 
 MASK64 = (1 << 64) - 1
 
@@ -224,3 +225,25 @@ class Talkative(MutDeviceMmio):
 
     def write(self, offset: int, size: int, value: int) -> None:
         self.read(offset, size)
+
+
+class Sized(MutDeviceMmio):
+    """Prints the first size of the user's terminal, and ends the machine with the columns of the next."""
+
+    mmio_size = 0x100
+
+    def attach(self, host: DeviceHost) -> None:
+        self.host, self.told = host, False
+
+    def terminal_resized(self, columns: int, rows: int) -> None:
+        """The size in characters."""
+        if self.told:
+            self.host.exit(columns)
+        self.told = True
+        os.write(1, f"{columns}x{rows}".encode())
+
+    def read(self, offset: int, size: int) -> int:
+        return 0
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Nothing."""
