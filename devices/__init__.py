@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from shardio.devices.debug_console import DebugConsole as DebugConsole
     from shardio.devices.exit_port import ExitPort as ExitPort
     from shardio.devices.fw_cfg import FwCfg as FwCfg
+    from shardio.devices.hpet import Hpet as Hpet
     from shardio.devices.i8042 import I8042 as I8042
     from shardio.devices.ioapic import IoApic as IoApic
     from shardio.devices.log_device import LogDevice as LogDevice
@@ -52,6 +53,7 @@ _MODULES = {
     "ExitPort": "exit_port",
     "Failing": "probes",
     "FwCfg": "fw_cfg",
+    "Hpet": "hpet",
     "I8042": "i8042",
     "IoApic": "ioapic",
     "LogDevice": "log_device",

@@ -29,13 +29,14 @@ def memory_size(value: int | str, *, device: str, option: str = "memory") -> int
 
 
 def in_range(value: _Number, low: int, high: int, *, device: str, option: str) -> _Number:
-    """`value`, when it lies in [`low`, `high`].
+    """`value`, when it is a number in [`low`, `high`].
 
     Raises DeviceOptionError otherwise.
 
     >>> in_range(2, 1, 256, device="CmosRtc", option="vcpus")
     2
     """
-    if not low <= value <= high:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not low <= value <= high:
         raise DeviceOptionError(device, option, value, f"give a number from {low} to {high}")
     return value

@@ -201,6 +201,25 @@ class PciBus(MutDevicePio, MutDeviceMmio):
         for slot, saved in state.endpoints.items():
             self.endpoints[slot].restore(_typed(saved, self.endpoints[slot]))
 
+    def call_endpoint(self, slot: int, method: str, *arguments: Any, **options: Any) -> Any:
+        """Call a method of the endpoint in `slot`, as in `DeviceHandle.call("call_endpoint", 3, "resize")`.
+
+        Raises DeviceOptionError where there is none, and what the method raises.
+        """
+        found = getattr(self.endpoints.get(slot), method, None) if method[:1] != "_" else None
+        if slot not in self.endpoints:
+            raise DeviceOptionError("PciBus", "slot", slot, f"its slots are {sorted(self.endpoints)}")
+        if not callable(found):
+            hint = f"{type(self.endpoints[slot]).__name__} has no such method"
+            raise DeviceOptionError("PciBus", "method", method, hint)
+        return found(*arguments, **options)
+
+    def terminal_resized(self, columns: int, rows: int) -> None:
+        """Tell each endpoint that wants to know."""
+        for endpoint in self.endpoints.values():
+            if (resized := getattr(endpoint, "terminal_resized", None)) is not None:
+                resized(columns, rows)
+
     # -- the guest --------------------------------------------------------------------------------------
 
     def handlers_for(self, span: PioRange | MmioRange) -> object:

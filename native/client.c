@@ -121,6 +121,16 @@ static ALWAYS_INLINE int begin(struct sio_client *c, uint64_t *data, enum sio_ou
     return 0;
 }
 
+/* The end of an access that had begun before. That it was refused is counted here: nobody waited for it in `request`. */
+static NEVER_INLINE enum sio_outcome resumed(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, int write,
+                                             enum sio_outcome outcome)
+{
+    struct sio_route *to;
+    if (outcome == SIO_NOT_ANSWERED && find(c, space, address, address + size - 1, &to) == SIO_ROUTED)
+        refused(c, to, write, address, size);
+    return outcome;
+}
+
 /* The access by the route that was found for it. */
 static ALWAYS_INLINE enum sio_outcome access_by(struct sio_client *c, struct sio_route *to, uint64_t address, uint32_t size,
                                                 int write, uint64_t *data)
@@ -141,7 +151,7 @@ static ALWAYS_INLINE enum sio_outcome access_one(struct sio_client *c, uint32_t 
     enum sio_outcome outcome;
 
     if (begin(c, data, &outcome))
-        return outcome;
+        return resumed(c, space, address, size, write, outcome);
     enum sio_route_result routed = find(c, space, address, address + size - 1, &to);
     return likely(routed == SIO_ROUTED) ? access_by(c, to, address, size, write, data)
                                        : unclaimed(c, routed, space, address, size, write);
@@ -244,8 +254,10 @@ enum sio_outcome sio_client_untraced_string(struct sio_client *c, uint32_t space
     struct sio_route *to;
     enum sio_outcome outcome;
 
-    if (begin(c, &data, &outcome))
+    if (begin(c, &data, &outcome)) {
+        resumed(c, space, address, size, write, outcome);
         goto answered;
+    }
     enum sio_route_result routed = find(c, space, address, address + size - 1, &to);
     if (routed != SIO_ROUTED)
         outcome = unclaimed(c, routed, space, address, size, write);

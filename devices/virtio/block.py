@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
-from shardio.devices.options import in_range
+import msgspec
+
+from shardio.devices.options import in_range, memory_size
 from shardio.devices.virtio import buffers
 from shardio.devices.virtio.device import VirtioDevice
 from shardio.devices.virtio.errors import QueueError
@@ -118,13 +120,35 @@ class Block(VirtioDevice):
         self._done: deque[tuple[_Request, int]] = deque()
         self._scheduled = False
         self._writable = not image.read_only
-        self._config = _CONFIG.pack(
-            image.sectors, 0, SEGMENTS, SECTOR, 1, queues, RANGE_SECTORS, RANGES, 1, RANGE_SECTORS, RANGES, 1
-        )
 
     def config(self) -> bytes:
         """struct virtio_blk_config."""
-        return self._config
+        ranges = RANGE_SECTORS, RANGES, 1
+        sectors, queues = self._image.sectors, len(self.queue_sizes)
+        return _CONFIG.pack(sectors, 0, SEGMENTS, SECTOR, 1, queues, *ranges, *ranges)
+
+    def resize(self, size: int | str | None = None) -> int:
+        """Give the image `size` ("64M", or bytes), or find out how many bytes it has now; the driver is told
+        of another capacity. Returns the size in bytes.
+
+        Raises ImageError or DeviceOptionError where it cannot have that size, and then nothing has changed.
+        """
+        if size is not None:
+            size = memory_size(size, device="virtio block", option="size")
+        before = self._image.size
+        wait(self._running)  # each has been found to lie in the image
+        self._image.resize(size)
+        if self._image.size != before:
+            self.config_changed()
+        return self._image.size
+
+    def save(self) -> bytes:
+        """The capacity that the driver was last told of."""
+        return msgspec.msgpack.encode(self._image.size)
+
+    def load(self, saved: bytes) -> bool:
+        """Whether the image has changed meanwhile."""
+        return msgspec.msgpack.decode(saved, type=int) != self._image.size
 
     def attach(self, host: DeviceHost) -> None:
         """Take the image for this device alone. Raises ImageError when another one has it."""

@@ -11,8 +11,11 @@ import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from shardio.devices.byte_input import ByteInput
 from shardio.devices.byte_output import ByteOutput
+from shardio.devices.options import in_range
 from shardio.devices.virtio import buffers
 from shardio.devices.virtio.device import VirtioDevice
 from shardio.devices.virtio.queue import Chain
@@ -38,11 +41,13 @@ class Console(VirtioDevice):
     queue_sizes = (64, 64)
 
     def __init__(self, source: ByteInput, output: ByteOutput, *, columns: int = 80, rows: int = 25) -> None:
-        """`source`, `output`: the host's side, opened in `attach`, closed in `detach`."""
+        """`source`, `output`: the host's side, opened in `attach`, closed in `detach`. Raises
+        DeviceOptionError for a size that is none.
+        """
         super().__init__(F_SIZE | F_EMERG_WRITE)
         self._source = source
         self._output = output
-        self._config = struct.pack("<HHII", columns, rows, 1, 0)
+        self._size = _size(columns, rows)
         self._spare: Chain | None = None
         self._sending: Chain | None = None
         self._pieces: Iterator[memoryview] = iter(())
@@ -50,7 +55,29 @@ class Console(VirtioDevice):
 
     def config(self) -> bytes:
         """struct virtio_console_config: columns, rows, ports, emergency write."""
-        return self._config
+        return struct.pack("<HHII", *self._size, 1, 0)
+
+    def resize(self, columns: int, rows: int) -> None:
+        """The terminal has another size now, in characters; the driver is told if it wants to know
+        (section 5.3.4). Raises DeviceOptionError for what is none.
+        """
+        before, self._size = self._size, _size(columns, rows)
+        if self._size != before and self.negotiated & F_SIZE:
+            self.config_changed()
+
+    @property
+    def on_terminal(self) -> bool:
+        """Whether the host's side is the terminal of whoever runs the machine."""
+        return self._source.spec == "stdin" or self._output.spec == "stdout"
+
+    def save(self) -> bytes:
+        """The terminal's size."""
+        return msgspec.msgpack.encode(self._size)
+
+    def load(self, saved: bytes) -> bool:
+        """Take the size over."""
+        self._size = _size(*msgspec.msgpack.decode(saved, type=tuple[int, int]))
+        return False
 
     def write_config(self, offset: int, data: bytes) -> None:
         """An emergency write puts one character out, before the device is set up too (section 5.3.4)."""
@@ -157,3 +184,9 @@ class Console(VirtioDevice):
         if self.host is not None and not self._scheduled:
             self._scheduled = True
             self.host.loop.call_soon(self._send)
+
+
+def _size(columns: int, rows: int) -> tuple[int, int]:
+    in_range(columns, 1, 0xFFFF, device="virtio console", option="columns")
+    in_range(rows, 1, 0xFFFF, device="virtio console", option="rows")
+    return columns, rows

@@ -8,7 +8,7 @@ loop; a device that works in threads comes back to the loop before it gives a ch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from shardio.devices.virtio.errors import QueueError
@@ -70,6 +70,18 @@ class VirtioDevice:
 
     def started(self) -> None:
         """The driver set DRIVER_OK: queues are live."""
+
+    def save(self) -> bytes:
+        """What the driver or the host has set, beside what the transport keeps: `load` takes it. MessagePack.
+        """
+        return b""
+
+    def load(self, saved: bytes) -> bool:
+        """Take over what `save` of another owner gave. True: `config` is not what the driver was told.
+
+        Raises ValueError for anything else.
+        """
+        return False
 
     def stopped(self) -> None:
         """The device is being reset. On return no buffer of guest RAM is in use any more."""
@@ -150,9 +162,13 @@ class VirtioDevice:
         """Give `chain` back with `written` bytes filled; `tell_used` follows. Nothing once the device
         failed.
         """
+        self.give_back_together(index, ((chain, written),))
+
+    def give_back_together(self, index: int, chains: Iterable[tuple[Chain, int]]) -> None:
+        """The same for several, of which the driver sees all or none."""
         queue = self.queues[index] if index < len(self.queues) else None
         if queue is not None:
-            queue.push(chain, written)
+            queue.push_together(chains)
 
     def tell_used(self, index: int) -> None:
         """Interrupt the driver about what was given back, if it wants that."""

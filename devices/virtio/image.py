@@ -62,6 +62,25 @@ class RawImage:
             )
         return size
 
+    def resize(self, size: int | None = None) -> None:
+        """Give the file `size` bytes, or measure what it has. No call may be under way that reads or writes
+        what goes. Raises ImageError, and then nothing has changed.
+        """
+        if size is not None:
+            self._set_size(size)
+        self.size = self._measure()
+
+    def _set_size(self, size: int) -> None:
+        if size <= 0 or size % SECTOR:
+            raise ImageError(self.path, f"cannot have {size} bytes", f"give a multiple of {SECTOR}")
+        if self.read_only:
+            raise ImageError(self.path, "is read-only here", "open it with read_only = false")
+        try:
+            os.ftruncate(self._fd, size)
+        except OSError as error:  # a block device, or no room
+            hint = "resize it on the host, then call resize() without a size"
+            raise ImageError(self.path, f"cannot have {size} bytes: {error.strerror}", hint) from None
+
     def lock(self, user: str) -> None:
         """Keep others from writing it, and from reading it where it is writable here, until `close`.
         `user`: whom an error names.

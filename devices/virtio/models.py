@@ -11,6 +11,7 @@ from shardio.devices.byte_input import ByteInput
 from shardio.devices.byte_output import ByteOutput
 from shardio.devices.virtio.block import Block
 from shardio.devices.virtio.console import Console
+from shardio.devices.virtio.device import VirtioDevice
 from shardio.devices.virtio.errors import VirtioError
 from shardio.devices.virtio.image import RawImage
 from shardio.devices.virtio.link import Link, SocketLink, TapLink
@@ -62,6 +63,34 @@ def make_net(mac: str, tap: str, local: str, peer: str, mtu: int) -> Net:
         raise
 
 
+class ResizableDisk:
+    """A disk whose capacity changes while the guest runs; `call("resize", "64M")` from outside."""
+
+    virtio: VirtioDevice
+
+    def resize(self, size: int | str | None = None) -> int:
+        """See `Block.resize`."""
+        assert isinstance(self.virtio, Block)
+        return self.virtio.resize(size)
+
+
+class ResizableTerminal:
+    """A terminal whose size changes while the guest runs; `call("resize", 132, 43)` from outside."""
+
+    virtio: VirtioDevice
+
+    def resize(self, columns: int, rows: int) -> None:
+        """See `Console.resize`."""
+        assert isinstance(self.virtio, Console)
+        self.virtio.resize(columns, rows)
+
+    def terminal_resized(self, columns: int, rows: int) -> None:
+        """The terminal of whoever runs the machine has this size: nothing for a console that is elsewhere."""
+        assert isinstance(self.virtio, Console)
+        if self.virtio.on_terminal:
+            self.virtio.resize(columns, rows)
+
+
 class VirtioMmioRng(VirtioMmio):
     """Entropy from the host's generator."""
 
@@ -69,7 +98,7 @@ class VirtioMmioRng(VirtioMmio):
         super().__init__(Rng())
 
 
-class VirtioMmioConsole(VirtioMmio):
+class VirtioMmioConsole(ResizableTerminal, VirtioMmio):
     """A terminal on the host's `source` ("none", "stdin", "pty", "file:PATH", "fd:N") and `output`."""
 
     def __init__(
@@ -79,7 +108,7 @@ class VirtioMmioConsole(VirtioMmio):
         super().__init__(make_console(source, output, columns, rows))
 
 
-class VirtioMmioBlock(VirtioMmio):
+class VirtioMmioBlock(ResizableDisk, VirtioMmio):
     """A disk over the raw image at `path`, with `queues` request queues and `threads` requests at the
     same time.
     """
@@ -112,7 +141,7 @@ class VirtioPciRng(VirtioPci):
         super().__init__(Rng(), line=line)
 
 
-class VirtioPciConsole(VirtioPci):
+class VirtioPciConsole(ResizableTerminal, VirtioPci):
     """`VirtioMmioConsole` on PCI; INTx on `line`."""
 
     def __init__(
@@ -127,7 +156,7 @@ class VirtioPciConsole(VirtioPci):
         super().__init__(make_console(source, output, columns, rows), line=line)
 
 
-class VirtioPciBlock(VirtioPci):
+class VirtioPciBlock(ResizableDisk, VirtioPci):
     """`VirtioMmioBlock` on PCI; INTx on `line`."""
 
     def __init__(

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -223,13 +224,23 @@ class VirtQueue:
 
         Raises ValueError for a chain that is not in flight: a bug of the device, never of the driver.
         """
-        if chain.head not in self._in_flight:
-            raise ValueError(f"chain {chain.head} is not in flight; each popped chain is pushed once")
-        del self._in_flight[chain.head]
-        _USED.pack_into(self._used, 4 + 8 * (self._next_used & self._mask), chain.head, written)
-        self._next_used = (self._next_used + 1) & 0xFFFF
-        light_fence()  # the element is visible before the index; pairs with the driver's load of used.idx
-        self._used16[1] = self._next_used
+        self.push_together(((chain, written),))
+
+    def push_together(self, chains: Iterable[tuple[Chain, int]]) -> None:
+        """`push` several, in this order: the driver sees all of them or none.
+
+        Raises ValueError as `push` does.
+        """
+        next_used = self._next_used
+        for chain, written in chains:
+            if chain.head not in self._in_flight:
+                raise ValueError(f"chain {chain.head} is not in flight; each popped chain is pushed once")
+            _USED.pack_into(self._used, 4 + 8 * (next_used & self._mask), chain.head, written)
+            next_used = (next_used + 1) & 0xFFFF
+            del self._in_flight[chain.head]
+        self._next_used = next_used
+        light_fence()  # the elements are visible before the index; pairs with the driver's load of used.idx
+        self._used16[1] = next_used
 
     def needs_interrupt(self) -> bool:
         """Whether the driver wants an interrupt for what was pushed since the last call (section 2.7.7)."""

@@ -66,7 +66,9 @@ class SetupState(msgspec.Struct, frozen=True):
 
 
 class CoreState(msgspec.Struct, frozen=True):
-    """Everything that the driver set, and where each queue stands. Bits and widths as in `TransportCore`."""
+    """Everything that the driver set, and where each queue stands. Bits and widths as in `TransportCore`;
+    `device`: what the device type keeps (`VirtioDevice.save`).
+    """
 
     status: int
     accepted: int
@@ -75,3 +77,4 @@ class CoreState(msgspec.Struct, frozen=True):
     driver_features_page: int
     queue_select: int
     queues: tuple[SetupState, ...]
+    device: bytes = b""

@@ -268,6 +268,7 @@ class TransportCore:
             self.driver_features_page,
             self.queue_select,
             queues,
+            self.device.save(),
         )
 
     def restore(self, state: CoreState) -> None:
@@ -285,6 +286,7 @@ class TransportCore:
         self.generation = state.generation
         self.features_page, self.driver_features_page = state.features_page, state.driver_features_page
         self.queue_select = state.queue_select
+        changed = bool(state.device) and self.device.load(state.device)
         try:
             for queue, saved in zip(self.queues, state.queues, strict=True):
                 queue.size, queue.desc, queue.driver = saved.size, saved.desc, saved.driver
@@ -297,6 +299,8 @@ class TransportCore:
         if self.running:
             self.device.activate(self, [queue.live for queue in self.queues], self.accepted)
             self._catch_up()
+        if changed:
+            self.config_changed()
 
     def _catch_up(self) -> None:
         """A notification or an interrupt may have died with the last owner: one too many does no harm."""

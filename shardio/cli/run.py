@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -37,6 +38,7 @@ from shardio.cli.stop import StopRequested, StopRequests
 from shardio.cli.streams import give_up, say
 from shardio.cli.summary import console, summary
 from shardio.cli.terminal import RawMode, SerialInput
+from shardio.cli.terminal_size import SizeWatch, tell_consoles
 from shardio.config import (
     MachineConfig,
     as_toml,
@@ -324,7 +326,8 @@ def _run(vm: Machine, stop: StopRequests, timeout: float | None) -> ExitInfo | N
     try:
         with stop.armed():
             vm.start()
-            ended = vm.wait(timeout)
+            with SizeWatch(STDOUT, functools.partial(tell_consoles, vm)):
+                ended = vm.wait(timeout)
     except StopRequested:
         ended = None
     vm.stop()

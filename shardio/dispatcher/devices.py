@@ -205,7 +205,7 @@ class Devices(Claims):
 
     def _hanging(self, shard: ShardProcess) -> MachineError:
         """What is told of a shard that has not answered a request in time."""
-        step, stacks = self._call(look_into, shard)
+        step, stacks = look_into(shard, self._supervisor.call)
         where = f" at {step}" if step else ""
         error = MachineError(
             f"shard {shard.name} has not answered for {REQUEST_TIMEOUT_S} s{where}",

@@ -1,7 +1,9 @@
-"""ACPI tables: RSDP, XSDT, FADT, MADT and a DSDT with the devices that a kernel cannot find by itself.
+"""ACPI tables: RSDP, XSDT, FADT, MADT, an HPET table where there is one, and a DSDT with the devices that a
+kernel cannot find by itself.
 
-Source: ACPI 6.5, chapter 5. The machine is a hardware-reduced one (section 4.1): no power management block,
-no SMI, no SCI. So a kernel takes its timers from the processors, and its interrupts from the APICs.
+Source: ACPI 6.5, chapter 5; IA-PC HPET specification 1.0a, section 3.2.4. The machine is a hardware-reduced
+one (ACPI section 4.1): no power management block, no SMI, no SCI. So a kernel takes its timers from the
+processors, and its interrupts from the APICs.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Final
 from shardio.platform import aml
 from shardio.platform.checksum import with_checksum
 from shardio.platform.hardware import (
+    HPET,
     ISA_LINES,
     KEYBOARD,
     PCI_HOST,
@@ -30,6 +33,7 @@ _FADT_SIZE: Final = 276
 _BOOT_LEGACY, _BOOT_8042, _BOOT_NO_VGA, _BOOT_NO_RTC = 1 << 0, 1 << 1, 1 << 2, 1 << 5
 _WBINVD, _NO_POWER_BUTTON, _NO_SLEEP_BUTTON = 1 << 0, 1 << 4, 1 << 5
 _TIMER_32_BITS, _RESET_REGISTER, _HARDWARE_REDUCED = 1 << 8, 1 << 10, 1 << 20
+_SYSTEM_MEMORY: Final = 0
 _SYSTEM_IO: Final = 1
 _RESET_PORT, _RESET_VALUE = 0x64, 0xFE  # the keyboard controller pulses the reset line
 # Of the device AcpiPower: offsets of its registers (`devices/acpi_power.py`), and what they take.
@@ -40,6 +44,10 @@ _PORTS_BELOW: Final = (0x0000, 0x0CF8)
 _PORTS_ABOVE: Final = (0x0D00, 0xF300)
 _PCAT_COMPATIBLE: Final = 1  # there are two 8259s as well
 _LEVEL_HIGH: Final = 0x000D
+_HPET_BLOCK: Final = 0x8086A201
+"""Of the device Hpet: the low word of its capabilities."""
+_HPET_SHORTEST: Final = 20_000
+"""Ticks of 10 ns below which it does not interrupt periodically."""
 
 
 def acpi_tables(hardware: Hardware, address: int) -> bytes:
@@ -59,6 +67,7 @@ def acpi_tables(hardware: Hardware, address: int) -> bytes:
 
     dsdt = put(_table(b"DSDT", 2, _dsdt(hardware)))
     tables = [put(_fadt(hardware, dsdt)), put(_table(b"APIC", 5, _madt(hardware)))]
+    tables += [put(_hpet(number, each)) for number, each in enumerate(hardware.of(HPET))]
     xsdt = put(_table(b"XSDT", 1, struct.pack(f"<{len(tables)}Q", *tables)))
     image[:_RSDP_SIZE] = _rsdp(xsdt)
     return bytes(image)
@@ -133,6 +142,12 @@ def _madt(hardware: Hardware) -> bytes:
     )
 
 
+def _hpet(number: int, device: PlatformDevice) -> bytes:
+    """The description table of an event timer block: no page protection."""
+    address = struct.pack("<BBBBQ", _SYSTEM_MEMORY, 64, 0, 0, device.base)
+    return _table(b"HPET", 1, struct.pack("<I12sBHB", _HPET_BLOCK, address, number, _HPET_SHORTEST, 0))
+
+
 def _dsdt(hardware: Hardware) -> bytes:
     terms = [
         aml.device(f"C{number:03X}", _id("ACPI0007"), _number(number)) for number in range(hardware.vcpus)
@@ -149,6 +164,10 @@ def _dsdt(hardware: Hardware) -> bytes:
         aml.device(label, _plug_and_play(kind), _resources(each))
         for compatible, label, kind in ((RTC, "RTC", "PNP0B00"), (KEYBOARD, "KBD", "PNP0303"))
         for each in hardware.of(compatible)[:1]
+    ]
+    terms += [
+        aml.device(f"HPT{number}", _plug_and_play("PNP0103"), _number(number), _resources(each))
+        for number, each in enumerate(hardware.of(HPET))
     ]
     if hardware.of(KEYBOARD):  # which has a mouse too; a kernel looks for one only where it is told
         line = aml.name("_CRS", aml.resources(aml.isa_interrupt(_MOUSE_LINE)))

@@ -20,6 +20,7 @@ UART = "ns16550a"
 RTC = "motorola,mc146818"
 KEYBOARD = "intel,8042"
 POWER = "acpi,power"
+HPET = "intel,hpet"
 PCI_HOST = "pci-host-cam-generic"
 
 IO_APIC_PINS = 24

@@ -26,9 +26,10 @@ import msgspec
 from shardio._core import ffi, lib
 from shardio.supervisor import events
 from shardio.supervisor.context import Context
+from shardio.supervisor.interpreter import Interpreter
 from shardio.supervisor.process_state import ProcessState, process_state
 from shardio.supervisor.shard_process import ShardProcess
-from shardio.supervisor.stacks import describe_hang
+from shardio.supervisor.stacks import access_of, ask, describe_hang
 from shardio.vcpu import Vcpu
 
 START_S = 30.0
@@ -68,6 +69,19 @@ class _Wait:
     told: bool = False
 
 
+@dataclass
+class _Judged:
+    """The process `pid` of a shard that hangs: for which access (`access_of`) of `vcpu`, after how many
+    seconds; `asked` for its stacks.
+    """
+
+    pid: int
+    vcpu: int
+    access: tuple[str, str]
+    waited: float
+    asked: Interpreter | None
+
+
 class HangWatch:
     """Looks at what every vCPU waits for. `deadline` in seconds of running, infinity for none."""
 
@@ -83,12 +97,14 @@ class HangWatch:
         self._looked_at: float | None = None
         self._clocks: dict[int, _Clock] = {}
         self._waits: dict[int, _Wait] = {}
+        self._judged: dict[int, _Judged] = {}
         self._request, self._taken = ffi.new("struct sio_request *"), ffi.new("int *")
 
     def look(self, now: float) -> None:
         """Kill what hangs; `now` in seconds of the monotonic clock."""
         step = 0.0 if self._looked_at is None else min(now - self._looked_at, MOST_A_LOOK_S)
         self._looked_at = now
+        self._kill_judged()
         waited = {wait.access[0] for wait in self._waits.values()}
         for shard in self._context.shards:
             if shard.alive and (shard.index in waited or not shard.restored):
@@ -140,15 +156,13 @@ class HangWatch:
         self._judge(shard, vcpu, wait, ran)
 
     def _judge(self, shard: ShardProcess, vcpu: Vcpu, wait: _Wait, ran: float) -> None:
-        if not shard.alive:
+        if not shard.alive or shard.index in self._judged:
             return
         waited, longest = ran - wait.began, self._deadline * (len(self._context.vcpus) + 1)
         if ran - wait.moved > self._deadline or waited > longest:
-            found = describe_hang(self._context, vcpu.index, shard)
-            log.error("killing a shard after %.1f s: %s", waited, found)
-            self._context.on_event(events.ShardHung(**msgspec.structs.asdict(found)))
             del self._waits[vcpu.index]
-            shard.kill()
+            access = access_of(self._context, vcpu.index, shard.index)
+            self._judged[shard.index] = _Judged(shard.pid, vcpu.index, access, waited, ask(shard))
         elif not math.isfinite(self._deadline) and waited > ANNOUNCE_S and not wait.told:
             wait.told = True
             stopped = self._clocks[shard.index].stopped > 0
@@ -157,6 +171,18 @@ class HangWatch:
                 shard.name, shard.pid, vcpu.index, waited, ", it is stopped" if stopped else "",
             )  # fmt: skip
             self._context.on_event(events.ShardWaitedFor(shard.name, shard.pid, vcpu.index, stopped))
+
+    def _kill_judged(self) -> None:
+        """Kill what was found to hang at the last look: it has had the time since then to write its stacks.
+        """
+        judged, self._judged = self._judged, {}
+        for index, each in judged.items():
+            shard = self._context.shards[index]
+            if shard.alive and shard.pid == each.pid:
+                found = describe_hang(each.access, each.vcpu, shard, each.asked)
+                log.error("killing a shard after %.1f s: %s", each.waited, found)
+                self._context.on_event(events.ShardHung(**msgspec.structs.asdict(found)))
+                shard.kill()
 
     def _unanswered(self, vcpu: Vcpu) -> tuple[int, ...] | None:
         """What a vCPU waits for, its shard's number first; None where the shard owes it nothing."""

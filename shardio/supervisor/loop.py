@@ -13,7 +13,6 @@ as dying.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import signal
@@ -24,6 +23,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from shardio._core import lib
+from shardio.aside import aside_logger, wait_for_nobody
 from shardio.errors import MachineError, ShardioError
 from shardio.fabric import Fabric
 from shardio.interrupt.backend import InterruptBackend
@@ -47,7 +47,8 @@ TICK_S = 0.05
 QUIT_S = 2.0
 """How long vCPUs and shards may take to end by themselves before they are killed."""
 
-log = logging.getLogger("shardio.supervisor")
+log = aside_logger("shardio.supervisor")
+aside_logger("shardio.fabric")
 T = TypeVar("T")
 
 
@@ -222,6 +223,7 @@ class Supervisor:
     def _run(self) -> None:
         # For the main thread to act on; an interpreter that still starts inherits the mask; it outlives them.
         signal.pthread_sigmask(signal.SIG_BLOCK, protocol.STOP_SIGNALS)
+        wait_for_nobody()
         lib.sio_membarrier_register()
         self._switch_interval.begin("watch", WATCH_S)
         next_tick = time.monotonic() + TICK_S

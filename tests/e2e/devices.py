@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 from shardio import DeviceMmio, DevicePio, MutDeviceMmio, MutDevicePio
+from shardio.device import DeviceHost
 
 MASK64 = (1 << 64) - 1
 
@@ -210,3 +212,38 @@ class Forking(MutDeviceMmio):
     def statuses(self) -> list[int]:
         """How the children ended; waits for them."""
         return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in self.children]
+
+
+class Talkative(MutDeviceMmio):
+    """Logs a long line at every access."""
+
+    mmio_size = 0x100
+
+    def read(self, offset: int, size: int) -> int:
+        logging.getLogger("talkative").error("%s", "x" * 1000)
+        return 0
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        self.read(offset, size)
+
+
+class Sized(MutDeviceMmio):
+    """Prints the first size of the user's terminal, and ends the machine with the columns of the next."""
+
+    mmio_size = 0x100
+
+    def attach(self, host: DeviceHost) -> None:
+        self.host, self.told = host, False
+
+    def terminal_resized(self, columns: int, rows: int) -> None:
+        """The size in characters."""
+        if self.told:
+            self.host.exit(columns)
+        self.told = True
+        os.write(1, f"{columns}x{rows}".encode())
+
+    def read(self, offset: int, size: int) -> int:
+        return 0
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Nothing."""

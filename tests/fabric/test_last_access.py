@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shardio import MmioRange, MutDeviceMmio, PioRange, Space
+from shardio._core import ffi, lib
 from shardio.fabric import LastAccess
 from shardio.fabric.statistics import newest
 from tests.fabric.support import BASE, MMIO, PIO, PORT, Bench, bench
@@ -92,3 +93,21 @@ def test_the_later_of_two_is_the_last() -> None:
 
     assert [newest(first, then), newest(then, first), newest(None, first)] == [then, then, first]
     assert newest(None, None) is None
+
+
+@WAYS
+def test_an_access_that_is_resumed_and_then_refused_is_counted_and_noted(write: bool, way: str) -> None:
+    """Its first sender died before the answer; whoever resumes it is who counts that it was refused."""
+    with bench() as b:
+        route = b.add(b.owner(), Broken())
+        client = b.client()
+        client.abort()
+        data = ffi.new("uint64_t *")
+        access = (client.view, MMIO, BASE + 8, 2, int(write), data)
+        first = lib.sio_client_access(*access)
+        lib.sio_recover_refuse(b.fabric.view, 0, 0, lib.sio_mailbox(b.fabric.view, 0, 0).state)
+        then = lib.sio_client_access(*access)
+
+        assert (first, then) == (lib.SIO_ABORTED, lib.SIO_NOT_ANSWERED)
+        assert told(b.fabric.waits(0, route.index).last_refused) == f"{way} of 2 bytes at mmio 0x1008"
+        assert b.fabric.waits(0, route.index).refused == 1

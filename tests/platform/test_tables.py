@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from shardio.devices import Hpet
+from shardio.devices.hpet import SHORTEST_NS
 from shardio.errors import MachineError
 from shardio.memory import GuestMemory
 from shardio.platform import (
@@ -41,7 +43,8 @@ PCI = PlatformDevice("pci", "pci-host-cam-generic", 0xCF8, 8, pio=True, pins=PIN
 WINDOW = PlatformDevice("pci", "pci-host-cam-generic", 0xE000_0000, 0x100_0000, pins=PINS)
 WIDE_UART = PlatformDevice("com2", "ns16550a", 0xD000_4000, 32, irq=3, reg_shift=2)
 POWER = PlatformDevice("power", "acpi,power", 0x600, 8, pio=True)
-ALL = (RNG, DISK, FAR, COM1, CLOCK, KEYBOARD, PCI, WINDOW, WIDE_UART, POWER)
+HPET = PlatformDevice("hpet", "intel,hpet", 0xFED0_0000, 0x400)
+ALL = (RNG, DISK, FAR, COM1, CLOCK, KEYBOARD, PCI, WINDOW, WIDE_UART, POWER, HPET)
 
 ENABLED, BOOTSTRAP = 1, 2
 EDGE_HIGH, LEVEL_HIGH = 0x0005, 0x000D
@@ -111,7 +114,33 @@ def test_mp_table_names_the_pci_bus_where_there_is_one(memory: GuestMemory) -> N
 def test_acpi_root_leads_to_every_table(memory: GuestMemory) -> None:
     place_tables("acpi", hardware(memory, *ALL), memory)
 
-    assert set(read_acpi(memory)) == {"XSDT", "FACP", "APIC", "DSDT"}
+    assert set(read_acpi(memory)) == {"XSDT", "FACP", "APIC", "HPET", "DSDT"}
+
+
+def test_the_hpet_table_is_there_where_the_device_is_and_says_what_the_device_says(
+    memory: GuestMemory,
+) -> None:
+    """IA-PC HPET specification 1.0a, section 3.2.4."""
+    place_tables("acpi", hardware(memory, HPET), memory)
+
+    tables = read_acpi(memory)
+    block, space, width, offset, _, address, number, shortest, protection = struct.unpack_from(
+        "<IBBBBQBHB", tables["HPET"], 36
+    )
+    hpet = Hpet()
+    devices = read_dsdt(tables["DSDT"])
+
+    assert block == hpet.read(0, 4)
+    assert (space, width, offset, address, number, protection) == (0, 64, 0, 0xFED0_0000, 0, 0)
+    assert shortest == SHORTEST_NS * 1_000_000 // hpet.read(4, 4)
+    assert devices["HPT0"].values["_HID"] == 0x0301_D041  # PNP0103
+    assert "HPET" not in read_acpi_of(hardware(memory, CLOCK))
+
+
+def read_acpi_of(hardware: Hardware) -> dict[str, bytes]:
+    with GuestMemory(2 * MIB) as memory:
+        place_tables("acpi", hardware, memory)
+        return read_acpi(memory)
 
 
 def test_madt_names_vcpus_io_apic_nmi_and_the_level_lines(memory: GuestMemory) -> None:

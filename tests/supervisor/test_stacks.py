@@ -76,7 +76,7 @@ def test_a_shard_that_is_stopped_is_told_of_without_stacks() -> None:
         os.kill(shard.pid, signal.SIGSTOP)
         until(lambda: _state(shard.pid) == "T", "it is stopped")
 
-        assert d.supervisor.call(lambda: look_into(shard)) == ("", "")
+        assert look_into(shard, d.supervisor.call) == ("", "")
 
 
 def test_a_constructor_that_hangs_names_shard_and_device(monkeypatch: pytest.MonkeyPatch) -> None:

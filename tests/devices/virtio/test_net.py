@@ -16,7 +16,7 @@ import pytest
 
 from shardio.devices.virtio import BackendError, Net, VirtioError, VirtioMmio, VirtioMmioNet
 from shardio.devices.virtio.link import SocketLink, TapLink
-from shardio.devices.virtio.net import HEADER_SIZE, parse_mac
+from shardio.devices.virtio.net import F_MRG_RXBUF, HEADER_SIZE, parse_mac
 from tests.devices.virtio.guest import MmioGuest, run, started, until
 
 RECEIVE, TRANSMIT = 0, 1
@@ -25,10 +25,11 @@ RECEIVED_HEADER = bytes(10) + b"\x01\x00"
 
 
 @asynccontextmanager
-async def pair() -> AsyncIterator[tuple[MmioGuest, MmioGuest]]:
+async def pair(without: int = 0) -> AsyncIterator[tuple[MmioGuest, MmioGuest]]:
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     left, right = (VirtioMmio(Net(SocketLink(end))) for end in ends)
-    async with started(left, MmioGuest) as one, started(right, MmioGuest) as other:
+    how = {"without": without}
+    async with started(left, MmioGuest, **how) as one, started(right, MmioGuest, **how) as other:
         yield one, other
 
 
@@ -98,7 +99,7 @@ def test_many_frames_arrive_in_order_through_a_link_that_fills() -> None:
 
 def test_a_frame_longer_than_the_buffer_is_dropped() -> None:
     async def test() -> None:
-        async with pair() as (one, other):
+        async with pair(without=F_MRG_RXBUF) as (one, other):
             other.queues[RECEIVE].add(writable=[64])
             other.notify(RECEIVE)
             for size in (100, 40):
