@@ -75,3 +75,11 @@ def test_a_doctest_is_fenced() -> None:
     fenced = doctests.DOCTEST.sub(doctests.fenced, docstring)
 
     assert fenced == "Adds.\n\n\n```pycon\n>>> add(1, 2)\n3\n```\n\nAnd more.\n"
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.stem)
+def test_no_diagram_has_a_semicolon(page: Path) -> None:
+    """Mermaid ends a statement at one, wherever it is, and shows an error in place of the diagram."""
+    diagrams = re.findall(r"```mermaid\n(.*?)```", page.read_text(), re.DOTALL)
+
+    assert [diagram for diagram in diagrams if ";" in diagram] == []
