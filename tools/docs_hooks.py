@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 LINK = re.compile(r"(\]\()(\.\.?/[^)#\s]+)((?:#[^)\s]*)?\))")
 STRUCT = re.compile(r"<!-- struct (\w+) -->")
+# A line of a table that argparse shows as it is: a word, and blanks before the next.
+TABLE = re.compile(r"^\w+ {2,}")
 COMMANDS = "<!-- commands -->"
 LANGUAGES = {".c": "c", ".h": "c", ".py": "python", ".S": "gas", ".toml": "toml", ".md": "markdown"}
 
@@ -101,12 +103,26 @@ def commands() -> Iterator[str]:
         module = import_module(command.module)
         parser = argparse.ArgumentParser(prog=f"shardio {name}", description=module.__doc__)
         module.add_arguments(parser)
-        yield from _command(parser, command.help)
+        yield from _command(parser, _described(command.help, module.__doc__ or ""))
 
 
-def _command(parser: argparse.ArgumentParser, summary: str, level: int = 2) -> Iterator[str]:
+def _described(summary: str, docstring: str) -> str:
+    """The Markdown of a command's help and of its docstring's other paragraphs, without the table of the
+    commands below it, which follow.
+    """
+    found = [f"{summary[:1].upper()}{summary[1:]}."]
+    for paragraph in docstring.strip().split("\n\n")[1:]:
+        head, *lines = paragraph.splitlines()
+        if head == "examples:":
+            found.append("\n".join(["```console", *(f"$ {line.strip()}" for line in lines), "```"]))
+        elif not TABLE.match(paragraph):
+            found.append(paragraph)
+    return "\n\n".join(found)
+
+
+def _command(parser: argparse.ArgumentParser, described: str, level: int = 2) -> Iterator[str]:
     """The Markdown of one command, and of the commands below it."""
-    yield f"\n{'#' * level} `{parser.prog}`\n\n{summary[:1].upper()}{summary[1:]}.\n"
+    yield f"\n{'#' * level} `{parser.prog}`\n\n{described}\n"
     usage = parser.format_usage().removeprefix("usage: ").replace("\n       ", "\n")
     yield f"```text\n{usage.strip()}\n```\n"
     rows = [row for action in parser._actions if (row := _row(action))]
@@ -116,7 +132,7 @@ def _command(parser: argparse.ArgumentParser, summary: str, level: int = 2) -> I
         if isinstance(action, argparse._SubParsersAction):
             helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
             for name, below in action.choices.items():
-                yield from _command(below, helps.get(name, ""), level + 1)
+                yield from _command(below, _described(helps.get(name, ""), ""), level + 1)
 
 
 def _row(action: argparse.Action) -> str | None:
@@ -127,5 +143,6 @@ def _row(action: argparse.Action) -> str | None:
     values = "" if action.choices is None else "{" + ",".join(map(str, action.choices)) + "}"
     value = "" if action.nargs == 0 else action.metavar or values or action.dest.upper()
     names = [f"{option} {value}".strip() for option in action.option_strings] or [value]
-    meaning = (action.help or "") % vars(action)
-    return f"| {', '.join(f'`{name}`' for name in names)} | {meaning} |".replace("<", "&lt;")
+    shown = ", ".join(f"`{name}`" for name in names)
+    meaning = ((action.help or "") % vars(action)).replace("|", "\\|")
+    return f"| {shown} | {meaning} |".replace("<", "&lt;")

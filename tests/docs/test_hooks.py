@@ -32,7 +32,9 @@ def test_every_command_is_in_the_reference() -> None:
     assert [name for name in cli.COMMANDS if f"## `shardio {name}`" not in text] == []
 
 
-@pytest.mark.parametrize("line", ["| `--expect TEXT` |", "| `CONFIG.toml` |", "### `shardio bench quick`"])
+@pytest.mark.parametrize(
+    "line", ["| `--expect TEXT` |", "| `CONFIG.toml` |", "| `NAME|PID` |", "### `shardio bench quick`"]
+)
 def test_arguments_and_commands_below_a_command_are_in_it(line: str) -> None:
     assert line in "\n".join(tool("docs_hooks").commands())
 
