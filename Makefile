@@ -56,7 +56,7 @@ test: lint native-test test-tools test-docs
 	@$(MAKE) --no-print-directory check-dist
 
 docs: setup $(VENV)/.docs
-	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict # with --quiet it would count no warning
 	@echo "the documentation is in build/site/index.html"
 
 # The same, except where the packages that build it cannot be fetched.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +16,8 @@ from tests.docs.walkthrough import DOCS, ROOT
 
 pytest.importorskip("mkdocs", reason="the documentation is not built here: make docs")
 pytest.importorskip("mkdocstrings", reason="the documentation is not built here: make docs")
+
+SITE = "site_name: a site of one page\ntheme: {name: mkdocs}\nplugins: []\n"
 
 
 def tool(name: str) -> ModuleType:
@@ -68,6 +72,31 @@ def test_a_link_to_a_source_leads_to_a_page_of_the_site() -> None:
     assert hooks._source("reference/layout.md", "../../native/order.h") == Path("native/order.h")
     assert hooks._source("reference/layout.md", "../../native/nothing.h") is None
     assert hooks._source("reference/layout.md", "../explanation/recovery.md") is None
+
+
+@pytest.mark.parametrize("link", ["nothing.md", "index.md#nothing", "../native/nothing.h"])
+def test_a_link_that_leads_nowhere_fails_the_build(link: str, tmp_path: Path) -> None:
+    """By the command of `make docs`: with --quiet MkDocs tells no warning, and strict mode counts none."""
+    command = re.search(r"\$\(PY\) -m (mkdocs build[^#\n]*)", (ROOT / "Makefile").read_text())
+    assert command is not None
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text(f"# A page\n\n[a link]({link})\n")
+    (tmp_path / "mkdocs.yml").write_text(SITE + yaml_of("validation"))
+
+    done = subprocess.run(
+        [sys.executable, "-m", *command[1].split()],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=50,
+    )  # fmt: skip
+
+    assert "Aborted with 1 warnings in strict mode" in done.stdout + done.stderr
+    assert done.returncode != 0
+
+
+def yaml_of(key: str) -> str:
+    """The lines of a key of mkdocs.yml."""
+    found = re.search(rf"^{key}:\n(?: .*\n)*", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert found is not None
+    return found[0]
 
 
 def test_a_doctest_is_fenced() -> None:
