@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from shardio import exchange
 from shardio.control import client, messages, server
 from shardio.control.client import Entry
 from shardio.control.messages import HEADER, LONGEST_REQUEST, Refused, Request
@@ -76,7 +77,7 @@ def entry(control: ControlServer) -> Entry:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client is dropped soon."""
-    monkeypatch.setattr(server, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(exchange, "PATIENCE_S", 0.05)
 
 
 @contextlib.contextmanager
@@ -256,7 +257,7 @@ def test_a_client_that_never_reads_holds_up_nobody(
 
 def test_more_clients_than_places_wait_their_turn(short: None, entry: Entry) -> None:
     with contextlib.ExitStack() as crowd:
-        for _ in range(server.MOST_CLIENTS + 4):
+        for _ in range(exchange.MOST_CLIENTS + 4):
             crowd.enter_context(connected(entry))
 
         assert client.status(entry).state == "running"
@@ -266,7 +267,7 @@ def test_without_a_descriptor_it_tries_again(
     entry: Entry, control: ControlServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel says EMFILE and keeps the client in its queue: it is served when there is one again."""
-    monkeypatch.setattr(server, "REST_S", 0.02)
+    monkeypatch.setattr(exchange, "REST_S", 0.02)
     refusing = _Refusing(control._listener)
     monkeypatch.setattr(control, "_listener", refusing)
 
