@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #define SIO_MAGIC 0x314f494452414853ull /* "SHARDIO1" */
-#define SIO_LAYOUT_VERSION 6u
+#define SIO_LAYOUT_VERSION 7u
 #define SIO_LINE 64u
 #define SIO_PAGE 4096u
 #define SIO_MAX_SHARDS 64u
@@ -178,6 +178,7 @@ struct sio_hist {                  /* the same row and range, and writer: what o
     uint64_t samples;              /* accesses that were timed: a client times waits, an owner service */
     uint64_t total_ns;             /* over the samples */
     struct sio_last_access refused;
+    uint64_t interrupts[2];        /* a device's, at its first range; writer: its owner. Raised; triggers that raised none of their own */
     uint32_t bucket[SIO_HIST_BUCKETS];
 } SIO_ALIGNED;
 

@@ -78,7 +78,9 @@ class VcpuStatistics(msgspec.Struct, frozen=True):
 
     `pid`: the worker's process, 0 while none lives. `last_unclaimed`, `last_crossing`: the last access that
     nobody claimed, and that ran past its range's end; None where there was none. `repairs`: how often an
-    instruction that KVM's emulator lacks was executed in its place, by the instruction's name.
+    instruction that KVM's emulator lacks was executed in its place, by the instruction's name. `cpu_ns`: the
+    CPU time that its process has had, 0 while none lives, and of external ones; `guest_ns`: what of it went
+    to guest code, 0 where KVM and the kernel do not tell that apart (PVM does not, nor the software CPU).
     """
 
     state: VcpuState
@@ -97,6 +99,8 @@ class VcpuStatistics(msgspec.Struct, frozen=True):
     malformed: int
     pid: int
     repairs: ExitCounts
+    cpu_ns: int = 0
+    guest_ns: int = 0
 
 
 class Vcpu(ABC):

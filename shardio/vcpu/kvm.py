@@ -32,6 +32,7 @@ from shardio.kvm.split import SplitBackend
 from shardio.kvm.vcpu import Vcpu as KvmVcpu
 from shardio.kvm.vm import Vm
 from shardio.memory import GuestMemory
+from shardio.processes import guest_time_ns
 from shardio.range import MmioRange, PioRange
 from shardio.reserved import Reserved, reserved_by_kvm
 from shardio.vcpu.kvm_registers import KvmRegisters
@@ -145,6 +146,9 @@ class KvmWorker(Worker):
     def dump(self) -> str:
         """See `Worker.dump`."""
         return self.vcpu.dump()
+
+    def _guest_ns(self) -> int:
+        return guest_time_ns(self.pid)
 
     def close(self) -> None:
         """Give the stack back; the worker must be reaped. Idempotent."""
