@@ -16,12 +16,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 from shardio.control import messages
-from shardio.control.messages import HEADER, LONGEST_REQUEST, Done, Refused, Reply, Status
+from shardio.control.messages import HEADER, LONGEST_REQUEST, Done, Examined, Refused, Reply, Screen, Status
 from shardio.dispatcher.life import Life, State
 from shardio.dispatcher.statistics import MachineStatistics
 from shardio.errors import MachineError, ShardioError
 from shardio.exchange import MOST_CLIENTS, PATIENCE_S, Exchange
 from shardio.vcpu import VcpuState
+from shardio.vcpu.report import VcpuReport
 
 TURN_S = 1.0
 """How long a client's request waits for a turn of the machine."""
@@ -43,6 +44,12 @@ class Controlled(Protocol):
 
     def statistics(self) -> MachineStatistics:
         """What it has done so far."""
+
+    def screen(self, timeout: float = ...) -> str:
+        """The text on its screen."""
+
+    def examine(self, index: int) -> VcpuReport:
+        """Where one of its vCPUs is."""
 
 
 class ControlServer(Exchange):
@@ -83,11 +90,17 @@ class ControlServer(Exchange):
         return messages.packed(Refused(error.message, error.hint))
 
     def _reply(self, body: bytes) -> Reply:
-        command = messages.unpacked_request(body).command
+        request = messages.unpacked_request(body)
+        command = request.command
         try:
             match command:
                 case "status":
                     return self._status()
+                case "screen":
+                    return Screen(self._machine.screen(TURN_S))
+                case "examine":
+                    with self._life.turn_within(TURN_S):
+                        return Examined(self._machine.examine(request.vcpu))
                 case "pause":
                     with self._life.turn_within(TURN_S):
                         self._machine.pause(PATIENCE_S)

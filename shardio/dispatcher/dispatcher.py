@@ -205,6 +205,20 @@ class Dispatcher(Closing):
         """The devices that are there, in the order in which they were added."""
         return tuple(self._devices.handles.values())
 
+    def screen(self, timeout: float | None = None) -> str:
+        """The text on the screen of the first device that has a method `screen`, `shardio.devices:VgaText`
+        say.
+
+        Raises `MachineError` where no device has one, and when its shard does not answer within `timeout`
+        seconds (None: as for any call of a device).
+        """
+        for handle in self.devices:
+            if callable(getattr(handle.request.factory, "screen", None)):
+                return str(self._devices.call(handle, "screen", (), {}, timeout))
+        raise MachineError(
+            f"the {self.life.noun} has no screen", "add shardio.devices:VgaText, or a device with screen()"
+        )
+
     # ---- vCPUs ----
 
     def port(self, vcpu: int) -> Port:

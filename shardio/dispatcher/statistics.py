@@ -14,6 +14,7 @@ from shardio.fabric.statistics import Histogram, copied, newest
 from shardio.processes import cpu_time_ns
 from shardio.supervisor import ShardProcess
 from shardio.vcpu import VcpuStatistics
+from shardio.vcpu.report import VcpuReport
 
 
 class ExitInfo(msgspec.Struct, frozen=True):
@@ -31,6 +32,8 @@ class ExitInfo(msgspec.Struct, frozen=True):
     detail: str = ""
     quarantined: tuple[str, ...] = ()
     """Devices that nobody answered for any more, because their owners died of it."""
+    report: VcpuReport | None = None
+    """Where that vCPU is, if the machine ended badly: by "shutdown" or "failed"."""
 
 
 class DeviceStatistics(msgspec.Struct, frozen=True):

@@ -39,6 +39,10 @@ from shardio.vcpu.kvm_registers import KvmRegisters
 from shardio.vcpu.worker import Worker
 
 STACK_SIZE = 64 * 1024
+MP_STATES = {
+    0: "runnable", 1: "uninitialized", 2: "init received", 3: "halted", 4: "sipi received", 5: "stopped",
+}  # fmt: skip
+"""KVM_MP_STATE_*, of KVM_GET_MP_STATE."""
 
 
 class KvmWorker(Worker):
@@ -102,6 +106,17 @@ class KvmWorker(Worker):
     def registers(self) -> KvmRegisters:
         """See `Vcpu.registers`."""
         return KvmRegisters(self.vcpu, self.require_parked)
+
+    @property
+    def mp_state(self) -> str:
+        """See `Vcpu.mp_state`."""
+        self.require_parked()
+        return MP_STATES.get(self.vcpu.get_mp_state(), "unknown")
+
+    def physical(self, memory: GuestMemory, linear: int) -> int | None:
+        """See `Vcpu.physical`."""
+        self.require_parked()
+        return self.vcpu.translate(linear)
 
     @property
     def pending_exception(self) -> int | None:

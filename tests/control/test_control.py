@@ -22,6 +22,7 @@ from shardio.control.server import ControlServer
 from shardio.dispatcher.life import Life, State
 from shardio.dispatcher.statistics import MachineStatistics
 from shardio.errors import MachineError
+from shardio.vcpu.report import VcpuReport
 
 NAME = f"lamp-{os.getpid()}"
 OTHER = f"other-{os.getpid()}"
@@ -46,6 +47,12 @@ class Recorder:
     def stop(self) -> None:
         self.calls.append("stop")
         raise ValueError("a fault of the machine's")
+
+    def screen(self, timeout: float = 0) -> str:
+        return "one\x1b[2J\ntwo"
+
+    def examine(self, index: int) -> VcpuReport:
+        return VcpuReport(index, "paused", "runnable", 16, {"rip": 0x7C00}, {}, b"\x90", "nop")
 
     def statistics(self) -> MachineStatistics:
         return MachineStatistics((), (), ())
@@ -105,6 +112,14 @@ def test_status_and_a_command(entry: Entry, machine: Recorder) -> None:
     assert (found.name, found.pid, found.state) == (NAME, os.getpid(), "running")
     assert client.ask(entry, "pause") is None
     assert machine.calls == ["pause"]
+
+
+def test_a_vcpu_is_examined(entry: Entry, machine: Recorder) -> None:
+    assert client.examine(entry, 3) == machine.examine(3)
+
+
+def test_a_screen_is_told_and_what_a_terminal_would_obey_is_not(entry: Entry) -> None:
+    assert client.screen(entry) == "one?[2J\ntwo"
 
 
 def test_what_the_machine_refuses_arrives(entry: Entry) -> None:
