@@ -45,6 +45,8 @@ COMMANDS: dict[str, Command] = {
         "shardio.cli.bench", "measure how dispatch performs and scales, against floor and peers"
     ),
     "ls": Command("shardio.cli.ls", "list the machines that run"),
+    "top": Command("shardio.cli.top", "show live what a running machine does"),
+    "screen": Command("shardio.cli.screen", "print the text on a running machine's screen"),
     "pause": Command("shardio.cli.tell", "park the vCPUs of a running machine"),
     "resume": Command("shardio.cli.tell", "let the vCPUs of a paused machine run again"),
     "stop": Command("shardio.cli.tell", "stop a running machine"),

@@ -112,7 +112,12 @@ def test_the_screen_is_told_through_the_control_socket() -> None:
         vm.add("shardio.devices:VgaText")
         vm.memory.write(0xB_8000, b"h\x07i\x07\x1b\x07")  # 0x1b is an arrow there, and Escape elsewhere
 
+        printed = subprocess.run(
+            [sys.executable, "-m", "shardio", "screen", NAME],
+            capture_output=True, check=False, timeout=PATIENCE_S,
+        )  # fmt: skip
         assert client.screen(entry) == "hi←"
+    assert (printed.returncode, printed.stdout.decode()) == (0, "hi←\n")
 
 
 def _looping() -> Machine:
