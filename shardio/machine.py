@@ -44,6 +44,7 @@ from shardio.vcpu.report import VcpuReport, examine
 
 if TYPE_CHECKING:
     from shardio.control.server import ControlServer
+    from shardio.dispatcher.metrics_server import MetricsServer
     from shardio.kvm import Vm
     from shardio.kvm.cpuid import CpuidFilter
 
@@ -358,6 +359,10 @@ class Machine(Closing):
             server = ControlServer(self, self._life, name, stop)
             self._controls.append(server)
             return server
+
+    def metrics(self, address: str) -> MetricsServer:
+        """See `Dispatcher.metrics`."""
+        return self.dispatcher.metrics(address)
 
     def run(self, timeout: float | None = None) -> ExitInfo:
         """`start`, `wait`, `stop`: how the guest ended, or "stopped" when it had not after `timeout` seconds.

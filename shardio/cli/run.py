@@ -139,6 +139,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--name", metavar="NAME",
         help="what shardio ls, pause, resume and stop call it (default: after the file that it runs)",
     )  # fmt: skip
+    parser.add_argument(
+        "--metrics", metavar="ADDRESS",
+        help="give Prometheus metrics at unix:PATH or 127.0.0.1:PORT (port 0: any, which a line tells)",
+    )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no table at the end")
     parser.add_argument("--debug", action="store_true", help="tell an error with its tracebacks")
     parser.add_argument(
@@ -169,6 +173,10 @@ def execute(arguments: argparse.Namespace) -> int:
             serial = streams.enter_context(SerialInput(source, stop.leave))
             with build(config, stdin=serial.reader) as vm:
                 vm.control(arguments.name or default_name(arguments), stop=stop.leave)
+                if arguments.metrics is not None:
+                    at = vm.metrics(arguments.metrics).address
+                    if arguments.metrics != at:
+                        say(f"shardio: metrics at http://{at}/metrics")
                 ended = _run(vm, stop, arguments.timeout)
                 late = ended is None and not stop.requested
                 reports = late_reports(vm) if late else ()

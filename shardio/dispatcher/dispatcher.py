@@ -38,6 +38,7 @@ from shardio.supervisor.exits import UnservedExits
 from shardio.vcpu import ExternalVcpu, Vcpu, VcpuState
 
 if TYPE_CHECKING:
+    from shardio.dispatcher.metrics_server import MetricsServer
     from shardio.fabric import Port
     from shardio.vcpu import Hypervisor
 
@@ -101,6 +102,7 @@ class Dispatcher(Closing):
         self._subscribers = Subscribers()
         self._on_each = on_event
         self._ports: dict[int, Port] = {}
+        self._metrics: list[MetricsServer] = []
         self._cleanup = contextlib.ExitStack()
         self._supervisor: Supervisor | None = None
         take_shards(shards, self, noun)
@@ -295,6 +297,21 @@ class Dispatcher(Closing):
             vcpus = tuple(vcpu.statistics(self.life.ran_ns) for vcpu in supervisor.vcpus)
             return MachineStatistics(vcpus, devices, shards)
 
+    def metrics(self, address: str) -> MetricsServer:
+        """Give Prometheus metrics to whoever asks at `address`, "unix:PATH" (this user alone) or "HOST:PORT",
+        until the server or this is closed. See docs/reference/metrics.md.
+
+        Raises `MachineError` for an address that cannot be or is taken, `HostError` without
+        prometheus_client (`shardio[metrics]`).
+        """
+        from shardio.dispatcher.metrics_server import MetricsServer
+        from shardio.version import __version__
+
+        with self.life.turn(State.NEW, State.STARTING, State.RUNNING, State.STOPPED):
+            server = MetricsServer(self.statistics, self.life, address, __version__)
+            self._metrics.append(server)
+            return server
+
     # ---- its life ----
 
     @property
@@ -433,6 +450,8 @@ class Dispatcher(Closing):
         if self.life.forked:
             return
         self.life.break_off()
+        for server in self._metrics:  # its thread may be waiting for a turn
+            server.close()
         with self.life.turn(), contextlib.ExitStack() as last:
             last.callback(give_shards_back, self)
             last.callback(self._cleanup.close)

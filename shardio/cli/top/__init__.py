@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--once", action="store_true", help="print it once, over one interval, and leave")
     parser.add_argument(
-        "--json", action="store_true", help="with --once: as a JSON object (docs/operating.md)"
+        "--json", action="store_true", help="with --once: as a JSON object (docs/how-to/operating.md)"
     )
 
 
