@@ -42,6 +42,11 @@ _COLOUR: Final = 0x67  # colour addresses, RAM enabled
 _RETRACES: Final = 0x09
 _ATTRIBUTE_INDEX: Final = 0x3F
 _DAC_BYTES: Final = 3 * 256
+_GLYPHS: Final = {
+    **dict(enumerate("☺☻♥♦♣♠•◘○◙♂♀♪♫☼►◄↕‼¶§▬↨↑↓→←∟↔▲▼", 1)),
+    0x7F: "⌂",
+}
+"""What code page 437 shows for the codes that Python's codec takes for control characters."""
 
 
 class VgaTextState(msgspec.Struct):
@@ -102,7 +107,7 @@ class VgaText(MutDevicePio):
         for row in range(ROWS):
             at = (first + row * length) % MEMORY_SIZE
             line = (cells + cells)[at : at + length : 2].replace(b"\0", b" ")
-            rows.append(line.decode("cp437").rstrip())
+            rows.append(line.decode("cp437").translate(_GLYPHS).rstrip())
         return "\n".join(rows).rstrip("\n")
 
     def cursor(self) -> tuple[int, int]:

@@ -184,6 +184,7 @@ struct sio_hist {                  /* the same row and range, and writer: what o
     uint64_t samples;              /* accesses that were timed: a client times waits, an owner service */
     uint64_t total_ns;             /* over the samples */
     struct sio_last_access refused;
+    uint64_t interrupts[2];        /* a device's, at its first range; writer: its owner. Raised; triggers that raised none of their own */
     uint32_t bucket[SIO_HIST_BUCKETS];
 } SIO_ALIGNED;
 

@@ -17,6 +17,7 @@ from shardio.errors import *  # noqa: F403 (errors.__all__ is every error)
 from shardio.io_manager import IoManager, MmioManager, PioManager
 from shardio.lazy import lazily
 from shardio.range import BusRange, MmioRange, PioRange
+from shardio.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from shardio.dispatcher import DeviceHandle as DeviceHandle
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     from shardio.resources import Resource as Resource
     from shardio.resources import ResourceAllocator as ResourceAllocator
     from shardio.resources import ResourceConstraint as ResourceConstraint
-
-__version__ = "0.1.0"
 
 # What is imported on first use: public name -> module. A name here has its line for type checkers above.
 _LAZY = {

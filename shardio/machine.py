@@ -30,7 +30,7 @@ from shardio.dispatcher import (
 from shardio.dispatcher.devices import ACCESS_TIMEOUT_S
 from shardio.dispatcher.dispatcher import KEPT_RECORDS, SPARE_RANGES
 from shardio.dispatcher.life import State
-from shardio.errors import ExitHookFailed, MachineError
+from shardio.errors import ExitHookFailed, MachineError, ShardioError
 from shardio.memory import GuestMemory, parse_size
 from shardio.platform import Hardware, PlatformDevice
 from shardio.range import MmioRange, PioRange
@@ -40,10 +40,12 @@ from shardio.supervisor.events import Event
 from shardio.supervisor.exits import Hook, UnservedExits
 from shardio.vcpu import Vcpu, VcpuState
 from shardio.vcpu.choice import check_cpu, open_hypervisor
+from shardio.vcpu.report import VcpuReport, examine
 
 if TYPE_CHECKING:
     from shardio.control.server import ControlServer
     from shardio.dispatcher.tracing import Trace
+    from shardio.dispatcher.metrics_server import MetricsServer
     from shardio.kvm import Vm
     from shardio.kvm.cpuid import CpuidFilter
 
@@ -309,6 +311,25 @@ class Machine(Closing):
             raise MachineError(f"no vCPU {index}", f"use 0 to {self.vcpus - 1}")
         return self.dispatcher.supervisor.vcpus[index]
 
+    def screen(self, timeout: float | None = None) -> str:
+        """See `Dispatcher.screen`."""
+        return self.dispatcher.screen(timeout)
+
+    def examine(self, index: int) -> VcpuReport:
+        """Where vCPU `index` is, while it is paused or has ended: its registers, and the instruction there.
+
+        Raises `MachineError` for a vCPU that is not there, `VcpuError` while it runs.
+        """
+        with self._life.turn(State.RUNNING, State.STOPPED):
+            return examine(self.vcpu(index), self.memory)
+
+    def _report(self, index: int) -> VcpuReport | None:
+        """`examine` out of turn, in the supervisor's thread, which nothing that is wrong there may end."""
+        try:
+            return examine(self.dispatcher.supervisor.vcpus[index], self.memory)
+        except ShardioError:
+            return None
+
     def wait(self, timeout: float | None = None) -> ExitInfo | None:
         """Wait until the guest ends, or `stop` is called; None when neither happens within `timeout` seconds.
         """
@@ -345,6 +366,10 @@ class Machine(Closing):
             server = ControlServer(self, self._life, name, stop)
             self._controls.append(server)
             return server
+
+    def metrics(self, address: str) -> MetricsServer:
+        """See `Dispatcher.metrics`."""
+        return self.dispatcher.metrics(address)
 
     def run(self, timeout: float | None = None) -> ExitInfo:
         """`start`, `wait`, `stop`: how the guest ended, or "stopped" when it had not after `timeout` seconds.
@@ -405,7 +430,8 @@ class Machine(Closing):
             case events.VcpuEnded(index, _, detail):
                 vcpus = self.dispatcher.supervisor.vcpus
                 if (state := vcpus[index].state) in _REASONS:
-                    self._life.end(ExitInfo(_REASONS[state], vcpu=index, detail=detail))
+                    report = self._report(index)
+                    self._life.end(ExitInfo(_REASONS[state], vcpu=index, detail=detail, report=report))
                 elif all(vcpu.state is VcpuState.HALTED for vcpu in vcpus):
                     self._life.end(ExitInfo("halted", vcpu=index))
 

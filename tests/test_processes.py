@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 
 import pytest
 
-from shardio.processes import kill
+from shardio.processes import cpu_time_ns, guest_time_ns, kill
 
 
 def refuse(*_: object) -> None:
@@ -39,3 +41,22 @@ def test_a_number_that_is_another_processes_by_now_is_not_killed(monkeypatch: py
     os.close(pidfd)
 
     assert killed == []
+
+
+def test_the_cpu_time_of_a_process_is_that_of_its_own_clock() -> None:
+    before = time.process_time_ns()
+    found = cpu_time_ns(os.getpid())
+
+    assert before <= found <= time.process_time_ns()
+
+
+@pytest.mark.parametrize("told", [cpu_time_ns, guest_time_ns])
+def test_a_process_that_is_gone_has_had_none(told: Callable[[int], int]) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+
+    assert (told(process.pid), told(0)) == (0, 0)
+
+
+def test_a_process_that_runs_no_guest_has_no_guest_time() -> None:
+    assert guest_time_ns(os.getpid()) == 0

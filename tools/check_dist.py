@@ -16,12 +16,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PROBE = """
 import pathlib, shardio, shardio.devices, shardio._core, shardio._measure
 from shardio.devices import Uart16550
+from shardio.version import commit
 home = pathlib.Path(shardio.__file__).parent
 assert "site-packages" in home.parts, home
 assert not (home / "devices").is_symlink()
 assert (home / "py.typed").exists()
 strays = {"devices", "native", "tests", "tools", "bench"} & {path.name for path in home.parent.iterdir()}
 assert not strays, strays
+assert commit() or not CHECKOUT, "the build has not written down its commit"
 """
 
 
@@ -42,7 +44,7 @@ def check(package: Path, folder: Path) -> None:
     # This environment's pip, build tools and dependencies serve: what is under test is shardio alone.
     run(sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "--python", python,
         "install", package, cwd=folder)  # fmt: skip
-    run(python, "-W", "error", "-c", PROBE, cwd=folder)
+    run(python, "-W", "error", "-c", PROBE.replace("CHECKOUT", repr((ROOT / ".git").exists())), cwd=folder)
     run(environment / "bin" / "shardio", "--version", cwd=folder)
     print(f"check-dist: {package.name} installs and works")
 

@@ -13,12 +13,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from shardio import __version__
 from shardio.cli.streams import drain, give_up, open_closed, say
 from shardio.errors import ShardioError
 from shardio.spelling import nearest
+from shardio.version import full_version
 
 EXIT_USER_ERROR = 2
 # What a system call lacked, where the library has not said it in its own words.
@@ -45,6 +45,8 @@ COMMANDS: dict[str, Command] = {
         "shardio.cli.bench", "measure how dispatch performs and scales, against floor and peers"
     ),
     "ls": Command("shardio.cli.ls", "list the machines that run"),
+    "top": Command("shardio.cli.top", "show live what a running machine does"),
+    "screen": Command("shardio.cli.screen", "print the text on a running machine's screen"),
     "pause": Command("shardio.cli.tell", "park the vCPUs of a running machine"),
     "resume": Command("shardio.cli.tell", "let the vCPUs of a paused machine run again"),
     "stop": Command("shardio.cli.tell", "stop a running machine"),
@@ -58,6 +60,18 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Says what is wrong with the command line and ends the program with status 2."""
         self.exit(EXIT_USER_ERROR, f"shardio: error: {message} (see `{self.prog} --help`)\n")
+
+
+class Version(argparse.Action):
+    """Prints the version and leaves. Git is asked for the commit only then."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Ends the program with status 0."""
+        print(f"shardio {full_version()}")
+        parser.exit(0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,7 +121,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         prog="shardio",
         description="Answers a virtual machine's device accesses in other processes.",
     )
-    parser.add_argument("--version", action="version", version=f"shardio {__version__}")
+    parser.add_argument("--version", action=Version, help="show the version, and the commit if it is known")
     options: list[str] = []
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     chosen = next((word for word in words if not word.startswith("-")), None)

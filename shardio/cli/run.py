@@ -35,7 +35,7 @@ import msgspec
 from shardio import pc
 from shardio.cli.script import AddStep, Script
 from shardio.cli.stop import StopRequested, StopRequests
-from shardio.cli.streams import give_up, say
+from shardio.cli.streams import give_up, say, say_lines
 from shardio.cli.summary import console, summary
 from shardio.cli.terminal import RawMode, SerialInput
 from shardio.cli.terminal_size import SizeWatch, tell_consoles
@@ -48,7 +48,7 @@ from shardio.config import (
     machine_config,
     with_devices,
 )
-from shardio.errors import ConfigError
+from shardio.errors import ConfigError, ShardioError
 from shardio.options import takes_option
 from shardio.shard.loading import resolve
 from shardio.shard.log import log_to_stderr
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from shardio.dispatcher import ExitInfo
     from shardio.dispatcher.tracing import Trace
     from shardio.machine import Machine
+    from shardio.vcpu.report import VcpuReport
 
 STDIN, STDOUT, STDERR = range(3)
 COMMAND_LINE = "command line"
@@ -152,6 +153,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--name", metavar="NAME",
         help="what shardio ls, pause, resume and stop call it (default: after the file that it runs)",
     )  # fmt: skip
+    parser.add_argument(
+        "--metrics", metavar="ADDRESS",
+        help="give Prometheus metrics at unix:PATH or 127.0.0.1:PORT (port 0: any, which a line tells)",
+    )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no table at the end")
     parser.add_argument("--debug", action="store_true", help="tell an error with its tracebacks")
     parser.add_argument(
@@ -183,8 +188,13 @@ def execute(arguments: argparse.Namespace) -> int:
             with build(config, stdin=serial.reader) as vm:
                 vm.control(arguments.name or default_name(arguments), stop=stop.leave)
                 trace = _trace(vm, arguments)
+                if arguments.metrics is not None:
+                    at = vm.metrics(arguments.metrics).address
+                    if arguments.metrics != at:
+                        say(f"shardio: metrics at http://{at}/metrics")
                 ended = _run(vm, stop, arguments.timeout)
                 late = ended is None and not stop.requested
+                reports = late_reports(vm) if late else ()
                 table = summary(vm.statistics())
     if not arguments.quiet:
         _tell(table)
@@ -196,8 +206,16 @@ def execute(arguments: argparse.Namespace) -> int:
         return 1
     if late:
         say(f"shardio: the guest had not ended after {arguments.timeout:g} s")
+        for report in () if arguments.quiet else reports:
+            say_lines(report.lines())
         return TIMED_OUT
-    return exit_status(ended, stop, triple_fault_ok=arguments.triple_fault_ok)
+    if ended is None or ended.report is None or stop.signal is not None:
+        return exit_status(ended, stop, triple_fault_ok=arguments.triple_fault_ok)
+    # Its detail has the registers, which the report has, too.
+    brief = msgspec.structs.replace(ended, detail=ended.detail.partition("\n")[0])
+    status = exit_status(brief, stop, triple_fault_ok=arguments.triple_fault_ok)
+    say_lines(ended.report.lines())
+    return status
 
 
 def _trace(vm: Machine, arguments: argparse.Namespace) -> Trace | None:
@@ -319,6 +337,15 @@ def exit_status(
         say(f"shardio: {which}{ended.reason}{more}")
     orderly = ended.reason in ORDERLY_ENDS or (triple_fault_ok and ended.reason == TRIPLE_FAULT)
     return 0 if orderly else 1
+
+
+def late_reports(vm: Machine) -> tuple[VcpuReport, ...]:
+    """Where the vCPUs of a stopped machine are, but for those that never began."""
+    found = []
+    for index in range(vm.vcpus):
+        with contextlib.suppress(ShardioError):  # one that was killed in the midst of a pause
+            found.append(vm.examine(index))
+    return tuple(report for report in found if report.mp_state != "uninitialized")
 
 
 def _run(vm: Machine, stop: StopRequests, timeout: float | None) -> ExitInfo | None:

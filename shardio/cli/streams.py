@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Iterable
 from typing import TextIO
 
 STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
@@ -38,6 +39,14 @@ def say(line: str) -> None:
     """One line on standard error, whatever `line` holds, where somebody takes it."""
     try:
         print(" ".join(line.split()), file=sys.stderr, flush=True)
+    except OSError:
+        give_up(sys.stderr)
+
+
+def say_lines(lines: Iterable[str]) -> None:
+    """Several lines on standard error as they are, where somebody takes them."""
+    try:
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
     except OSError:
         give_up(sys.stderr)
 

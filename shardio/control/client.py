@@ -13,14 +13,28 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import msgspec
 
 from shardio.control import messages
-from shardio.control.messages import HEADER, LONGEST_REPLY, NAME, PREFIX, Command, Refused, Reply, Status
+from shardio.control.messages import (
+    HEADER,
+    LONGEST_REPLY,
+    NAME,
+    PREFIX,
+    Command,
+    Examined,
+    Refused,
+    Reply,
+    Screen,
+    Status,
+)
 from shardio.errors import MachineError
 from shardio.spelling import nearest
+from shardio.vcpu.report import VcpuReport
 
+R = TypeVar("R", bound=msgspec.Struct)
 PATIENCE_S = 15.0
 """How long an answer may take: a pause waits for accesses in flight, and a stop for the shards."""
 LOOK_S = 0.05
@@ -69,21 +83,39 @@ def ask(entry: Entry, command: Command, patience_s: float = PATIENCE_S) -> Statu
     Raises `MachineError` for what it refuses, and where it has gone, is not ours, or does not answer within
     `patience_s` seconds.
     """
-    reply = _exchange(entry, messages.packed(messages.Request(command)), patience_s)
-    match reply:
-        case Refused(message, hint):
-            raise MachineError(f"machine {entry.name} (pid {entry.pid}): {message}", hint)
-        case Status():
-            return reply
-    return None
+    reply = _asked(entry, messages.Request(command), patience_s)
+    return reply if isinstance(reply, Status) else None
 
 
 def status(entry: Entry, patience_s: float = PATIENCE_S) -> Status:
     """A machine's status; raises what `ask` does."""
-    found = ask(entry, "status", patience_s)
-    if found is None:
+    return _of_kind(Status, _asked(entry, messages.Request("status"), patience_s))
+
+
+def screen(entry: Entry, patience_s: float = PATIENCE_S) -> str:
+    """The text on a machine's screen, each character printable or a line's end; raises what `ask` does."""
+    text = _of_kind(Screen, _asked(entry, messages.Request("screen"), patience_s)).text
+    return "\n".join(
+        "".join(each if each.isprintable() else "?" for each in line) for line in text.split("\n")
+    )
+
+
+def examine(entry: Entry, vcpu: int, patience_s: float = PATIENCE_S) -> VcpuReport:
+    """Where a vCPU of a paused machine is; raises what `ask` does."""
+    return _of_kind(Examined, _asked(entry, messages.Request("examine", vcpu=vcpu), patience_s)).report
+
+
+def _asked(entry: Entry, request: messages.Request, patience_s: float) -> Reply:
+    reply = _exchange(entry, messages.packed(request), patience_s)
+    if isinstance(reply, Refused):
+        raise MachineError(f"machine {entry.name} (pid {entry.pid}): {reply.message}", reply.hint)
+    return reply
+
+
+def _of_kind(kind: type[R], reply: Reply) -> R:
+    if not isinstance(reply, kind):
         raise MachineError("the machine has answered something else", "use the same release of shardio")
-    return found
+    return reply
 
 
 def stop(entry: Entry, patience_s: float = PATIENCE_S) -> None:

@@ -18,6 +18,7 @@ import msgspec
 from shardio.dispatcher.statistics import ExitInfo, MachineStatistics
 from shardio.errors import MachineError
 from shardio.vcpu.interface import ExitCounts
+from shardio.vcpu.report import VcpuReport
 
 VERSION = 1
 """Of the messages; both sides must have the same."""
@@ -30,14 +31,15 @@ PREFIX = "shardio"
 _UCRED = struct.Struct("=iII")
 """`struct ucred` of unix(7): pid, uid, gid."""
 
-Command = Literal["status", "pause", "resume", "stop"]
+Command = Literal["status", "pause", "resume", "stop", "screen", "examine"]
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What a client wants."""
+    """What a client wants. `vcpu`: which one is to be examined."""
 
     command: Command
     version: int = VERSION
+    vcpu: int = 0
 
 
 class Status(msgspec.Struct, frozen=True, tag="status"):
@@ -53,6 +55,18 @@ class Status(msgspec.Struct, frozen=True, tag="status"):
     statistics: MachineStatistics
 
 
+class Screen(msgspec.Struct, frozen=True, tag="screen"):
+    """The text on the machine's screen."""
+
+    text: str
+
+
+class Examined(msgspec.Struct, frozen=True, tag="examined"):
+    """Where a vCPU is."""
+
+    report: VcpuReport
+
+
 class Done(msgspec.Struct, frozen=True, tag="done"):
     """It has been done; `stop`: it is under way."""
 
@@ -64,7 +78,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     hint: str
 
 
-Reply = Status | Done | Refused
+Reply = Status | Screen | Examined | Done | Refused
 
 
 class _Version(msgspec.Struct, frozen=True):

@@ -1,43 +1,31 @@
 """`ControlServer`: answers `shardio ls`, `top`, `pause`, `resume` and `stop` in the machine's process.
 
-Facts. Whoever runs as the same user, or as root, may connect; so may a client that sends half a message, or
-never reads its answer. A machine that starts or stops has its turn taken for as long as that lasts.
-
-Consequences. One thread serves all clients over sockets that do not block. A connection is one request and
-one reply, and has `PATIENCE_S` seconds for each: then it is dropped, whatever it did with them. There are
-`MOST_CLIENTS` at most; the next ones wait in the kernel. The thread waits for a turn of the machine a bounded
-time, and a client hears that it is busy. Nobody waits for the thread, but `close`, for a bounded time too.
+Whoever runs as the same user, or as root, may connect. A machine that starts or stops has its turn taken for
+as long as that lasts: the server's thread waits for a turn a bounded time, and a client hears that it is
+busy.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
-import selectors
 import socket
-import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
 
-from shardio.closing import Closing
 from shardio.control import messages
-from shardio.control.messages import HEADER, LONGEST_REQUEST, Done, Refused, Reply, Status
+from shardio.control.messages import HEADER, LONGEST_REQUEST, Done, Examined, Refused, Reply, Screen, Status
 from shardio.dispatcher.life import Life, State
 from shardio.dispatcher.statistics import MachineStatistics
 from shardio.errors import MachineError, ShardioError
-from shardio.threads import start
+from shardio.exchange import MOST_CLIENTS, PATIENCE_S, Exchange
 from shardio.vcpu import VcpuState
+from shardio.vcpu.report import VcpuReport
 
-PATIENCE_S = 5.0
-MOST_CLIENTS = 16
 TURN_S = 1.0
 """How long a client's request waits for a turn of the machine."""
-CLOSE_S = 5.0
-REST_S = 1.0
-"""Before the next try to accept, where this process has no descriptor left."""
 
 log = logging.getLogger("shardio.control")
 
@@ -57,28 +45,14 @@ class Controlled(Protocol):
     def statistics(self) -> MachineStatistics:
         """What it has done so far."""
 
+    def screen(self, timeout: float = ...) -> str:
+        """The text on its screen."""
 
-class _Client:
-    """One connection: what it has sent, what it has still to be sent, and until when."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.socket = connection
-        self.deadline = time.monotonic() + PATIENCE_S
-        self.received = bytearray()
-        self.to_send = memoryview(b"")
-
-    def request(self) -> bytes | None:
-        """The message, once it is whole. Raises `MachineError` for one that is too long."""
-        if len(self.received) < HEADER.size:
-            return None
-        (length,) = HEADER.unpack_from(self.received)
-        if length > LONGEST_REQUEST:
-            raise MachineError(f"a request of {length} bytes", f"send {LONGEST_REQUEST} at most")
-        body = bytes(self.received[HEADER.size : HEADER.size + length])
-        return body if len(body) == length else None
+    def examine(self, index: int) -> VcpuReport:
+        """Where one of its vCPUs is."""
 
 
-class ControlServer(Closing):
+class ControlServer(Exchange):
     """The control socket of a machine, called `name`, from now until `close`.
 
     `stop`: what a client's stop does, and must not wait for this thread (None: the machine's `stop`). Raises
@@ -91,124 +65,42 @@ class ControlServer(Closing):
         self.name = name
         self._machine, self._life = machine, life
         self._stop = stop
-        self._clients: dict[int, _Client] = {}
-        self._closed = False
-        self._resting_until = 0.0
-        """No client is accepted before."""
-        with contextlib.ExitStack() as undo:
-            self._listener = undo.enter_context(_listening(name))
-            self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            undo.callback(os.close, self._wake)
-            self._selector = undo.enter_context(selectors.DefaultSelector())
-            self._accepting = False
-            self._selector.register(self._wake, selectors.EVENT_READ)
-            self._thread = threading.Thread(target=self._serve, name="shardio-control", daemon=True)
-            start(self._thread)
-            undo.pop_all()  # they are the thread's now
+        super().__init__(_listening(name), "shardio-control", HEADER.size + LONGEST_REQUEST)
 
-    def close(self) -> None:
-        """No client is answered any more. Idempotent. In a fork it does nothing."""
-        if self._life.forked:
-            return
-        if not self._closed:
-            self._closed = True
-            with contextlib.suppress(OSError):  # the thread has failed, and closed it
-                os.eventfd_write(self._wake, 1)
-        if self._thread is not threading.current_thread():
-            self._thread.join(CLOSE_S)
+    def admits(self, connection: socket.socket) -> bool:
+        """See `Exchange.admits`: this user, and root."""
+        return messages.trusted(messages.peer(connection)[1])
 
-    # ---- in the thread ----
+    def request(self, received: bytearray) -> bytes | None:
+        """See `Exchange.request`: what stands behind its length."""
+        if len(received) < HEADER.size:
+            return None
+        (length,) = HEADER.unpack_from(received)
+        if length > LONGEST_REQUEST:
+            raise MachineError(f"a request of {length} bytes", f"send {LONGEST_REQUEST} at most")
+        body = bytes(received[HEADER.size : HEADER.size + length])
+        return body if len(body) == length else None
 
-    def _serve(self) -> None:
-        try:
-            while not self._closed:
-                self._look()
-        finally:
-            for client in tuple(self._clients.values()):
-                self._drop(client)
-            self._selector.close()
-            self._listener.close()
-            os.close(self._wake)
+    def reply(self, request: bytes) -> bytes:
+        """See `Exchange.reply`."""
+        return messages.packed(self._reply(request))
 
-    def _look(self) -> None:
-        now = time.monotonic()
-        times = [client.deadline for client in self._clients.values()]
-        if now < self._resting_until:
-            times.append(self._resting_until)
-        self._listen(now >= self._resting_until and len(self._clients) < MOST_CLIENTS)
-        for key, _ in self._selector.select(max(0.0, min(times) - now) if times else None):
-            client = self._clients.get(key.fd)
-            if client is not None:
-                self._go_on(client)
-            elif key.fd == self._listener.fileno():
-                self._accept()
-        now = time.monotonic()
-        for client in tuple(self._clients.values()):
-            if client.deadline <= now:
-                self._drop(client)
-
-    def _accept(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except OSError as error:  # it has gone again, or there is no descriptor for it now
-            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EINTR):
-                self._resting_until = time.monotonic() + REST_S
-            return
-        connection.setblocking(False)
-        if not messages.trusted(messages.peer(connection)[1]):
-            connection.close()
-            return
-        self._clients[connection.fileno()] = _Client(connection)
-        self._selector.register(connection, selectors.EVENT_READ)
-
-    def _listen(self, on: bool) -> None:
-        if on and not self._accepting:
-            self._selector.register(self._listener, selectors.EVENT_READ)
-        elif self._accepting and not on:
-            self._selector.unregister(self._listener)
-        self._accepting = on
-
-    def _go_on(self, client: _Client) -> None:
-        try:
-            if not client.to_send and not self._receive(client):
-                return
-            client.to_send = client.to_send[client.socket.send(client.to_send) :]
-        except BlockingIOError:
-            return
-        except OSError:  # it is gone
-            client.to_send = memoryview(b"")
-        if not client.to_send:
-            self._drop(client)
-
-    def _receive(self, client: _Client) -> bool:
-        """Whether there is a reply to send."""
-        data = client.socket.recv(HEADER.size + LONGEST_REQUEST)
-        if not data:
-            raise ConnectionResetError
-        client.received += data
-        try:
-            body = client.request()
-            if body is None:
-                return False
-            reply = self._reply(body)
-        except ShardioError as error:
-            reply = Refused(error.message, error.hint)
-        client.to_send = memoryview(messages.packed(reply))
-        client.deadline = time.monotonic() + PATIENCE_S
-        self._selector.modify(client.socket, selectors.EVENT_WRITE)
-        return True
-
-    def _drop(self, client: _Client) -> None:
-        del self._clients[client.socket.fileno()]
-        self._selector.unregister(client.socket)
-        client.socket.close()
+    def refusal(self, error: ShardioError) -> bytes:
+        """See `Exchange.refusal`."""
+        return messages.packed(Refused(error.message, error.hint))
 
     def _reply(self, body: bytes) -> Reply:
-        command = messages.unpacked_request(body).command
+        request = messages.unpacked_request(body)
+        command = request.command
         try:
             match command:
                 case "status":
                     return self._status()
+                case "screen":
+                    return Screen(self._machine.screen(TURN_S))
+                case "examine":
+                    with self._life.turn_within(TURN_S):
+                        return Examined(self._machine.examine(request.vcpu))
                 case "pause":
                     with self._life.turn_within(TURN_S):
                         self._machine.pause(PATIENCE_S)

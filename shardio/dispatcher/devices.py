@@ -177,9 +177,14 @@ class Devices(Claims):
         self._publish([handle])
 
     def call(
-        self, handle: DeviceHandle, method: str, arguments: tuple[Any, ...], options: Mapping[str, Any]
+        self,
+        handle: DeviceHandle,
+        method: str,
+        arguments: tuple[Any, ...],
+        options: Mapping[str, Any],
+        timeout: float | None = None,
     ) -> Any:
-        """`DeviceHandle.call`."""
+        """`DeviceHandle.call`; `timeout` in seconds."""
         self._life.require(State.STARTING, State.RUNNING)
         if not handle.routes:
             raise MachineError(
@@ -187,28 +192,30 @@ class Devices(Claims):
             )
         packed = by_value.dumps((arguments, dict(options)), handle.request.factory)
         shard = self._supervisor.shards[handle.shard_numbers[0]]
-        result = self.answer(
-            shard, self._call(shard.request, lambda serial: Call(serial, handle.name, method, packed))
-        )
+        future = self._call(shard.request, lambda serial: Call(serial, handle.name, method, packed))
+        result = self.answer(shard, future, timeout)
         return structure(handle, shard.name, result) if isinstance(result, Returned) else result
 
-    def answer(self, shard: ShardProcess, future: Future[Any]) -> Any:
-        """What `shard` answers, unless the dispatcher is closed meanwhile."""
-        done, _ = wait((future, self._life.closing), REQUEST_TIMEOUT_S, FIRST_COMPLETED)
+    def answer(self, shard: ShardProcess, future: Future[Any], timeout: float | None = None) -> Any:
+        """What `shard` answers, unless the dispatcher is closed meanwhile. Raises `MachineError` when it does
+        not within `timeout` seconds (None: `REQUEST_TIMEOUT_S`).
+        """
+        timeout = REQUEST_TIMEOUT_S if timeout is None else timeout
+        done, _ = wait((future, self._life.closing), timeout, FIRST_COMPLETED)
         if future in done:
             return future.result()
         if done:
             raise MachineError(
                 "it was closed before a shard had answered", "make a new Machine or Dispatcher"
             )
-        raise self._hanging(shard)
+        raise self._hanging(shard, timeout)
 
-    def _hanging(self, shard: ShardProcess) -> MachineError:
+    def _hanging(self, shard: ShardProcess, timeout: float) -> MachineError:
         """What is told of a shard that has not answered a request in time."""
         step, stacks = look_into(shard, self._supervisor.call)
         where = f" at {step}" if step else ""
         error = MachineError(
-            f"shard {shard.name} has not answered for {REQUEST_TIMEOUT_S} s{where}",
+            f"shard {shard.name} has not answered for {timeout} s{where}",
             "mend what hangs there, or do it in a task of host.loop",
         )
         if stacks:

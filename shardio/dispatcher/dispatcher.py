@@ -40,6 +40,7 @@ from shardio.vcpu import ExternalVcpu, Vcpu, VcpuState
 
 if TYPE_CHECKING:
     from shardio.dispatcher.tracing import Trace
+    from shardio.dispatcher.metrics_server import MetricsServer
     from shardio.fabric import Port
     from shardio.vcpu import Hypervisor
 
@@ -105,6 +106,7 @@ class Dispatcher(Closing):
         self._on_each = on_event
         self._ports: dict[int, Port] = {}
         self._trace: Trace | None = None
+        self._metrics: list[MetricsServer] = []
         self._cleanup = contextlib.ExitStack()
         self._supervisor: Supervisor | None = None
         take_shards(shards, self, noun)
@@ -208,6 +210,20 @@ class Dispatcher(Closing):
     def devices(self) -> tuple[DeviceHandle, ...]:
         """The devices that are there, in the order in which they were added."""
         return tuple(self._devices.handles.values())
+
+    def screen(self, timeout: float | None = None) -> str:
+        """The text on the screen of the first device that has a method `screen`, `shardio.devices:VgaText`
+        say.
+
+        Raises `MachineError` where no device has one, and when its shard does not answer within `timeout`
+        seconds (None: as for any call of a device).
+        """
+        for handle in self.devices:
+            if callable(getattr(handle.request.factory, "screen", None)):
+                return str(self._devices.call(handle, "screen", (), {}, timeout))
+        raise MachineError(
+            f"the {self.life.noun} has no screen", "add shardio.devices:VgaText, or a device with screen()"
+        )
 
     # ---- vCPUs ----
 
@@ -317,6 +333,21 @@ class Dispatcher(Closing):
             )
             vcpus = tuple(vcpu.statistics(self.life.ran_ns) for vcpu in supervisor.vcpus)
             return MachineStatistics(vcpus, devices, shards)
+
+    def metrics(self, address: str) -> MetricsServer:
+        """Give Prometheus metrics to whoever asks at `address`, "unix:PATH" (this user alone) or "HOST:PORT",
+        until the server or this is closed. See docs/reference/metrics.md.
+
+        Raises `MachineError` for an address that cannot be or is taken, `HostError` without
+        prometheus_client (`shardio[metrics]`).
+        """
+        from shardio.dispatcher.metrics_server import MetricsServer
+        from shardio.version import __version__
+
+        with self.life.turn(State.NEW, State.STARTING, State.RUNNING, State.STOPPED):
+            server = MetricsServer(self.statistics, self.life, address, __version__)
+            self._metrics.append(server)
+            return server
 
     # ---- its life ----
 
@@ -462,6 +493,8 @@ class Dispatcher(Closing):
         if self.life.forked:
             return
         self.life.break_off()
+        for server in self._metrics:  # its thread may be waiting for a turn
+            server.close()
         with self.life.turn(), contextlib.ExitStack() as last:
             last.callback(give_shards_back, self)
             last.callback(self._cleanup.close)

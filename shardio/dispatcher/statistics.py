@@ -10,9 +10,11 @@ from typing import Self
 import msgspec
 
 from shardio.fabric import AccessStatistics, Fabric, LastAccess, ShardCounters
-from shardio.fabric.statistics import copied, newest
+from shardio.fabric.statistics import Histogram, copied, newest
+from shardio.processes import cpu_time_ns
 from shardio.supervisor import ShardProcess
 from shardio.vcpu import VcpuStatistics
+from shardio.vcpu.report import VcpuReport
 
 
 class ExitInfo(msgspec.Struct, frozen=True):
@@ -30,13 +32,18 @@ class ExitInfo(msgspec.Struct, frozen=True):
     detail: str = ""
     quarantined: tuple[str, ...] = ()
     """Devices that nobody answered for any more, because their owners died of it."""
+    report: VcpuReport | None = None
+    """Where that vCPU is, if the machine ended badly: by "shutdown" or "failed"."""
 
 
 class DeviceStatistics(msgspec.Struct, frozen=True):
     """One device: its accesses over all vCPUs, how long vCPUs waited for it, and how long its handlers ran.
 
     `writes` includes the posted ones, for which no vCPU waits; `refused` ones gave all-ones or were dropped,
-    and `last_refused` is the last of them. A string access counts once.
+    and `last_refused` is the last of them. A string access counts once. `interrupts`: how often its owner had
+    the hypervisor raise one; `interrupts_dropped`: triggers that raised none of their own, because the
+    interrupt was disabled, or a mask held one back already. `waits`, `service`: the times in full, for
+    percentiles of a while.
     """
 
     name: str
@@ -54,10 +61,17 @@ class DeviceStatistics(msgspec.Struct, frozen=True):
     service_p50_ns: float
     service_p99_ns: float
     last_refused: LastAccess | None = None
+    interrupts: int = 0
+    interrupts_dropped: int = 0
+    waits: Histogram = Histogram()
+    service: Histogram = Histogram()
 
 
 class ShardStatistics(msgspec.Struct, frozen=True):
-    """One shard: its process, how often it was started, and what its drain loop did."""
+    """One shard: its process and the CPU time that this has had (0 where it is gone), how often it was
+    started, and what its drain loop did: requests and posted writes `served`, `sleeps`, and `yields` after
+    polls that had found nothing.
+    """
 
     name: str
     pid: int
@@ -68,12 +82,19 @@ class ShardStatistics(msgspec.Struct, frozen=True):
     lost_wakeups: int
     malformed: int
     quarantined: bool
+    cpu_ns: int = 0
+
+    @property
+    def recoveries(self) -> int:
+        """How often a successor has taken over."""
+        return max(0, self.spawns - 1)
 
     @classmethod
     def read(cls, name: str, shard: ShardProcess, counters: ShardCounters) -> Self:
         """Of a shard's process and its counters in the fabric."""
-        process = {"pid": shard.pid, "spawns": shard.spawns, "quarantined": shard.quarantined}
-        return copied(cls, counters, name=name, **process)
+        pid = shard.pid
+        process = {"pid": pid, "spawns": shard.spawns, "quarantined": shard.quarantined}
+        return copied(cls, counters, name=name, cpu_ns=cpu_time_ns(pid), **process)
 
 
 class MachineStatistics(msgspec.Struct, frozen=True):
@@ -107,6 +128,10 @@ def device_statistics(
         posted=service.posted,
         refused=max(waits.refused, service.refused),
         last_refused=newest(waits.last_refused, service.last_refused),
+        interrupts=service.interrupts,
+        interrupts_dropped=service.interrupts_dropped,
+        waits=waits.times,
+        service=service.times,
         wait_ns=waits.total_ns,
         wait_p50_ns=waits.percentile_ns(0.5),
         wait_p99_ns=waits.percentile_ns(0.99),

@@ -174,6 +174,15 @@ class Fabric(Closing):
         """What one shard has done for one range: counts, and how long its handlers ran."""
         return self._statistics(self.vcpus + self.checked("shard", shard), range_index)
 
+    def interrupts(self, shard: int, range_index: int) -> memoryview:
+        """The two words that count the interrupts of the device whose first range this is, for its owner to
+        write (`shardio.interrupt.counts`). Only while `view` is held.
+        """
+        fabric = self.view
+        self.checked("range", range_index)
+        hist = lib.sio_hist(fabric, self.vcpus + self.checked("shard", shard), range_index)
+        return memoryview(ffi.buffer(hist.interrupts)).cast("Q")
+
     def clear_statistics(self, range_index: int) -> None:
         """Begin anew for a range index that nobody uses."""
         fabric = self.view

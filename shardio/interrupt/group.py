@@ -19,6 +19,7 @@ from shardio.interrupt.config import (
     LegacyConfig,
     MsiConfig,
 )
+from shardio.interrupt.counts import DROPPED, Counts
 from shardio.interrupt.interrupt import EdgeInterrupt, LevelInterrupt, level_interrupt
 
 
@@ -45,10 +46,11 @@ class InterruptGroup:
         count: int,
         legacy: LegacyConfig | None = None,
         watch: Callable[[LevelInterrupt], Callable[[], None]] | None = None,
+        counts: Counts | None = None,
     ) -> None:
         """`legacy`: the line for INTx mode, if the function has one. `watch`: calls the line's `resample`
         whenever its resample fd is readable, and returns what undoes that; None when the owner calls
-        `resample` itself.
+        `resample` itself. `counts`: where its interrupts are counted (None: nowhere).
 
         Raises InterruptError for a count outside 1 to 2048.
         """
@@ -57,6 +59,7 @@ class InterruptGroup:
         self._backend = backend
         self._legacy = legacy
         self._watch = watch
+        self._counts = counts or Counts()
         self._unwatch: Callable[[], None] | None = None
         self._mode: InterruptMode | None = None
         self._line: LevelInterrupt | None = None
@@ -108,14 +111,15 @@ class InterruptGroup:
                 self._raise_line(self._legacy.line)
             elif mode is not None:
                 for _ in self.vectors:
-                    self._messages += (EdgeInterrupt(self._backend, self._backend.allocate(None)),)
+                    irqfd = self._backend.allocate(None)
+                    self._messages += (EdgeInterrupt(self._backend, irqfd, self._counts),)
         except InterruptError:
             self._release()
             raise
         self._mode = mode
 
     def _raise_line(self, gsi: int) -> None:
-        self._line = level_interrupt(self._backend, gsi)
+        self._line = level_interrupt(self._backend, gsi, counts=self._counts)
         if self._watch is not None:
             self._unwatch = self._watch(self._line)
         self._line.enable()
@@ -138,6 +142,8 @@ class InterruptGroup:
             self._messages[index].trigger()
         elif self._line is not None:
             self._line.trigger()
+        else:
+            self._counts.cells[DROPPED] += 1
 
     def deassert(self) -> None:
         """INTx: the cause is gone, lower the line. In the other modes there is nothing to lower."""

@@ -30,16 +30,20 @@ from contextlib import suppress
 from shardio.errors import InterruptError
 from shardio.interrupt.backend import FALL, RISE, InterruptBackend, Irqfd
 from shardio.interrupt.config import MsiConfig
+from shardio.interrupt.counts import DROPPED, RAISED, Counts
 from shardio.interrupt.trigger import EventFdTrigger
 
 
 class Interrupt:
-    """What edge and level have in common. Disabled and unmasked at first. A `Trigger`."""
+    """What edge and level have in common. Disabled and unmasked at first. A `Trigger`. `counts`: where it is
+    counted (None: nowhere).
+    """
 
-    def __init__(self, backend: InterruptBackend, irqfd: Irqfd) -> None:
+    def __init__(self, backend: InterruptBackend, irqfd: Irqfd, counts: Counts | None = None) -> None:
         self._backend = backend
         self._irqfd = irqfd
-        self._fire = _telling(irqfd.told, self._way_in(irqfd))
+        self._counts = counts or Counts()
+        self._fire = self._counted(_telling(irqfd.told, self._way_in(irqfd)))
         self._config: MsiConfig | None = None
         self._enabled = False
         self._masked = False
@@ -115,6 +119,15 @@ class Interrupt:
     def _way_in(self, irqfd: Irqfd) -> Callable[[], None]:
         return EventFdTrigger(irqfd.fd).trigger
 
+    def _counted(self, fire: Callable[[], None]) -> Callable[[], None]:
+        cells = self._counts.cells  # it lives as long as this
+
+        def counted() -> None:
+            cells[RAISED] += 1
+            fire()
+
+        return counted
+
     def _deliver(self) -> None:
         raise NotImplementedError
 
@@ -136,8 +149,8 @@ def _telling(told: Callable[[bool], None] | None, fire: Callable[[], None]) -> C
 class EdgeInterrupt(Interrupt):
     """An event: legacy edge line or MSI vector. While masked, any number of triggers become one pending."""
 
-    def __init__(self, backend: InterruptBackend, irqfd: Irqfd) -> None:
-        super().__init__(backend, irqfd)
+    def __init__(self, backend: InterruptBackend, irqfd: Irqfd, counts: Counts | None = None) -> None:
+        super().__init__(backend, irqfd, counts)
         self._pending = False
 
     def _way_in(self, irqfd: Irqfd) -> Callable[[], None]:
@@ -158,11 +171,12 @@ class EdgeInterrupt(Interrupt):
 
     def trigger(self) -> None:
         """Raise the interrupt once, or remember it while masked; dropped while disabled."""
-        if self._enabled:
-            if self._masked:
-                self._pending = True
-            else:
-                self._fire()
+        if self._enabled and not self._masked:
+            self._fire()
+        elif self._enabled and not self._pending:
+            self._pending = True
+        else:
+            self._counts.cells[DROPPED] += 1
 
     def _deliver(self) -> None:
         if self._pending and self._enabled and not self._masked:
@@ -176,10 +190,10 @@ class EdgeInterrupt(Interrupt):
 class LevelInterrupt(Interrupt):
     """A line that the device holds active until its cause is gone; may be shared with other devices."""
 
-    def __init__(self, backend: InterruptBackend, irqfd: Irqfd) -> None:
+    def __init__(self, backend: InterruptBackend, irqfd: Irqfd, counts: Counts | None = None) -> None:
         if irqfd.resample_fd is None:
             raise InterruptError(irqfd.gsi, "is an edge interrupt", "allocate it with level=True")
-        super().__init__(backend, irqfd)
+        super().__init__(backend, irqfd, counts)
         self._active = False
 
     def _way_in(self, irqfd: Irqfd) -> Callable[[], None]:
@@ -246,10 +260,10 @@ class LevelInterrupt(Interrupt):
 class FollowedInterrupt(LevelInterrupt):
     """A level line that its controller follows up and down: nobody needs to tell of the guest's EOI."""
 
-    def __init__(self, backend: InterruptBackend, irqfd: Irqfd) -> None:
+    def __init__(self, backend: InterruptBackend, irqfd: Irqfd, counts: Counts | None = None) -> None:
         if irqfd.set_level is None:
             raise InterruptError(irqfd.gsi, "cannot be lowered", "use LevelInterrupt")
-        Interrupt.__init__(self, backend, irqfd)
+        Interrupt.__init__(self, backend, irqfd, counts)
         self._set_level = irqfd.set_level
         self._active = False
         self._high = False
@@ -293,12 +307,16 @@ class FollowedInterrupt(LevelInterrupt):
             self._high = high
             if self._irqfd.told is not None:
                 self._irqfd.told(high)
+            self._counts.cells[RAISED] += high
             if not self._set_level(high):
                 with suppress(BlockingIOError):  # it is full: whoever reads it has long been told
                     os.eventfd_write(self._irqfd.fd, RISE if high else FALL)
 
 
-def level_interrupt(backend: InterruptBackend, gsi: int, *, followed: bool = False) -> LevelInterrupt:
+def level_interrupt(
+    backend: InterruptBackend, gsi: int, *, followed: bool = False, counts: Counts | None = None
+) -> LevelInterrupt:
     """A level interrupt of the kind that the backend offers, disabled. Raises InterruptError."""
     irqfd = backend.allocate(gsi, level=True, followed=followed)
-    return LevelInterrupt(backend, irqfd) if irqfd.set_level is None else FollowedInterrupt(backend, irqfd)
+    kind = LevelInterrupt if irqfd.set_level is None else FollowedInterrupt
+    return kind(backend, irqfd, counts)

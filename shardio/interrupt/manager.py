@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from shardio.closing import Closing
 from shardio.interrupt.backend import InterruptBackend
 from shardio.interrupt.config import LegacyConfig, MsiConfig
+from shardio.interrupt.counts import Counts
 from shardio.interrupt.interrupt import EdgeInterrupt, Interrupt, LevelInterrupt, level_interrupt
 
 if TYPE_CHECKING:
@@ -36,15 +37,23 @@ class InterruptManager(Closing):
     1
     """
 
-    def __init__(self, backend: InterruptBackend, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """`loop`: watches the resample fds of level interrupts; without one, their owner calls `resample`."""
+    def __init__(
+        self,
+        backend: InterruptBackend,
+        loop: asyncio.AbstractEventLoop | None = None,
+        counts: Counts | None = None,
+    ) -> None:
+        """`loop`: watches the resample fds of level interrupts; without one, their owner calls `resample`.
+        `counts`: where all of them are counted (None: in `counts` of this).
+        """
+        self.counts = counts or Counts()
         self._backend = backend
         self._loop = loop
         self._closers: list[Callable[[], None]] = []
 
     def edge(self, config: LegacyConfig) -> EdgeInterrupt:
         """An edge interrupt on a legacy line, disabled. Raises InterruptError when the backend refuses."""
-        return self._keep(EdgeInterrupt(self._backend, self._backend.allocate(config.line)))
+        return self._keep(EdgeInterrupt(self._backend, self._backend.allocate(config.line), self.counts))
 
     def level(self, config: LegacyConfig, *, followed: bool = False) -> LevelInterrupt:
         """A level interrupt on a legacy line or INTx pin, disabled. The line may be shared with other
@@ -53,7 +62,7 @@ class InterruptManager(Closing):
 
         Raises InterruptError when the backend refuses.
         """
-        interrupt = level_interrupt(self._backend, config.line, followed=followed)
+        interrupt = level_interrupt(self._backend, config.line, followed=followed, counts=self.counts)
         self._closers.append(self._watch(interrupt))
         return self._keep(interrupt)
 
@@ -62,7 +71,7 @@ class InterruptManager(Closing):
 
         Raises InterruptError when no GSI is left.
         """
-        interrupt = self._keep(EdgeInterrupt(self._backend, self._backend.allocate(None)))
+        interrupt = self._keep(EdgeInterrupt(self._backend, self._backend.allocate(None), self.counts))
         if config is not None:
             interrupt.configure(config)
         return interrupt
@@ -71,7 +80,7 @@ class InterruptManager(Closing):
         """A group of `count` vectors without a mode yet. Raises InterruptError for an impossible count."""
         from shardio.interrupt.group import InterruptGroup
 
-        group = InterruptGroup(self._backend, count, legacy, self._watch)
+        group = InterruptGroup(self._backend, count, legacy, self._watch, self.counts)
         self._closers.append(group.free)
         return group
 

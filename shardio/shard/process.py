@@ -23,6 +23,7 @@ from shardio._core import lib
 from shardio.address import Space
 from shardio.errors import InterruptError, MachineError, ShardioError
 from shardio.interrupt.config import LegacyConfig
+from shardio.interrupt.counts import Counts
 from shardio.interrupt.manager import InterruptManager
 from shardio.interrupt.proxy import ProxyBackend, call_over
 from shardio.io_manager import MmioManager, PioManager
@@ -187,7 +188,7 @@ class Shard:
             self.runtime.serve()
 
     def _add(self, spec: protocol.DeviceSpec, passed: dict[int, int]) -> None:
-        interrupts = InterruptManager(self._interrupt_backend, self.loop)
+        interrupts = InterruptManager(self._interrupt_backend, self.loop, self._counts(spec))
         with contextlib.ExitStack() as undo:
             undo.callback(_close_all, passed)
             undo.callback(interrupts.close)
@@ -220,6 +221,12 @@ class Shard:
         except BaseException:
             self._remove(spec.name)
             raise
+
+    def _counts(self, spec: protocol.DeviceSpec) -> Counts | None:
+        if not spec.ranges:
+            return None
+        owner = self.runtime.owner
+        return Counts(owner.fabric.interrupts(owner.shard, spec.ranges[0].index), owner.fabric.view)
 
     def _persistent(self, spec: protocol.DeviceSpec, passed: dict[int, int]) -> Persistent | None:
         if spec.persistent < 0:

@@ -8,11 +8,10 @@ import time
 from dataclasses import dataclass
 from itertools import islice
 
+from shardio.processes import cpu_clock
+
 MOST_THREADS = 64
 """Threads of one process that are looked at."""
-_CPUCLOCK_SCHED = 2
-"""Of a process's CPU clock, as clock_getcpuclockid(3) makes its number: see MAKE_PROCESS_CPUCLOCK in Linux.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ def process_state(pid: int) -> ProcessState | None:
         main = _letter(f"/proc/{pid}/stat")
         if main in "Tt":
             return ProcessState(True, False, 0.0)
-        cpu_s = time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)
+        cpu_s = time.clock_gettime(cpu_clock(pid))
         return ProcessState(False, main == "R" or _any_thread_runnable(pid), cpu_s)
     except OSError:
         return None

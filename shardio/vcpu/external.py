@@ -18,6 +18,7 @@ from shardio.errors import MachineError, VcpuError
 from shardio.fabric import Fabric
 from shardio.fabric.port_record import PortRecord
 from shardio.fabric.statistics import copied
+from shardio.processes import cpu_time_ns
 from shardio.vcpu.interface import ExitCounts, Vcpu, VcpuState, VcpuStatistics
 from shardio.vcpu.registers import NoRegisters, Registers
 
@@ -135,6 +136,7 @@ class ExternalVcpu(Vcpu):
         """See `Vcpu.statistics`. Exits and times are its process's own affair, and 0 here."""
         counters = self._fabric.vcpu_counters(self.index)
         own = {"string_exits": 0, "interrupted": 0, "running_ns": 0, "waiting_ns": 0}
+        own |= {"cpu_ns": cpu_time_ns(self.pid), "guest_ns": 0}
         return copied(
             VcpuStatistics, counters, state=self.state, exits=ExitCounts({}), repairs=ExitCounts({}),
             spawns=self._spawns, pid=self.pid, **own,

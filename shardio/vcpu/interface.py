@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from shardio.fabric import Fabric
     from shardio.interrupt.backend import InterruptBackend
     from shardio.interrupt.doorbell import DoorbellBackend
+    from shardio.memory import GuestMemory
     from shardio.reserved import Reserved
 
 
@@ -78,7 +79,9 @@ class VcpuStatistics(msgspec.Struct, frozen=True):
 
     `pid`: the worker's process, 0 while none lives. `last_unclaimed`, `last_crossing`: the last access that
     nobody claimed, and that ran past its range's end; None where there was none. `repairs`: how often an
-    instruction that KVM's emulator lacks was executed in its place, by the instruction's name.
+    instruction that KVM's emulator lacks was executed in its place, by the instruction's name. `cpu_ns`: the
+    CPU time that its process has had, 0 while none lives; `guest_ns`: what of it went to guest code, 0 where
+    KVM and the kernel do not tell that apart (PVM does not, nor the software CPU).
     """
 
     state: VcpuState
@@ -97,6 +100,8 @@ class VcpuStatistics(msgspec.Struct, frozen=True):
     malformed: int
     pid: int
     repairs: ExitCounts
+    cpu_ns: int = 0
+    guest_ns: int = 0
 
 
 class Vcpu(ABC):
@@ -183,6 +188,17 @@ class Vcpu(ABC):
         """Its registers, while it is paused, at an exit that a hook is asked about, or has ended; none where
         the process that runs it has them to itself.
         """
+
+    @property
+    def mp_state(self) -> str:
+        """Its multiprocessing state: "runnable", "halted", "uninitialized" (an AP before its INIT) and so on;
+        "unknown" where nobody tells.
+        """
+        return "unknown"
+
+    def physical(self, memory: GuestMemory, linear: int) -> int | None:
+        """The guest-physical address of a linear one, while it stands still; None where nothing is mapped."""
+        return None
 
     @property
     def pending_exception(self) -> int | None:

@@ -32,12 +32,17 @@ from shardio.kvm.split import SplitBackend
 from shardio.kvm.vcpu import Vcpu as KvmVcpu
 from shardio.kvm.vm import Vm
 from shardio.memory import GuestMemory
+from shardio.processes import guest_time_ns
 from shardio.range import MmioRange, PioRange
 from shardio.reserved import Reserved, reserved_by_kvm
 from shardio.vcpu.kvm_registers import KvmRegisters
 from shardio.vcpu.worker import Worker
 
 STACK_SIZE = 64 * 1024
+MP_STATES = {
+    0: "runnable", 1: "uninitialized", 2: "init received", 3: "halted", 4: "sipi received", 5: "stopped",
+}  # fmt: skip
+"""KVM_MP_STATE_*, of KVM_GET_MP_STATE."""
 
 
 class KvmWorker(Worker):
@@ -103,6 +108,17 @@ class KvmWorker(Worker):
         return KvmRegisters(self.vcpu, self.require_parked)
 
     @property
+    def mp_state(self) -> str:
+        """See `Vcpu.mp_state`."""
+        self.require_parked()
+        return MP_STATES.get(self.vcpu.get_mp_state(), "unknown")
+
+    def physical(self, memory: GuestMemory, linear: int) -> int | None:
+        """See `Vcpu.physical`."""
+        self.require_parked()
+        return self.vcpu.translate(linear)
+
+    @property
     def pending_exception(self) -> int | None:
         """See `Vcpu.pending_exception`."""
         self.require_parked()
@@ -145,6 +161,9 @@ class KvmWorker(Worker):
     def dump(self) -> str:
         """See `Worker.dump`."""
         return self.vcpu.dump()
+
+    def _guest_ns(self) -> int:
+        return guest_time_ns(self.pid)
 
     def close(self) -> None:
         """Give the stack back; the worker must be reaped. Idempotent."""

@@ -17,11 +17,13 @@ from shardio.errors import MachineError, VcpuError
 from shardio.fabric import Fabric
 from shardio.fabric.port_record import set_up
 from shardio.kvm.exits import Exit, decode
+from shardio.memory import GuestMemory
 from shardio.range import MmioRange
 from shardio.soft.library import HINT
 from shardio.soft.machine import SoftMachine
 from shardio.soft.process import Start, start
 from shardio.soft.record import Record
+from shardio.vcpu.report import walk
 from shardio.vcpu.soft_registers import SoftRegisters
 from shardio.vcpu.worker import Worker
 
@@ -82,6 +84,18 @@ class SoftWorker(Worker):
     def registers(self) -> SoftRegisters:
         """See `Vcpu.registers`."""
         return SoftRegisters(self._vcpu, self.index, self.require_parked)
+
+    @property
+    def mp_state(self) -> str:
+        """See `Vcpu.mp_state`."""
+        self.require_parked()
+        if self._vcpu.waits_for_sipi:
+            return "uninitialized"
+        return "halted" if self._vcpu.halted else "runnable"
+
+    def physical(self, memory: GuestMemory, linear: int) -> int | None:
+        """See `Vcpu.physical`."""
+        return walk(memory, self.registers.all(), linear)
 
     @property
     def pending_exception(self) -> int | None:

@@ -48,9 +48,13 @@ class SoftRegisters(Registers):
         """See `Registers.segment`. In protected mode base and limit are taken for flat."""
         shown = self._shown()
         selector = shown.selector[self._number(name)]
-        base, limit = (0, _MASK) if shown.cr0 & _CR0_PE else (selector << 4, 0xFFFF)
+        flat = shown.cr0 & _CR0_PE
+        base, limit = (0, _MASK) if flat else (selector << 4, 0xFFFF)
         kind = 0xB if name == "cs" else 0x3
-        return Segment(selector=selector, base=base, limit=limit, type=kind, s=1, dpl=selector & 3, present=1)
+        return Segment(
+            selector=selector, base=base, limit=limit, type=kind, s=1, dpl=selector & 3, present=1,
+            db=flat, g=flat,
+        )  # fmt: skip
 
     def set_segment(self, name: str, segment: Segment) -> None:
         """See `Registers.set_segment`. The selector is loaded, and the rest follows from it."""

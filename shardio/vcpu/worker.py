@@ -12,7 +12,7 @@ from shardio.errors import VcpuError
 from shardio.fabric import Fabric
 from shardio.fabric.statistics import copied
 from shardio.kvm.exits import EXIT_NAMES, Exit, decode
-from shardio.processes import kill
+from shardio.processes import cpu_time_ns, kill
 from shardio.vcpu.interface import ExitCounts, Vcpu, VcpuState, VcpuStatistics
 
 
@@ -132,11 +132,17 @@ class Worker(Vcpu):
             exits["other"] = view.other_exits
         waiting = lib.sio_ticks_to_ns(self._fabric.view, view.wait_ticks)
         worker = {name: getattr(view, name) for name in ("string_exits", "interrupted", "spawns")}
+        pid = self.pid
         times = {"running_ns": max(0, elapsed_ns - waiting), "waiting_ns": waiting}
+        times |= {"cpu_ns": cpu_time_ns(pid), "guest_ns": self._guest_ns()}
         return copied(
-            VcpuStatistics, counters, state=self.state, pid=self.pid,
+            VcpuStatistics, counters, state=self.state, pid=pid,
             exits=ExitCounts(exits), repairs=ExitCounts(self.repairs), **worker, **times,
         )
+
+    def _guest_ns(self) -> int:
+        """How much of its process's CPU time went to guest code; 0: nobody tells."""
+        return 0
 
     def close(self) -> None:
         """See `Vcpu.close`."""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from shardio import __version__
 from shardio.cli import COMMANDS, complain, main
 from shardio.errors import HostError
+from shardio.version import full_version
 
 UART = "shardio.devices:Uart16550"
 
@@ -109,7 +109,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"shardio {__version__}\n"
+    assert capsys.readouterr().out == f"shardio {full_version()}\n"
 
 
 def test_complaint_stays_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from shardio import exchange
 from shardio.control import client, messages, server
 from shardio.control.client import Entry
 from shardio.control.messages import HEADER, LONGEST_REQUEST, Refused, Request
@@ -21,6 +22,7 @@ from shardio.control.server import ControlServer
 from shardio.dispatcher.life import Life, State
 from shardio.dispatcher.statistics import MachineStatistics
 from shardio.errors import MachineError
+from shardio.vcpu.report import VcpuReport
 
 NAME = f"lamp-{os.getpid()}"
 OTHER = f"other-{os.getpid()}"
@@ -45,6 +47,12 @@ class Recorder:
     def stop(self) -> None:
         self.calls.append("stop")
         raise ValueError("a fault of the machine's")
+
+    def screen(self, timeout: float = 0) -> str:
+        return "one\x1b[2J\ntwo"
+
+    def examine(self, index: int) -> VcpuReport:
+        return VcpuReport(index, "paused", "runnable", 16, {"rip": 0x7C00}, {}, b"\x90", "nop")
 
     def statistics(self) -> MachineStatistics:
         return MachineStatistics((), (), ())
@@ -76,7 +84,7 @@ def entry(control: ControlServer) -> Entry:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client is dropped soon."""
-    monkeypatch.setattr(server, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(exchange, "PATIENCE_S", 0.05)
 
 
 @contextlib.contextmanager
@@ -104,6 +112,14 @@ def test_status_and_a_command(entry: Entry, machine: Recorder) -> None:
     assert (found.name, found.pid, found.state) == (NAME, os.getpid(), "running")
     assert client.ask(entry, "pause") is None
     assert machine.calls == ["pause"]
+
+
+def test_a_vcpu_is_examined(entry: Entry, machine: Recorder) -> None:
+    assert client.examine(entry, 3) == machine.examine(3)
+
+
+def test_a_screen_is_told_and_what_a_terminal_would_obey_is_not(entry: Entry) -> None:
+    assert client.screen(entry) == "one?[2J\ntwo"
 
 
 def test_what_the_machine_refuses_arrives(entry: Entry) -> None:
@@ -256,7 +272,7 @@ def test_a_client_that_never_reads_holds_up_nobody(
 
 def test_more_clients_than_places_wait_their_turn(short: None, entry: Entry) -> None:
     with contextlib.ExitStack() as crowd:
-        for _ in range(server.MOST_CLIENTS + 4):
+        for _ in range(exchange.MOST_CLIENTS + 4):
             crowd.enter_context(connected(entry))
 
         assert client.status(entry).state == "running"
@@ -266,7 +282,7 @@ def test_without_a_descriptor_it_tries_again(
     entry: Entry, control: ControlServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel says EMFILE and keeps the client in its queue: it is served when there is one again."""
-    monkeypatch.setattr(server, "REST_S", 0.02)
+    monkeypatch.setattr(exchange, "REST_S", 0.02)
     refusing = _Refusing(control._listener)
     monkeypatch.setattr(control, "_listener", refusing)
 

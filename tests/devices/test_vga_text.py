@@ -34,6 +34,13 @@ def crtc(ports: Ports, index: int, value: int) -> None:
     ports.write(0x14, value << 8 | index, size=2)
 
 
+def test_codes_below_space_are_the_glyphs_of_the_code_page(vga: VgaText, memory: GuestMemory) -> None:
+    """IBM's code page 437: a guest could have the host's terminal obey them otherwise."""
+    memory.write(MEMORY, b"\x01\x07\x1b\x07\x7f\x07")
+
+    assert vga.screen() == "☺←⌂"
+
+
 def test_the_screen_is_the_text_in_ram(vga: VgaText, memory: GuestMemory) -> None:
     put(memory, 0, b"top")
     put(memory, 2 * 80 + 3, b"third\xb3row")

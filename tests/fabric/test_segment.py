@@ -49,6 +49,18 @@ def test_the_creator_sees_what_a_peer_writes(fabric: Fabric) -> None:
         assert lib.sio_mailbox(fabric.view, 2, 1).data == 9
 
 
+def test_what_an_owner_counts_of_interrupts_is_seen(fabric: Fabric) -> None:
+    with Fabric.attach(fabric.fd) as peer:
+        held, words = peer.view, peer.interrupts(2, 4)
+        words[0] += 3
+        words[1] += 1
+        found, beside = fabric.service(2, 4), fabric.service(2, 3)
+        del held, words
+
+    assert (found.interrupts, found.interrupts_dropped) == (3, 1)
+    assert (beside.interrupts, beside.interrupts_dropped) == (0, 0)
+
+
 def test_a_segment_has_no_name(fabric: Fabric) -> None:
     assert os.fstat(fabric.fd).st_nlink == 0
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from shardio import MmioRange, PioRange
 from shardio._core import lib
 from shardio.fabric import AccessStatistics
-from shardio.fabric.statistics import bucket_bounds, percentile
+from shardio.fabric.statistics import Histogram, bucket_bounds, percentile
 from tests.fabric.support import BASE, MMIO, PIO, PORT, Log, bench
 
 LAST = lib.SIO_HIST_BUCKETS - 1
@@ -44,6 +44,23 @@ def test_a_percentile_lies_in_the_bucket_of_the_sample_of_that_rank(samples: lis
 
 def test_no_samples_have_no_percentile() -> None:
     assert AccessStatistics().percentile_ns(0.99) == 0.0
+
+
+def test_what_a_histogram_has_gained_since() -> None:
+    before, now = Histogram(2, 10, (0, 2, 0)), Histogram(5, 40, (0, 3, 2))
+
+    assert now.since(before) == Histogram(3, 30, (0, 1, 2))
+    assert now.since(Histogram()) == now
+
+
+def test_a_bucket_that_has_wrapped_has_gained_all_the_same() -> None:
+    before, now = Histogram(2**33, 10, (2**32 - 1, 5)), Histogram(2**33 + 3, 40, (2, 5))
+
+    assert now.since(before) == Histogram(3, 30, (3, 0))
+
+
+def test_a_histogram_that_began_anew_is_taken_whole() -> None:
+    assert Histogram(1, 4, (1,)).since(Histogram(9, 90, (9,))) == Histogram(1, 4, (1,))
 
 
 @given(st.integers(0, 2**40), st.integers(0, 10**9))

@@ -172,3 +172,11 @@ def test_a_group_has_one_too(interrupts: InterruptManager, lines: Lines) -> None
 def test_a_line_that_cannot_be_lowered_is_refused(backend: RecordingBackend) -> None:
     with pytest.raises(InterruptError, match="cannot be lowered"):
         FollowedInterrupt(backend, backend.allocate(10, level=True))
+
+
+def test_its_rises_are_counted(line: FollowedInterrupt, interrupts: InterruptManager) -> None:
+    line.trigger()
+    line.deassert()
+    line.trigger()
+
+    assert (interrupts.counts.raised, interrupts.counts.dropped) == (2, 0)

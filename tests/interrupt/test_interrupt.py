@@ -17,6 +17,7 @@ from shardio.errors import InterruptError
 from shardio.interrupt import (
     EdgeInterrupt,
     InterruptManager,
+    InterruptMode,
     LegacyConfig,
     LevelInterrupt,
     MsiConfig,
@@ -287,3 +288,59 @@ def test_the_same_message_is_no_new_route(interrupts: InterruptManager, backend:
     interrupt.configure(MESSAGE)
 
     assert backend.routes == {}
+
+
+# ---- how they are counted ---------------------------------------------------------------------------------
+
+
+def counts(interrupts: InterruptManager) -> tuple[int, int]:
+    return interrupts.counts.raised, interrupts.counts.dropped
+
+
+def test_raised_edges_are_counted(edge: EdgeInterrupt, interrupts: InterruptManager) -> None:
+    edge.trigger()
+    edge.trigger()
+
+    assert counts(interrupts) == (2, 0)
+
+
+def test_an_edge_that_waits_behind_a_mask_is_counted_when_it_is_raised(
+    edge: EdgeInterrupt, interrupts: InterruptManager
+) -> None:
+    edge.mask()
+    edge.trigger()
+    edge.trigger()
+    while_masked = counts(interrupts)
+    edge.unmask()
+
+    assert (while_masked, counts(interrupts)) == ((0, 1), (1, 1))
+
+
+def test_edges_of_a_disabled_interrupt_are_dropped(edge: EdgeInterrupt, interrupts: InterruptManager) -> None:
+    edge.disable()
+    edge.trigger()
+
+    assert counts(interrupts) == (0, 1)
+
+
+def test_a_line_is_counted_when_it_rises_and_when_it_is_raised_again(
+    level: LevelInterrupt, interrupts: InterruptManager
+) -> None:
+    level.trigger()
+    level.trigger()
+    risen = counts(interrupts)
+    level.resample()
+    level.deassert()
+
+    assert (risen, counts(interrupts)) == ((1, 0), (2, 0))
+
+
+def test_vectors_of_a_group_are_counted_and_those_without_a_mode_dropped(
+    interrupts: InterruptManager,
+) -> None:
+    group = interrupts.group(2, LegacyConfig(line=11))
+    group[0].trigger()
+    group.switch(InterruptMode.INTX)
+    group[1].trigger()
+
+    assert counts(interrupts) == (1, 1)
