@@ -366,6 +366,15 @@ class MachineError(ShardioError):
     """A machine was asked for what its state or its parts do not allow: `message` and `hint`."""
 
 
+class DebuggerError(MachineError):
+    """A debugger that cannot be served as asked: the `reason`."""
+
+    def __init__(self, reason: str, hint: str = "see docs/gdb.md") -> None:
+        super().__init__(reason, hint)
+        self.args = (reason, hint)
+        self.reason = reason
+
+
 class UnknownRegister(MachineError, LookupError):
     """A register that a vCPU does not have: `register`, a name or an MSR's number, and the `known` names."""
 

@@ -138,6 +138,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--name", metavar="NAME",
         help="what shardio ls, pause, resume and stop call it (default: after the file that it runs)",
     )  # fmt: skip
+    parser.add_argument(
+        "--gdb", metavar="WHERE",
+        help="let GDB reach the guest at unix:PATH, :PORT (of this host alone) or HOST:PORT",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gdb-wait", action="store_true", help="the guest's first instruction waits for the debugger"
+    )
     parser.add_argument("--quiet", action="store_true", help="no table at the end")
     parser.add_argument("--debug", action="store_true", help="tell an error with its tracebacks")
     parser.add_argument(
@@ -168,6 +175,7 @@ def execute(arguments: argparse.Namespace) -> int:
             serial = streams.enter_context(SerialInput(source, stop.leave))
             with build(config, stdin=serial.reader) as vm:
                 vm.control(arguments.name or default_name(arguments), stop=stop.leave)
+                _listen_for_gdb(vm, arguments, stop)
                 ended = _run(vm, stop, arguments.timeout)
                 late = ended is None and not stop.requested
                 table = summary(vm.statistics())
@@ -286,6 +294,16 @@ def exit_status(
         say(f"shardio: {which}{ended.reason}{more}")
     orderly = ended.reason in ORDERLY_ENDS or (triple_fault_ok and ended.reason == TRIPLE_FAULT)
     return 0 if orderly else 1
+
+
+def _listen_for_gdb(vm: Machine, arguments: argparse.Namespace, stop: StopRequests) -> None:
+    if arguments.gdb_wait and arguments.gdb is None:
+        hint = "say where the debugger comes: --gdb :1234"
+        raise ConfigError(COMMAND_LINE, "--gdb-wait without --gdb", hint)
+    if arguments.gdb is not None:
+        server = vm.gdb(arguments.gdb, wait=arguments.gdb_wait, stop=stop.leave)
+        waits = ", and the guest waits for it" if arguments.gdb_wait else ""
+        say(f"shardio: a debugger can come{waits}: (gdb) target remote {server.address}")
 
 
 def _run(vm: Machine, stop: StopRequests, timeout: float | None) -> ExitInfo | None:
