@@ -72,6 +72,8 @@ class Target:
         self._watches: list[Watch] = []
         self._wrote = False
         self._attached = False
+        self._going: frozenset[int] = frozenset()
+        """The vCPUs that went on the last time: only of these a stop is to be told."""
 
     # ---- coming and going ----
 
@@ -85,11 +87,14 @@ class Target:
         with self._changed:
             self._attached = True
             self._exits.debugger = self
+            self._going = frozenset(vcpu.index for vcpu in self.vcpus)
             for vcpu in self.vcpus:
                 self._thread(vcpu).mode = Mode.STOP
 
     def detach(self) -> None:
-        """Everything is as if there had been no debugger, and the guest goes on."""
+        """Everything is as if there had been no debugger, and the guest goes on. Idempotent."""
+        if not self._attached:
+            return
         self.stop()
         with self._changed:
             for linear in tuple(self._planted):
@@ -176,7 +181,7 @@ class Target:
         with self._changed:
             for vcpu in self.vcpus:
                 thread = self._thread(vcpu)
-                if thread.stop is not None and not thread.told:
+                if vcpu.index in self._going and thread.stop is not None and not thread.told:
                     thread.told = True
                     return vcpu, thread.stop
         return None
@@ -189,7 +194,9 @@ class Target:
         """
         with self._changed:
             threads = {vcpu: self._thread(vcpu) for vcpu in self.vcpus if vcpu.index in modes}
-            if any(self._is_news(vcpu, thread) for vcpu, thread in threads.items()):
+            self._going = frozenset(modes)
+            news = [self._is_news(vcpu, thread) for vcpu, thread in threads.items()]
+            if any(news):
                 return False
             for vcpu, thread in threads.items():
                 self._let_go(vcpu, thread, modes[vcpu.index])

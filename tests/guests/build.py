@@ -64,6 +64,13 @@ def parameters(name: str) -> dict[str, int]:
     return dict(sorted(symbols.items(), key=lambda item: item[1]))
 
 
+def guest_symbols(name: str) -> dict[str, int]:
+    """The guest address of each label of `name`, local ones too."""
+    listing = _tool("nm", str(_built(name, ()) / "linked"))
+    found = (line.split() for line in listing.splitlines())
+    return {words[2]: int(words[0], 16) for words in found if len(words) == 3}
+
+
 def result_address(vcpu: int, offset: int = 0) -> int:
     """The guest address of a result of `vcpu`."""
     return RESULTS + RESULTS_SIZE * vcpu + offset
