@@ -369,7 +369,7 @@ class MachineError(ShardioError):
 class DebuggerError(MachineError):
     """A debugger that cannot be served as asked: the `reason`."""
 
-    def __init__(self, reason: str, hint: str = "see docs/gdb.md") -> None:
+    def __init__(self, reason: str, hint: str = "see docs/how-to/gdb.md") -> None:
         super().__init__(reason, hint)
         self.args = (reason, hint)
         self.reason = reason

@@ -210,11 +210,11 @@ def test_vcpus_are_threads(tmp_path: Path) -> None:
 
 
 HOSTILE = (
-    "m", "m1", "mzz,4", "m0,-1", "mffffffffffffffffff,1", "M0,1", "M0,1:zz", "M0,2:00", "X", "X0,4:a", "G", "Gz",
-    "P", "Pff=00", "P0=", "pffff", "p", "Z0", "Z0,,", "Z9,0,1", "Z1,x,1", "z0,q,1", "vCont", "vCont;", "vCont;x",
-    "vCont;s:9", "vCont;c:zz", "Hg99", "H", "Hq1", "T", "Tff", "qXfer:features:read:none:0,10",
-    "qXfer:features:read:target.xml:zz", "qXfer", "qThreadExtraInfo,ffff", "qRcmd,zz", "v", "vFile:open", "Q", "J",
-    "c zz", "s!", "", "\x7f", "Z2,3000,3000000",
+    "m", "m1", "mzz,4", "m0,-1", "mffffffffffffffffff,1", "M0,1", "M0,1:zz", "M0,2:00", "X", "X0,4:a", "G",
+    "Gz", "P", "Pff=00", "P0=", "pffff", "p", "Z0", "Z0,,", "Z9,0,1", "Z1,x,1", "z0,q,1", "vCont", "vCont;",
+    "vCont;x", "vCont;s:9", "vCont;c:zz", "Hg99", "H", "Hq1", "T", "Tff", "qXfer:features:read:none:0,10",
+    "qXfer:features:read:target.xml:zz", "qXfer", "qThreadExtraInfo,ffff", "qRcmd,zz", "v", "vFile:open",
+    "Q", "J", "c zz", "s!", "", "\x7f", "Z2,3000,3000000", "Hg-5", "vCont;c:-9", "P0=ffffffffffffffffffff",
 )  # fmt: skip
 
 
@@ -223,7 +223,7 @@ def test_packets_that_make_no_sense_get_an_error_or_an_empty_answer(tmp_path: Pa
         answers = {packet: gdb.ask(packet) for packet in HOSTILE}
         odd = {p: a for p, a in answers.items() if a and not a.startswith(("E", "l", "m", "6e", "OK"))}
         assert odd == {}
-        assert gdb.ask(b"m\xff\xff") .startswith("E")
+        assert gdb.ask(b"m\xff\xff").startswith("E")
         gdb.socket.sendall(b"$g#00")  # a wrong checksum: NACK, and nothing else
         assert gdb.socket.recv(1) in (b"-", b"+")
         assert gdb.registers()["eip"] == LOAD_ADDRESS

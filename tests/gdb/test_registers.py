@@ -1,7 +1,6 @@
 """What a debugger is told of the processor.
 
-Sources: "Debugging with GDB", G.5.5: the core feature's registers in their order; 32 x 8 + 16 x 4 + 8 x 10 ... as
-GDB's own 64bit-core.xml and 32bit-core.xml count them.
+Source: "Debugging with GDB", G.5.5, and the sizes in GDB's own 64bit-core.xml and 32bit-core.xml.
 """
 
 from __future__ import annotations
