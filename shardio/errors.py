@@ -16,6 +16,7 @@ from typing import Any
 __all__ = [
     "AccessRefused",
     "ConfigError",
+    "DebuggerError",
     "DeviceFailed",
     "DeviceNotFound",
     "DeviceOptionError",

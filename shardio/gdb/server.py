@@ -1,7 +1,7 @@
 """`GdbServer`: listens for a debugger, one at a time, in a thread of the machine's process.
 
 Facts. A debugger may send anything, half of it, or vanish. When it comes, it expects the guest to stand still
-within two seconds. The vCPUs are there only once the machine has started.
+within two seconds. The vCPUs are there only once the machine has started, and a software CPU's a while later.
 
 Consequences. Nobody is accepted before the start, and a second debugger is turned away. Sockets do not block;
 one that takes no answer for `PATIENCE_S` seconds is dropped. A debugger that vanishes, however it does, has
@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from shardio.closing import Closing
-from shardio.dispatcher.life import Life, State
+from shardio.dispatcher.life import Life
 from shardio.errors import DebuggerError, ShardioError
 from shardio.gdb.address import listen, shown
 from shardio.gdb.registers import ARCHITECTURES, I386, X86_64, Architecture
@@ -118,7 +118,7 @@ class GdbServer(Closing):
 
     def _serve(self) -> None:
         try:
-            while not self._closed and self._life.state < State.RUNNING:
+            while not self._closed and not self._target.begun(self._life):
                 self._selector.select(_START_LOOK_S)
                 self._heard()
             self._selector.register(self._listener, selectors.EVENT_READ)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from shardio._core import lib
+from shardio.dispatcher.life import Life, State
 from shardio.errors import DebuggerError, MemoryAccessError
 from shardio.memory import PAGE_SIZE, GuestMemory
 from shardio.supervisor.exits import UnservedExits
@@ -81,6 +82,11 @@ class Target:
     def vcpus(self) -> Sequence[Vcpu]:
         """Those that there are."""
         return self._vcpus()
+
+    def begun(self, life: Life) -> bool:
+        """Whether all of them have begun, so that they can stand still."""
+        states = [vcpu.state for vcpu in self.vcpus] if life.state >= State.RUNNING else []
+        return bool(states) and VcpuState.NEW not in states
 
     def attach(self) -> None:
         """From now on exits are told here; vCPUs that begin stand still at their first instruction."""

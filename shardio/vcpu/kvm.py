@@ -54,8 +54,9 @@ HLT = b"\xf4"
 
 class KvmWorker(Worker):
     """The worker of one vCPU of KVM. `event`: an eventfd rung at every change of state; `cpu`: where it is
-    pinned, None anywhere; `vm_fd`: the VM, for KVM_IRQ_LINE (-1: it raises none); `memory`: the guest's;
-    `repairs_in`: the same, where instructions that KVM's emulator lacks are to be repaired.
+    pinned, None anywhere; `vm_fd`: the VM, for KVM_IRQ_LINE (-1: it raises none); `memory`: the guest's, for
+    a debugger's watchpoints; `repairs_in`: the same, where instructions that KVM's emulator lacks are to be
+    repaired.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class KvmWorker(Worker):
         cpu: int | None = None,
         *,
         vm_fd: int = -1,
-        memory: GuestMemory,
+        memory: GuestMemory | None = None,
         repairs_in: GuestMemory | None = None,
     ) -> None:
         super().__init__(vcpu.index, fabric, ffi.new("struct sio_vcpu *"))
@@ -195,8 +196,10 @@ class KvmWorker(Worker):
     def _at_hlt(self) -> bool:
         """Nothing but an interrupt ends that step."""
         physical = self.translate(self.linear_pc)
+        if physical is None or self._memory is None:
+            return False
         try:
-            return physical is not None and self._memory.read(physical, 1) == HLT
+            return self._memory.read(physical, 1) == HLT
         except MemoryAccessError:
             return False
 
@@ -204,7 +207,7 @@ class KvmWorker(Worker):
         self.view.watches = 0
         for number, each in enumerate(watches):
             physical = self.translate(each.address)
-            if physical is None:
+            if physical is None or self._memory is None:
                 raise VcpuError(self.index, f"nothing is mapped at {each.address:#x}", "watch it later")
             watch = self.view.watch[number]
             watch.at = ffi.cast("uint8_t *", self._memory.host_address(physical, each.size))
