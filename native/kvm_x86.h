@@ -8,6 +8,7 @@
 typedef __typeof__(((struct kvm_vcpu_events *)0)->exception) shardio_kvm_event_exception;
 typedef __typeof__(((struct kvm_vcpu_events *)0)->interrupt) shardio_kvm_event_interrupt;
 typedef __typeof__(((struct kvm_vcpu_events *)0)->nmi) shardio_kvm_event_nmi;
+typedef __typeof__(((struct kvm_run *)0)->debug.arch) shardio_kvm_exit_debug;
 typedef __typeof__(((struct kvm_irqchip *)0)->chip) shardio_kvm_irqchip_state;
 #endif
 

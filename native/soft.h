@@ -19,6 +19,8 @@
 #define SIO_SOFT_RUN_BYTES 8192u        /* struct kvm_run, and a page of data behind it */
 #define SIO_SOFT_CONTEXT_BYTES 16384u   /* at least Unicorn's own record of a CPU */
 #define SIO_SOFT_ANSWERS 16u            /* accesses of one instruction */
+#define SIO_SOFT_BREAKPOINTS 64u
+#define SIO_SOFT_WATCHES 16u
 
 /* Where a vCPU is, for the worker that follows a dead one. */
 enum sio_soft_phase {
@@ -54,6 +56,25 @@ struct sio_soft_apic {
     uint64_t timer_begin, timer_due;    /* CLOCK_MONOTONIC, ns; due 0: it does not run */
 };
 
+/* What a debugger wants, and why the guest stands still for it: exit reason KVM_EXIT_DEBUG. */
+enum sio_soft_stop { SIO_SOFT_NO_STOP, SIO_SOFT_STEP, SIO_SOFT_BREAKPOINT, SIO_SOFT_WATCH };
+enum sio_soft_watched { SIO_SOFT_WATCH_READS = 1, SIO_SOFT_WATCH_WRITES = 2 };
+struct sio_soft_watchpoint {
+    uint32_t address, size, kind;       /* guest-physical; enum sio_soft_watched */
+};
+struct sio_soft_debug {
+    /* writer: the VMM, while the vCPU stands still */
+    uint32_t step;
+    uint32_t breakpoints, watches;
+    uint32_t breakpoint[SIO_SOFT_BREAKPOINTS];  /* linear addresses */
+    struct sio_soft_watchpoint watch[SIO_SOFT_WATCHES];
+    uint32_t resumed;                   /* the instruction at which the guest is executes without a look; the worker clears it */
+    uint32_t wrote;                     /* guest memory was written: translated code may be out of date; the worker clears it */
+    /* writer: the worker */
+    uint32_t stop;                      /* enum sio_soft_stop */
+    uint32_t watch_hit;                 /* number of the watchpoint */
+};
+
 struct sio_soft {
     struct sio_vcpu vcpu;
     uint32_t index;
@@ -73,6 +94,7 @@ struct sio_soft {
     /* writer: the VMM, while the vCPU stands still; the worker, when it has taken them */
     uint32_t changed;                   /* `shown` is what the guest goes on with */
     uint32_t inject;                    /* a vector that the guest is to take first, + 1 */
+    struct sio_soft_debug debug;
     /* writers: other vCPUs */
     uint32_t irr_in[8], tmr_in[8];      /* vectors to accept, and which of them are level-triggered */
     uint32_t startup;                   /* bit 31: INIT, bit 30: SIPI with the vector in bits 0-7, bit 29: NMI */
@@ -134,6 +156,8 @@ struct sio_soft *sio_soft_cpu(struct sio_soft_machine *machine, uint32_t index);
 struct kvm_run *sio_soft_record(struct sio_soft *cpu);
 /* Gives a command; wakes the worker wherever it waits (`pid` 0: there is none). */
 void sio_soft_command(struct sio_soft *cpu, struct sio_raise *raise, uint32_t command, int pid);
+/* Has the worker leave the guest and ask, although there is no exit. */
+void sio_soft_inspect(struct sio_soft *cpu, struct sio_raise *raise, int pid);
 /* The vCPU's worker is dead and reaped: whoever waits for the token gets it. Nonzero where another worker can take over. */
 int sio_soft_bury(struct sio_soft_machine *machine, uint32_t index);
 void sio_soft_set_route(struct sio_soft_machine *machine, uint32_t handle, uint32_t kind, uint32_t gsi, uint64_t address,

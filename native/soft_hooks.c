@@ -16,7 +16,7 @@
 
 struct sio_soft_worker sio_soft;
 
-static void stop(void)
+void soft_stop(void)
 {
     sio_soft.stopped = 1;
     sio_soft.u.emu_stop(sio_soft.uc);
@@ -32,7 +32,7 @@ static void on_block(uc_engine *uc, uint64_t address, uint32_t size, void *user)
         soft_look(linear)) {
         sio_soft.block_end = sio_soft.block_before; /* it has not begun after all */
         sio_soft.stopped_at = linear;
-        stop();
+        soft_stop();
     }
 }
 
@@ -45,13 +45,13 @@ static void on_translated(uc_engine *uc, struct uc_translated *now, struct uc_tr
 static void on_exception(uc_engine *uc, uint32_t vector, void *user)
 {
     sio_soft.exception = vector + 1;
-    stop();
+    soft_stop();
 }
 
 static bool on_invalid_instruction(uc_engine *uc, void *user)
 {
     sio_soft.exception = 6 + 1;
-    stop();
+    soft_stop();
     return true;
 }
 

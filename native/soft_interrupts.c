@@ -143,7 +143,7 @@ static uint32_t acknowledge_pic(void)
 
 int soft_look(uint32_t linear)
 {
-    if (sio_soft.replaying)
+    if (sio_soft.replaying || sio_soft.me->debug.step)
         return sio_load_relaxed(&sio_soft.me->vcpu.run->immediate_exit);
     if (sio_load_relaxed(&sio_soft.raise->sequence) != sio_soft.seen)
         return 1;

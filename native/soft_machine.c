@@ -48,6 +48,16 @@ void sio_soft_command(struct sio_soft *c, struct sio_raise *raise, uint32_t what
         sio_syscall3(SYS_kill, pid, SIO_KICK_SIGNAL, 0);
 }
 
+void sio_soft_inspect(struct sio_soft *c, struct sio_raise *raise, int pid)
+{
+    sio_publish(&c->vcpu.inspect, 1); /* SP-COMMAND */
+    sio_store_relaxed(&sio_soft_record(c)->immediate_exit, 1);
+    sio_fence_full();
+    sio_raise_wake(raise);
+    if (pid > 0)
+        sio_syscall3(SYS_kill, pid, SIO_KICK_SIGNAL, 0);
+}
+
 int sio_soft_bury(struct sio_soft_machine *m, uint32_t index)
 {
     if (sio_swap_if(&m->token, index + 1, 0u))

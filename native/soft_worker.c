@@ -277,7 +277,9 @@ static long enter_guest(struct sio_vcpu *v)
             return -EINTR;
         }
         soft_take_turn();
-        if (!sio_soft.replaying && soft_take_events())
+        /* A single step leaves interrupts for later: they would be all that a debugger's user gets to see. */
+        int executes = !me->halted && !me->waits_for_sipi;
+        if (!sio_soft.replaying && !(me->debug.step && executes) && soft_take_events())
             return leave_guest(KVM_EXIT_SHUTDOWN);
         if (me->halted || me->waits_for_sipi) {
             soft_rest();
@@ -292,12 +294,17 @@ static long enter_guest(struct sio_vcpu *v)
         if (!sio_soft.replaying)
             soft_phase(SIO_SOFT_RUN);
         sio_soft.stopped = sio_soft.exception = sio_soft.stopped_at = 0;
+        me->debug.stop = SIO_SOFT_NO_STOP;
+        if (soft_debug_begin(linear_at(sio_soft.eip)))
+            return -EIO;
         soft_code_note(linear_at(sio_soft.eip));
         int error = sio_soft.u.emu_start(sio_soft.uc, sio_soft.eip, ~0ull, 0, 0);
         sio_soft.eip = soft_get(UC_X86_REG_EIP);
         sio_soft.saved = sio_soft.replaying;
         if (error)
             return fail(error);
+        if (me->debug.stop)
+            return leave_guest(KVM_EXIT_DEBUG);
         if (sio_soft.exception) {
             if (soft_deliver(sio_soft.exception - 1, 1))
                 return leave_guest(KVM_EXIT_SHUTDOWN);

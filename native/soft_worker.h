@@ -41,6 +41,11 @@ struct sio_soft_worker {
     uint32_t bytes_left;
     uint64_t next_byte;
     struct sio_soft_code *code;
+    /* a debugger: soft_debug.c */
+    uint32_t debugging;         /* its hooks are set */
+    uint32_t step_from;         /* linear address of the instruction that executes without a look, */
+    uint32_t step_first;        /* if nothing has executed since the guest went on */
+    uint32_t watched;           /* a watchpoint was met in the instruction at hand: its number + 1 */
 };
 
 extern struct sio_soft_worker sio_soft;
@@ -74,6 +79,7 @@ void soft_code_check(void);
 void soft_code_forget(void);
 
 /* ---- soft_hooks.c: Unicorn's hooks ---- */
+void soft_stop(void);
 int soft_open(const struct sio_soft_start *start);
 /* ---- soft_worker.c ---- */
 /* One access of the guest, made now. Returns what was read. */
@@ -88,6 +94,10 @@ uint64_t soft_answer_in_record(uint32_t space, uint32_t size);
 /* Between two instructions: whoever comes next can go on from here. */
 void soft_rest(void);
 void soft_end_if_told(void);
+
+/* ---- soft_debug.c: a debugger ---- */
+/* What the VMM has asked for is in force; `linear`: where the guest goes on. 0, or an error of Unicorn's. */
+int soft_debug_begin(uint32_t linear);
 
 /* ---- soft_turns.c ---- */
 void soft_take_turn(void);

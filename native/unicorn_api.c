@@ -9,7 +9,8 @@ int sio_unicorn_load(struct unicorn *u, const char *path)
     static const char *const names[] = {
         "uc_version",      "uc_open",          "uc_emu_start",    "uc_emu_stop",      "uc_reg_read",       "uc_reg_write",
         "uc_mem_read",     "uc_mem_write",     "uc_mem_map_ptr",  "uc_mem_protect",   "uc_mmio_map",       "uc_vmem_translate",
-        "uc_hook_add",     "uc_ctl",           "uc_context_alloc", "uc_context_size", "uc_context_save",   "uc_context_restore",
+        "uc_hook_add",     "uc_hook_del",      "uc_ctl",          "uc_context_alloc", "uc_context_size",  "uc_context_save",
+        "uc_context_restore",
     };
     void **slots = (void **)u;
     _Static_assert(sizeof names / sizeof *names == sizeof *u / sizeof(void *), "one name for each function, in their order");

@@ -20,9 +20,12 @@ enum {
 
     UC_HOOK_INTR = 1 << 0,
     UC_HOOK_INSN = 1 << 1,
+    UC_HOOK_CODE = 1 << 2,
     UC_HOOK_BLOCK = 1 << 3,
     UC_HOOK_MEM_READ_PROT = 1 << 7,
     UC_HOOK_MEM_WRITE_PROT = 1 << 8,
+    UC_HOOK_MEM_READ = 1 << 10,
+    UC_HOOK_MEM_WRITE = 1 << 11,
     UC_HOOK_INSN_INVALID = 1 << 14,
     UC_HOOK_EDGE_GENERATED = 1 << 15,
 
@@ -91,6 +94,7 @@ struct unicorn {
                     void (*)(uc_engine *, uint64_t, unsigned, uint64_t, void *), void *);
     int (*vmem_translate)(uc_engine *, uint64_t, int protection, uint64_t *);
     int (*hook_add)(uc_engine *, uc_hook *, int type, void *callback, void *user, uint64_t begin, uint64_t end, ...);
+    int (*hook_del)(uc_engine *, uc_hook);
     int (*ctl)(uc_engine *, unsigned, ...);
     int (*context_alloc)(uc_engine *, uc_context **);
     size_t (*context_size)(uc_engine *);

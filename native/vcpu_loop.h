@@ -198,6 +198,23 @@ static __attribute__((noinline, cold)) uint32_t ask(struct sio_vcpu *v, uint32_t
     return SIO_RUNNING;
 }
 
+/* After a single step, or at a breakpoint of the processor's debug registers: whether that is nothing to ask about, because a
+ * debugger only waits for a change of what it watches. */
+static __attribute__((noinline, cold)) int goes_on_stepping(struct sio_vcpu *v)
+{
+#if defined(__x86_64__)
+    if (!v->watches || (v->run->debug.arch.dr6 & 15))
+        return 0;
+    for (uint32_t i = 0; i < v->watches && i < SIO_WATCHES; i++)
+        for (uint32_t n = 0; n < v->watch[i].size && n < 8; n++)
+            if (sio_load_relaxed(&v->watch[i].at[n]) != v->watch[i].value[n])
+                return 0;
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 /* One match on the exit. Returns SIO_RUNNING to go on, or the state that the vCPU ends in. */
 static uint32_t serve(struct sio_vcpu *v)
 {
@@ -219,6 +236,10 @@ static uint32_t serve(struct sio_vcpu *v)
         complete(v);
         if (__builtin_expect(lines & SIO_LINE_HOLD, 0))
             hold(v);
+        if (__builtin_expect(v->stepping, 0)) {
+            sio_store_relaxed(&v->inspect, 1);
+            sio_store_relaxed(&run->immediate_exit, 1); /* the CPU finishes the access, and comes straight back */
+        }
         sio_store_relaxed(&v->wait_ticks, v->wait_ticks + (sio_ticks() - begin));
         return SIO_RUNNING;
     case KVM_EXIT_IOAPIC_EOI: {
@@ -237,6 +258,11 @@ static uint32_t serve(struct sio_vcpu *v)
             return ask(v, SIO_FAILED); /* a predecessor's, about where the guest is, or carried out and not forgotten */
         if (!enter_again(v))
             return SIO_FAILED;
+        complete(v);
+        return SIO_RUNNING;
+    case KVM_EXIT_DEBUG:
+        if (!goes_on_stepping(v))
+            return ask(v, SIO_FAILED);
         complete(v);
         return SIO_RUNNING;
     case KVM_EXIT_HLT:
@@ -323,6 +349,9 @@ static void work(struct sio_vcpu *v)
     v->client.waiter.abort = &v->command;
     v->client.waiter.abort_value = SIO_STOP;
     sio_store_relaxed(&v->run->immediate_exit, 0);
+    sio_fence_full();
+    if (sio_load_relaxed(&v->inspect))
+        sio_store_relaxed(&v->run->immediate_exit, 1); /* asked before there was a worker to be kicked */
     if (command(v) == SIO_RUN && v->question == SIO_NO_QUESTION)
         enter_state(v, SIO_RUNNING);
     end(v, run_until_told(v));

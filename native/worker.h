@@ -38,6 +38,15 @@ enum sio_question {
     SIO_GIVE_UP,    /* the vCPU ends */
 };
 
+#define SIO_WATCHES 4u
+
+/* Memory that a debugger watches: its bytes in this address space, and what they were. */
+struct sio_watch {
+    const uint8_t *at;
+    uint32_t size;              /* 1 to 8 */
+    uint8_t value[8];
+};
+
 #define SIO_WIRED_PIC 1
 #define SIO_WIRED_IOAPIC 2
 
@@ -59,6 +68,10 @@ struct sio_vcpu {
     uint32_t lines;             /* wired lines that moved outside of accesses (SIO_LINE_*); the worker clears what it takes */
     uint32_t inspect;           /* the VMM wants to see where the guest is; the worker clears it, and asks about KVM_EXIT_INTR */
     uint32_t question;          /* futex, and journal: enum sio_question */
+    /* a debugger's; written by the VMM while the vCPU stands still */
+    uint32_t stepping;          /* an access ends a step: KVM's emulator goes on to the instruction behind it */
+    uint32_t watches;           /* KVM steps, and the vCPU asks only once one of these has changed */
+    struct sio_watch watch[SIO_WATCHES];
     /* written by the worker */
     uint32_t state;             /* futex */
     uint32_t reason;            /* the exit's KVM_EXIT_* when state is HALTED or beyond */

@@ -64,6 +64,7 @@ class _Lib:
     KVM_CAP_NR_VCPUS: int
     KVM_CAP_PIT2: int
     KVM_CAP_READONLY_MEM: int
+    KVM_CAP_SET_GUEST_DEBUG2: int
     KVM_CAP_SET_IDENTITY_MAP_ADDR: int
     KVM_CAP_SET_TSS_ADDR: int
     KVM_CAP_SIGNAL_MSI: int
@@ -118,6 +119,12 @@ class _Lib:
     KVM_GET_VCPU_MMAP_SIZE: int
     KVM_GET_XCRS: int
     KVM_GET_XSAVE: int
+    KVM_GUESTDBG_BLOCKIRQ: int
+    KVM_GUESTDBG_ENABLE: int
+    KVM_GUESTDBG_INJECT_BP: int
+    KVM_GUESTDBG_SINGLESTEP: int
+    KVM_GUESTDBG_USE_HW_BP: int
+    KVM_GUESTDBG_USE_SW_BP: int
     KVM_INTERNAL_ERROR_DELIVERY_EV: int
     KVM_INTERNAL_ERROR_EMULATION: int
     KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES: int
@@ -152,6 +159,7 @@ class _Lib:
     KVM_SET_CPUID2: int
     KVM_SET_FPU: int
     KVM_SET_GSI_ROUTING: int
+    KVM_SET_GUEST_DEBUG: int
     KVM_SET_IDENTITY_MAP_ADDR: int
     KVM_SET_IRQCHIP: int
     KVM_SET_LAPIC: int
@@ -232,14 +240,22 @@ class _Lib:
     SIO_SHUTDOWN: int
     SIO_SIDE_BYTES: int
     SIO_SOFT_ACCESS: int
+    SIO_SOFT_BREAKPOINT: int
+    SIO_SOFT_BREAKPOINTS: int
     SIO_SOFT_DOORBELLS: int
     SIO_SOFT_ENTRY: int
     SIO_SOFT_INTA: int
     SIO_SOFT_LINE: int
     SIO_SOFT_MESSAGE: int
     SIO_SOFT_NOWHERE: int
+    SIO_SOFT_NO_STOP: int
     SIO_SOFT_REST: int
     SIO_SOFT_RUN: int
+    SIO_SOFT_STEP: int
+    SIO_SOFT_WATCH: int
+    SIO_SOFT_WATCHES: int
+    SIO_SOFT_WATCH_READS: int
+    SIO_SOFT_WATCH_WRITES: int
     SIO_SOFT_WIRES: int
     SIO_STOP: int
     SIO_STOPPED: int
@@ -268,6 +284,7 @@ class _Lib:
     SIO_TURN_ASLEEP: int
     SIO_TURN_EVENTS: int
     SIO_TURN_HOT: int
+    SIO_WATCHES: int
     SIO_WIRED_IOAPIC: int
     SIO_WIRED_LINES: int
     SIO_WIRED_MASK: int
@@ -353,6 +370,7 @@ class _Lib:
     def sio_soft_cpu(self, a0: Any, a1: int, /) -> Any: ...
     def sio_soft_doorbell(self, a0: Any, a1: int, a2: int, /) -> None: ...
     def sio_soft_init(self, a0: Any, a1: int, /) -> int: ...
+    def sio_soft_inspect(self, a0: Any, a1: Any, a2: int, /) -> None: ...
     def sio_soft_map(self, a0: int, a1: int, /) -> Any: ...
     def sio_soft_record(self, a0: Any, /) -> Any: ...
     def sio_soft_run(self, a0: Any, /) -> None: ...

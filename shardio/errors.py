@@ -16,6 +16,7 @@ from typing import Any
 __all__ = [
     "AccessRefused",
     "ConfigError",
+    "DebuggerError",
     "DeviceFailed",
     "DeviceNotFound",
     "DeviceOptionError",
@@ -364,6 +365,15 @@ class ExitHookFailed(VcpuError):
 
 class MachineError(ShardioError):
     """A machine was asked for what its state or its parts do not allow: `message` and `hint`."""
+
+
+class DebuggerError(MachineError):
+    """A debugger that cannot be served as asked: the `reason`."""
+
+    def __init__(self, reason: str, hint: str = "see docs/how-to/gdb.md") -> None:
+        super().__init__(reason, hint)
+        self.args = (reason, hint)
+        self.reason = reason
 
 
 class UnknownRegister(MachineError, LookupError):

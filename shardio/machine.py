@@ -44,8 +44,9 @@ from shardio.vcpu.report import VcpuReport, examine
 
 if TYPE_CHECKING:
     from shardio.control.server import ControlServer
-    from shardio.dispatcher.tracing import Trace
     from shardio.dispatcher.metrics_server import MetricsServer
+    from shardio.dispatcher.tracing import Trace
+    from shardio.gdb.server import GdbServer
     from shardio.kvm import Vm
     from shardio.kvm.cpuid import CpuidFilter
 
@@ -104,7 +105,8 @@ class Machine(Closing):
         self._board: set[str] = set()
         """The names of the devices that the hypervisor brings."""
         self._exits = UnservedExits()
-        self._controls: list[ControlServer] = []
+        self._doors: list[Closing] = []
+        """Servers by which others reach the machine."""
         self._cleanup = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
             self.memory = undo.enter_context(GuestMemory(parse_size(memory)))
@@ -364,12 +366,46 @@ class Machine(Closing):
 
         with self._life.turn(State.NEW, State.STARTING, State.RUNNING, State.STOPPED):
             server = ControlServer(self, self._life, name, stop)
-            self._controls.append(server)
+            self._doors.append(server)
             return server
 
     def metrics(self, address: str) -> MetricsServer:
         """See `Dispatcher.metrics`."""
         return self.dispatcher.metrics(address)
+
+    def gdb(
+        self,
+        where: str,
+        *,
+        wait: bool = False,
+        architecture: str = "auto",
+        stop: Callable[[], None] | None = None,
+    ) -> GdbServer:
+        """Let a debugger that speaks GDB's remote protocol reach this machine at `where`, until it is closed:
+        "unix:PATH", ":PORT" of this host alone, or "HOST:PORT" (docs/gdb.md). `wait`: the guest's first
+        instruction waits for it; `architecture`: "i386", "x86-64" or "auto"; `stop`: what is called, in
+        another thread, for its `kill` (None: `stop`).
+
+        Raises `DebuggerError` for another place, one that is taken, or a second such server.
+        """
+        from shardio.gdb.server import GdbServer
+
+        with self._life.turn(State.NEW, State.STARTING, State.RUNNING):
+            if wait:
+                self._life.require(State.NEW)
+            server = GdbServer(
+                where, self._life, self._vcpus_there, self._exits, self.memory,
+                wide=lambda: self._contents.wide, wait=wait, architecture=architecture,
+                stop=self.stop if stop is None else stop,
+            )  # fmt: skip
+            self._doors.append(server)
+            return server
+
+    def _vcpus_there(self) -> Sequence[Vcpu]:
+        try:
+            return self.dispatcher.supervisor.vcpus
+        except MachineError:  # before the start, or after one that failed
+            return ()
 
     def run(self, timeout: float | None = None) -> ExitInfo:
         """`start`, `wait`, `stop`: how the guest ended, or "stopped" when it had not after `timeout` seconds.
@@ -396,8 +432,8 @@ class Machine(Closing):
         """
         if self._life.forked:
             return
-        for control in self._controls:  # its thread may be waiting for a turn
-            control.close()
+        for door in self._doors:  # its thread may be waiting for a turn
+            door.close()
         with contextlib.ExitStack() as last:
             last.callback(self._give_back)
             self.dispatcher.close()

@@ -38,6 +38,7 @@ SAMPLES: list[errors.ShardioError] = [
     errors.VcpuError(1, "KVM_EXIT_INTERNAL_ERROR", "see the registers"),
     errors.ExitHookFailed(1, "KVM_EXIT_HLT", "ZeroDivisionError: division by zero", "see its traceback"),
     errors.MachineError("is running", "stop it first"),
+    errors.DebuggerError("cannot listen at :1", "use another address"),
     errors.UnknownRegister("eip", ("rax", "rip")),
     errors.UnknownRegister(0x10, ()),
     errors.RangeTaken("com1", PioRange(0x20, 8), "the PIC", "move it"),

@@ -45,6 +45,7 @@ PIN: Final = 1
 LINE: Final = 11
 """The GSI that it is wired to where nobody says otherwise."""
 
+
 class PciState(msgspec.Struct, frozen=True):
     """The device's state: what every transport keeps, the ISR, and configuration space with its MSI-X
     table.

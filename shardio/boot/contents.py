@@ -30,6 +30,7 @@ class Contents:
     def __init__(self, memory: GuestMemory, hypervisor: Hypervisor, irqchip: bool | str) -> None:
         self.memory = memory
         self.entry: Entry | None = None
+        self.kernel: Kernel | None = None
         self._hypervisor = hypervisor
         self._irqchip = irqchip
         self._images: list[Loaded] = []
@@ -78,6 +79,12 @@ class Contents:
             raise MachineError("firmware makes its own tables", "load an image, or leave the tables to it")
         self._tables.add(kind)
 
+    @property
+    def wide(self) -> bool:
+        """Whether the guest comes to long mode, as far as what was loaded tells."""
+        long = self.entry is not None and self.entry.mode == "long"
+        return long or (self.kernel is not None and self.kernel.bits == 64)
+
     def begin(self, hardware: Callable[[], Hardware]) -> None:
         """Writes the tables, and sets the vCPUs that begin at the entry."""
         assert self.entry is not None
@@ -91,7 +98,7 @@ class Contents:
 
     def _began_by(self, kernel: Kernel) -> Kernel:
         self._images += kernel.parts
-        self.entry, self._rsdp_at = kernel.entry, kernel.rsdp_at
+        self.kernel, self.entry, self._rsdp_at = kernel, kernel.entry, kernel.rsdp_at
         return kernel
 
     def _refuse_overlap(self, what: str, taken: range) -> None:

@@ -14,6 +14,8 @@ from shardio.boot.image import Image
 from shardio.boot.plan import Plan
 
 MAGIC: Final = b"\x7fELF"
+MAGIC_64: Final = MAGIC + b"\x02"
+"""With EI_CLASS: ELFCLASS64."""
 XEN_ELFNOTE_PHYS32_ENTRY: Final = 18
 """Xen's public/elfnote.h: the note that holds the physical address of the PVH entry."""
 _MACHINES: Final = ("EM_386", "EM_X86_64")

@@ -30,13 +30,15 @@ _COMPRESSED = {b"\x1f\x8b": "gzip", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zst
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """A kernel in guest memory: its `protocol` ("pvh", "multiboot", "linux", "coreboot"), how it begins, and
-    what lies where. `rsdp_at`: where it wants to be told the 8-byte address of ACPI's RSDP, if anywhere.
+    what lies where. `rsdp_at`: where it wants to be told the 8-byte address of ACPI's RSDP, if anywhere;
+    `bits`: 64 for one that comes to long mode, by its entry or its ELF header, else 32.
     """
 
     protocol: str
     entry: Entry
     parts: tuple[Loaded, ...]
     rsdp_at: int | None = None
+    bits: int = 32
 
 
 def load_kernel(
@@ -55,7 +57,7 @@ def load_kernel(
     """
     read, plan = read_image(image), Plan(memory, taken)
     protocol, (entry, rsdp_at) = _place(plan, read, modules, command_line, long_mode)
-    return _written(plan, protocol, entry, rsdp_at)
+    return _written(plan, read, protocol, entry, rsdp_at)
 
 
 def load_payload(memory: GuestMemory, image: Source, taken: Iterable[Loaded] = ()) -> Kernel:
@@ -65,7 +67,7 @@ def load_payload(memory: GuestMemory, image: Source, taken: Iterable[Loaded] = (
     read, plan = read_image(image), Plan(memory, taken)
     if not read.data.startswith(elf_images.MAGIC):
         raise read.refused("magic", 0, "an ELF (7f 45 4c 46)", _shown(read))
-    return _written(plan, "coreboot", place_payload(plan, read_elf(read)), None)
+    return _written(plan, read, "coreboot", place_payload(plan, read_elf(read)), None)
 
 
 def _place(
@@ -85,10 +87,11 @@ def _place(
     raise read.refused("magic", 0, expected, _shown(read), _hint(read))
 
 
-def _written(plan: Plan, protocol: str, entry: Entry, rsdp_at: int | None) -> Kernel:
+def _written(plan: Plan, image: Image, protocol: str, entry: Entry, rsdp_at: int | None) -> Kernel:
     """Writes the plan, unless it lies where the entry's mode has its tables."""
     plan.reserve("the boot tables", boot_tables(entry.mode))
-    return Kernel(protocol, entry, plan.commit(), rsdp_at)
+    wide = entry.mode == "long" or image.data.startswith(elf_images.MAGIC_64)
+    return Kernel(protocol, entry, plan.commit(), rsdp_at, 64 if wide else 32)
 
 
 def _shown(image: Image) -> str:

@@ -157,6 +157,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--metrics", metavar="ADDRESS",
         help="give Prometheus metrics at unix:PATH or 127.0.0.1:PORT (port 0: any, which a line tells)",
     )  # fmt: skip
+    parser.add_argument(
+        "--gdb", metavar="WHERE",
+        help="let GDB reach the guest at unix:PATH, :PORT (of this host alone) or HOST:PORT",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gdb-wait", action="store_true", help="the guest's first instruction waits for the debugger"
+    )
     parser.add_argument("--quiet", action="store_true", help="no table at the end")
     parser.add_argument("--debug", action="store_true", help="tell an error with its tracebacks")
     parser.add_argument(
@@ -192,6 +199,7 @@ def execute(arguments: argparse.Namespace) -> int:
                     at = vm.metrics(arguments.metrics).address
                     if arguments.metrics != at:
                         say(f"shardio: metrics at http://{at}/metrics")
+                _listen_for_gdb(vm, arguments, stop)
                 ended = _run(vm, stop, arguments.timeout)
                 late = ended is None and not stop.requested
                 reports = late_reports(vm) if late else ()
@@ -346,6 +354,16 @@ def late_reports(vm: Machine) -> tuple[VcpuReport, ...]:
         with contextlib.suppress(ShardioError):  # one that was killed in the midst of a pause
             found.append(vm.examine(index))
     return tuple(report for report in found if report.mp_state != "uninitialized")
+
+
+def _listen_for_gdb(vm: Machine, arguments: argparse.Namespace, stop: StopRequests) -> None:
+    if arguments.gdb_wait and arguments.gdb is None:
+        hint = "say where the debugger comes: --gdb :1234"
+        raise ConfigError(COMMAND_LINE, "--gdb-wait without --gdb", hint)
+    if arguments.gdb is not None:
+        server = vm.gdb(arguments.gdb, wait=arguments.gdb_wait, stop=stop.leave)
+        waits = ", and the guest waits for it" if arguments.gdb_wait else ""
+        say(f"shardio: a debugger can come{waits}: (gdb) target remote {server.address}")
 
 
 def _run(vm: Machine, stop: StopRequests, timeout: float | None) -> ExitInfo | None:

@@ -221,6 +221,8 @@ def own_arguments(device: Factory, options: Mapping[str, Any], more: Mapping[str
     for name in sorted(options.keys() & more.keys()):
         raise MachineError(f"{name!r} of {device} is given twice", "give it in options, or beside them")
     return {**options, **more}
+
+
 def _kind(factory: Any) -> str:
     """A factory's name and file."""
     name = getattr(factory, "__qualname__", type(factory).__qualname__)

@@ -39,8 +39,8 @@ from shardio.supervisor.exits import UnservedExits
 from shardio.vcpu import ExternalVcpu, Vcpu, VcpuState
 
 if TYPE_CHECKING:
-    from shardio.dispatcher.tracing import Trace
     from shardio.dispatcher.metrics_server import MetricsServer
+    from shardio.dispatcher.tracing import Trace
     from shardio.fabric import Port
     from shardio.vcpu import Hypervisor
 
@@ -450,7 +450,8 @@ class Dispatcher(Closing):
         self.life.clock_on()
 
     def command(self, command: int, state: VcpuState, timeout: float = ACCESS_TIMEOUT_S) -> None:
-        """Command every vCPU (`lib.SIO_PAUSE` say) and wait until it is in `state`, or has ended.
+        """Command every vCPU (`lib.SIO_PAUSE` say) and wait until it is in `state`, has ended, or is held by
+        a debugger: then it obeys when that lets it go on.
 
         Raises `MachineError` after `timeout` seconds.
         """
@@ -459,7 +460,7 @@ class Dispatcher(Closing):
         for vcpu in vcpus:
             vcpu.command(command)
         for vcpu in vcpus:
-            while (now := vcpu.state) is not state and not vcpu.ended:
+            while (now := vcpu.state) is not state and not vcpu.ended and not vcpu.held:
                 if time.monotonic() > deadline:
                     raise MachineError(
                         f"vCPU {vcpu.index} is {now.name} and not {state.name} after {timeout} s",

@@ -123,6 +123,16 @@ class Life:
             for listener in tuple(self._listeners):
                 listener()
 
+    def on_end(self, listener: Callable[[], None]) -> None:
+        """Call `listener` at the end, in whatever thread that comes from; at once where it has come."""
+        self._listeners.add(listener)
+        if self.exit is not None:
+            listener()
+
+    def off_end(self, listener: Callable[[], None]) -> None:
+        """Call it no more."""
+        self._listeners.discard(listener)
+
     def wait(self, timeout: float | None) -> ExitInfo | None:
         """Until the end, or None after `timeout` seconds. Raises the error that it ended with.
 

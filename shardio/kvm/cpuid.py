@@ -21,7 +21,6 @@ PV_FEATURES_KEPT = 0x0100_0009
 """Bits of leaf 0x4000_0001 EAX that a guest may see: KVM's clocks (0, 3) and that they are stable (24)."""
 
 
-
 class CpuidLeaf(msgspec.Struct, frozen=True):
     """What CPUID answers for a `function` (EAX) and, where the leaf has some, an `index` (ECX)."""
 

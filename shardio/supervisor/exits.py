@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from shardio._core import lib
 from shardio.errors import ExitHookFailed
@@ -21,6 +21,20 @@ from shardio.vcpu import Vcpu
 
 Hook = Callable[[Vcpu, Any], str]
 """Gets the vCPU and its exit; "resume" lets the guest go on, "end" does not."""
+
+
+class Debugger(Protocol):
+    """Who may have vCPUs stand still: `shardio.gdb`. In the supervisor's thread."""
+
+    def begins(self, vcpu: Vcpu) -> None:
+        """A worker of this vCPU is about to be started."""
+
+    def takes(self, vcpu: Vcpu) -> bool:
+        """Whether the exit about which it asks is the debugger's, who answers it then."""
+
+    def takes_fault(self, vcpu: Vcpu) -> bool:
+        """Whether the debugger looks at it first: an exit that ends this vCPU."""
+
 
 VERDICTS: Final = ("resume", "end")
 CLOSE_S = 2.0
@@ -34,6 +48,8 @@ class UnservedExits:
 
     def __init__(self) -> None:
         self.hook: Hook | None = None
+        self.debugger: Debugger | None = None
+        """Looked to before all others, None without one."""
         self.failure: ExitHookFailed | None = None
         self.on_event: Callable[[events.Event], None] = lambda _: None
         """Called with what is to be told, in either thread."""
@@ -49,6 +65,8 @@ class UnservedExits:
         with self._lock:
             if vcpu.index in self._in_hand or not vcpu.asked:
                 return
+        if self.debugger is not None and self.debugger.takes(vcpu):
+            return
         if name := vcpu.repair():
             if name not in self._repaired:
                 self._repaired.add(name)
@@ -57,6 +75,8 @@ class UnservedExits:
         elif vcpu.inspected:
             vcpu.answer(lib.SIO_GO_ON)
         elif self.hook is None:
+            if self.debugger is not None and self.debugger.takes_fault(vcpu):
+                return
             vcpu.answer(lib.SIO_GIVE_UP)
         else:
             self._in_hand.add(vcpu.index)

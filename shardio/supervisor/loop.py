@@ -158,6 +158,8 @@ class Supervisor:
         """Spawn and watch a vCPU's process."""
         if self._exits is not None:
             vcpu.ask_about_exits()
+            if self._exits.debugger is not None:
+                self._exits.debugger.begins(vcpu)
         vcpu.spawn()
         self.watch_vcpu(vcpu)
 

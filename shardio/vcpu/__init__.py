@@ -4,11 +4,14 @@
 hypervisor of a machine. Nothing above imports a hypervisor by name.
 """
 
+from shardio.vcpu.debug import DebugPlan, DebugStop, Watch
 from shardio.vcpu.external import ExternalVcpu
 from shardio.vcpu.interface import ExitCounts, Hypervisor, Vcpu, VcpuState, VcpuStatistics
 from shardio.vcpu.registers import Registers, Segment, Table
 
 __all__ = [
+    "DebugPlan",
+    "DebugStop",
     "ExitCounts",
     "ExternalVcpu",
     "Hypervisor",
@@ -18,4 +21,5 @@ __all__ = [
     "Vcpu",
     "VcpuState",
     "VcpuStatistics",
+    "Watch",
 ]

@@ -18,13 +18,13 @@ import msgspec
 from shardio._core import lib
 from shardio.fabric import LastAccess
 from shardio.range import MmioRange, PioRange
+from shardio.vcpu.debug import DebugPlan, DebugStop, Watch
 from shardio.vcpu.registers import Registers, is_external
 
 if TYPE_CHECKING:
     from shardio.fabric import Fabric
     from shardio.interrupt.backend import InterruptBackend
     from shardio.interrupt.doorbell import DoorbellBackend
-    from shardio.memory import GuestMemory
     from shardio.reserved import Reserved
 
 
@@ -114,6 +114,8 @@ class Vcpu(ABC):
     index: int
     pid: int = 0
     pidfd: int = -1
+    held: bool = False
+    """A debugger has it stand still at an exit: it neither parks nor runs until the debugger lets it."""
 
     @property
     @abstractmethod
@@ -196,10 +198,6 @@ class Vcpu(ABC):
         """
         return "unknown"
 
-    def physical(self, memory: GuestMemory, linear: int) -> int | None:
-        """The guest-physical address of a linear one, while it stands still; None where nothing is mapped."""
-        return None
-
     @property
     def pending_exception(self) -> int | None:
         """The vector of an exception that the guest gets when it goes on, None without one."""
@@ -254,6 +252,41 @@ class Vcpu(ABC):
     def repair(self) -> str | None:
         """Execute the instruction that KVM's emulator lacks: its name, None where this is no such exit."""
         return None
+
+    # ---- a debugger ----
+
+    @property
+    def trap(self) -> bytes:
+        """The instruction that a debugger plants in guest memory as a breakpoint; empty where the CPU knows
+        breakpoints by their address (`DebugPlan.breakpoints`).
+        """
+        return b""
+
+    def check_watch(self, watch: Watch) -> None:
+        """Raises `VcpuError` for memory that cannot be watched so."""
+        raise is_external(self.index)
+
+    def set_debug(self, plan: DebugPlan) -> None:
+        """How it goes on at the next `answer`. It stands still. Raises `VcpuError` for more than it can do.
+        """
+        raise is_external(self.index)
+
+    def debug_stop(self, plan: DebugPlan) -> DebugStop | None:
+        """Why it stands at this exit, with which it was let go on by `plan`; None where that is not for the
+        debugger. A guest's own INT3 that was taken for a breakpoint is given back to the guest.
+        """
+        return None
+
+    def translate(self, linear: int) -> int | None:
+        """The guest-physical address of a linear one by the guest's page tables, None where nothing is
+        mapped. It stands still.
+        """
+        raise is_external(self.index)
+
+    @property
+    def linear_pc(self) -> int:
+        """The linear address of the instruction at which it stands."""
+        return (self.registers.segment("cs").base + self.registers["rip"]) & 0xFFFF_FFFF_FFFF_FFFF
 
     @abstractmethod
     def statistics(self, elapsed_ns: int) -> VcpuStatistics:

@@ -15,13 +15,23 @@ from typing import Any
 from shardio._core import ffi, lib
 from shardio.closing import Closing
 from shardio.entry import MODES
-from shardio.errors import MachineError, VcpuError
+from shardio.errors import MachineError, MemoryAccessError, VcpuError
 from shardio.fabric import Fabric
 from shardio.fabric.port_record import set_up
 from shardio.interrupt.wires import IOAPIC_WIRES, PIC_WIRES
 from shardio.kvm.boot import set_entry
 from shardio.kvm.coalesced import KvmCoalesced
 from shardio.kvm.cpuid import CpuidFilter
+from shardio.kvm.debug import (
+    INT1,
+    INT3,
+    debug_details,
+    fits,
+    is_int3,
+    is_planted_int1,
+    register_hit,
+    set_guest_debug,
+)
 from shardio.kvm.doorbell import KvmDoorbells
 from shardio.kvm.events import cancel_exception, pending_exception, raise_exception
 from shardio.kvm.firmware import load_firmware
@@ -35,6 +45,7 @@ from shardio.memory import GuestMemory
 from shardio.processes import guest_time_ns
 from shardio.range import MmioRange, PioRange
 from shardio.reserved import Reserved, reserved_by_kvm
+from shardio.vcpu.debug import HARDWARE_BREAKPOINTS, DebugPlan, DebugStop, Watch
 from shardio.vcpu.kvm_registers import KvmRegisters
 from shardio.vcpu.worker import Worker
 
@@ -43,12 +54,14 @@ MP_STATES = {
     0: "runnable", 1: "uninitialized", 2: "init received", 3: "halted", 4: "sipi received", 5: "stopped",
 }  # fmt: skip
 """KVM_MP_STATE_*, of KVM_GET_MP_STATE."""
+HLT = b"\xf4"
 
 
 class KvmWorker(Worker):
     """The worker of one vCPU of KVM. `event`: an eventfd rung at every change of state; `cpu`: where it is
-    pinned, None anywhere; `vm_fd`: the VM, for KVM_IRQ_LINE (-1: it raises none); `repairs_in`: the guest's
-    memory, where instructions that KVM's emulator lacks are to be repaired.
+    pinned, None anywhere; `vm_fd`: the VM, for KVM_IRQ_LINE (-1: it raises none); `memory`: the guest's, for
+    a debugger's watchpoints; `repairs_in`: the same, where instructions that KVM's emulator lacks are to be
+    repaired.
     """
 
     def __init__(
@@ -60,11 +73,14 @@ class KvmWorker(Worker):
         cpu: int | None = None,
         *,
         vm_fd: int = -1,
+        memory: GuestMemory | None = None,
         repairs_in: GuestMemory | None = None,
     ) -> None:
         super().__init__(vcpu.index, fabric, ffi.new("struct sio_vcpu *"))
         self.vcpu = vcpu
         self._repairs_in = repairs_in
+        self._memory = memory
+        self._emulated = emulates()
         self._stack = ffi.NULL
         set_up(self.client, fabric, vcpu.index, doorbells, 1)
         self.view.client.coalesced = ffi.cast("uint32_t *", vcpu.coalesced_ring)
@@ -113,11 +129,6 @@ class KvmWorker(Worker):
         self.require_parked()
         return MP_STATES.get(self.vcpu.get_mp_state(), "unknown")
 
-    def physical(self, memory: GuestMemory, linear: int) -> int | None:
-        """See `Vcpu.physical`."""
-        self.require_parked()
-        return self.vcpu.translate(linear)
-
     @property
     def pending_exception(self) -> int | None:
         """See `Vcpu.pending_exception`."""
@@ -157,6 +168,97 @@ class KvmWorker(Worker):
         if name is not None:
             self.repairs[name] = self.repairs.get(name, 0) + 1
         return name
+
+    # ---- a debugger ----
+
+    @property
+    def trap(self) -> bytes:
+        """See `Vcpu.trap`."""
+        return INT1 if self._emulated else INT3
+
+    def check_watch(self, watch: Watch) -> None:
+        """See `Vcpu.check_watch`. What an emulated guest reads nobody sees."""
+        if self._emulated and watch.kind != "write":
+            hint = "watch writes, or use cpu='soft'"
+            raise VcpuError(self.index, "reads are not seen where KVM emulates the guest", hint)
+        if not fits(watch.address, watch.size):
+            hint = "watch 1, 2, 4 or 8 bytes at a multiple of their number"
+            raise VcpuError(self.index, f"cannot watch {watch.size} bytes at {watch.address:#x}", hint)
+
+    def set_debug(self, plan: DebugPlan) -> None:
+        """See `Vcpu.set_debug`."""
+        self.require_parked()
+        watched = [] if self._emulated else [(each.address, each.size, each.kind) for each in plan.watches]
+        entries = [(address, 1, "execute") for address in sorted(plan.hardware)] + watched
+        compared = plan.watches if self._emulated else ()
+        if len(entries) > HARDWARE_BREAKPOINTS or len(compared) > lib.SIO_WATCHES:
+            hint = "remove one: hardware breakpoints and watchpoints share them"
+            raise VcpuError(self.index, f"has {HARDWARE_BREAKPOINTS} debug registers", hint)
+        if plan.step and self.linear_pc in plan.hardware:
+            entries = []  # or it would go no further
+        self._compare(compared)
+        self.view.stepping = plan.step
+        set_guest_debug(
+            self.vcpu, entries,
+            step=plan.step or bool(compared), planted=bool(plan.planted),
+            block_interrupts=plan.step and not self._at_hlt(),
+        )  # fmt: skip
+
+    def _at_hlt(self) -> bool:
+        """Nothing but an interrupt ends that step."""
+        physical = self.translate(self.linear_pc)
+        if physical is None or self._memory is None:
+            return False
+        try:
+            return self._memory.read(physical, 1) == HLT
+        except MemoryAccessError:
+            return False
+
+    def _compare(self, watches: Sequence[Watch]) -> None:
+        self.view.watches = 0
+        for number, each in enumerate(watches):
+            physical = self.translate(each.address)
+            if physical is None or self._memory is None:
+                raise VcpuError(self.index, f"nothing is mapped at {each.address:#x}", "watch it later")
+            watch = self.view.watch[number]
+            watch.at = ffi.cast("uint8_t *", self._memory.host_address(physical, each.size))
+            watch.size = each.size
+            ffi.memmove(watch.value, watch.at, each.size)
+        self.view.watches = len(watches)
+
+    def debug_stop(self, plan: DebugPlan) -> DebugStop | None:
+        """See `Vcpu.debug_stop`."""
+        if self.view.run.exit_reason != lib.KVM_EXIT_DEBUG:
+            if self.linear_pc not in plan.planted or not is_planted_int1(self.exit):
+                return None
+            cancel_exception(self.vcpu)
+            return DebugStop("breakpoint")
+        vector, dr6 = debug_details(self.view.run)
+        if is_int3(vector):
+            if self.linear_pc in plan.planted:
+                return DebugStop("breakpoint")
+            set_guest_debug(self.vcpu, planted=True, reinject=True)
+            return DebugStop("trap")
+        hit = register_hit(dr6)
+        if hit is not None and not self._emulated:
+            if hit >= len(plan.hardware):
+                return DebugStop("watch", plan.watches[hit - len(plan.hardware)])
+            return DebugStop("hardware")
+        if hit is not None:
+            return DebugStop("hardware")
+        return DebugStop("watch", self._changed(plan)) if self.view.watches else DebugStop("step")
+
+    def _changed(self, plan: DebugPlan) -> Watch:
+        for number, each in enumerate(plan.watches):
+            watch = self.view.watch[number]
+            if ffi.buffer(watch.at, watch.size)[:] != ffi.buffer(watch.value, watch.size)[:]:
+                return each
+        return plan.watches[0]  # it has changed and changed back since
+
+    def translate(self, linear: int) -> int | None:
+        """See `Vcpu.translate`."""
+        self.require_parked()
+        return self.vcpu.translate(linear)
 
     def dump(self) -> str:
         """See `Worker.dump`."""
@@ -249,7 +351,7 @@ class KvmHypervisor(Closing):
         """See `Hypervisor.vcpu`."""
         worker = KvmWorker(
             self.vm.vcpus[index], fabric, doorbells, event, cpu,
-            vm_fd=self.vm.fd, repairs_in=self.memory if self._repairs else None,
+            vm_fd=self.vm.fd, memory=self.memory, repairs_in=self.memory if self._repairs else None,
         )
         self._workers.append(worker)
         return worker

@@ -1,6 +1,6 @@
 """`VcpuReport`: where a vCPU that stands still is: its registers and MP state, and the instruction there.
 
-Sources: Intel SDM volume 3, 4.3 (32-bit paging), and 3.4.5 (what CS says of the code's width).
+Source: Intel SDM volume 3, 3.4.5 (what CS says of the code's width).
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 LONGEST_INSTRUCTION: Final = 15
 SEGMENTS: Final = ("cs", "ss", "ds", "es", "fs", "gs")
 HINT: Final = "pip install 'shardio[disassembly]' names the instruction"
-_CR0_PE, _CR0_PG, _CR4_PSE, _CR4_PAE = 1, 1 << 31, 1 << 4, 1 << 5
-_PRESENT, _LARGE = 1, 1 << 7
+_CR0_PE: Final = 1
 _LONG: Final = {f"r{number}" for number in range(8, 16)}
 """Registers that there are in 64-bit mode alone."""
 
@@ -83,8 +82,7 @@ def examine(vcpu: Vcpu, memory: GuestMemory | None) -> VcpuReport:
         raise VcpuError(vcpu.index, "is external", "the process that runs it has its state")
     segments = {name: vcpu.registers.segment(name) for name in SEGMENTS}
     bits = code_bits(registers, segments["cs"])
-    linear = registers["rip"] + (0 if bits == 64 else segments["cs"].base)
-    code = b"" if memory is None else linear_bytes(vcpu, memory, linear, LONGEST_INSTRUCTION)
+    code = b"" if memory is None else linear_bytes(vcpu, memory, vcpu.linear_pc, LONGEST_INSTRUCTION)
     length, instruction = disassembled(code, bits, registers["rip"])
     return VcpuReport(
         vcpu.index, vcpu.state.name.lower(), vcpu.mp_state, bits, registers, segments,
@@ -119,32 +117,10 @@ def linear_bytes(vcpu: Vcpu, memory: GuestMemory, linear: int, size: int) -> byt
     while len(found) < size:
         at = linear + len(found)
         try:
-            physical = vcpu.physical(memory, at)
+            physical = vcpu.translate(at)
             if physical is None:
                 break
             found += memory.read(physical, min(size - len(found), PAGE_SIZE - at % PAGE_SIZE))
         except (MemoryAccessError, KvmError):
             break
     return found
-
-
-def walk(memory: GuestMemory, registers: Mapping[str, int], linear: int) -> int | None:
-    """The guest-physical address of a linear one under 32-bit paging, or without any; None where nothing is
-    mapped there, and under paging of another kind. Raises `MemoryAccessError` for tables outside RAM.
-    """
-    linear &= 0xFFFF_FFFF
-    if not registers["cr0"] & _CR0_PG:
-        return linear
-    if registers["cr4"] & _CR4_PAE:
-        return None
-    entry = _entry(memory, (registers["cr3"] & ~0xFFF) + (linear >> 22) * 4)
-    if not entry & _PRESENT:
-        return None
-    if entry & _LARGE and registers["cr4"] & _CR4_PSE:
-        return (entry & 0xFFC0_0000) | (entry & 0x1F_E000) << 19 | (linear & 0x3F_FFFF)
-    entry = _entry(memory, (entry & ~0xFFF) + (linear >> 12 & 0x3FF) * 4)
-    return (entry & ~0xFFF) | (linear & 0xFFF) if entry & _PRESENT else None
-
-
-def _entry(memory: GuestMemory, at: int) -> int:
-    return int.from_bytes(memory.read(at, 4), "little")

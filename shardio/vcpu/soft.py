@@ -10,7 +10,7 @@ import errno
 import os
 import subprocess
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from shardio._core import ffi, lib
 from shardio.errors import MachineError, VcpuError
@@ -21,12 +21,18 @@ from shardio.memory import GuestMemory
 from shardio.range import MmioRange
 from shardio.soft.library import HINT
 from shardio.soft.machine import SoftMachine
+from shardio.soft.paging import walk
 from shardio.soft.process import Start, start
 from shardio.soft.record import Record
-from shardio.vcpu.report import walk
+from shardio.vcpu.debug import DebugPlan, DebugStop, Watch
 from shardio.vcpu.soft_registers import SoftRegisters
 from shardio.vcpu.worker import Worker
 
+_WATCHED: Final = {
+    "write": lib.SIO_SOFT_WATCH_WRITES,
+    "read": lib.SIO_SOFT_WATCH_READS,
+    "access": lib.SIO_SOFT_WATCH_READS | lib.SIO_SOFT_WATCH_WRITES,
+}
 STILLBORN = 5
 """Workers that may die, one after the other, before they take their vCPU over."""
 
@@ -34,8 +40,11 @@ STILLBORN = 5
 class SoftWorker(Worker):
     """The worker of one software vCPU of a machine's `record`; it is started with what it is `told`."""
 
-    def __init__(self, record: Record, fabric: Fabric, told: Start, cpu: int | None) -> None:
+    def __init__(
+        self, record: Record, fabric: Fabric, told: Start, cpu: int | None, ram: GuestMemory
+    ) -> None:
         self._record = record
+        self._ram = ram
         self._vcpu = record.vcpu(told.index)
         self._memory = record.memory
         super().__init__(told.index, fabric, ffi.addressof(self._vcpu, "vcpu"))
@@ -93,10 +102,6 @@ class SoftWorker(Worker):
             return "uninitialized"
         return "halted" if self._vcpu.halted else "runnable"
 
-    def physical(self, memory: GuestMemory, linear: int) -> int | None:
-        """See `Vcpu.physical`."""
-        return walk(memory, self.registers.all(), linear)
-
     @property
     def pending_exception(self) -> int | None:
         """See `Vcpu.pending_exception`."""
@@ -114,6 +119,54 @@ class SoftWorker(Worker):
         """See `Vcpu.cancel_exception`."""
         self.require_parked()
         self._vcpu.inject = 0
+
+    def inspect(self) -> None:
+        """See `Vcpu.inspect`."""
+        lib.sio_soft_inspect(self._vcpu, self._record.page, self.pid)
+
+    @property
+    def inspected(self) -> bool:
+        """See `Vcpu.inspected`."""
+        return bool(lib.sio_soft_record(self._vcpu).exit_reason == lib.KVM_EXIT_INTR)
+
+    # ---- a debugger ----
+
+    def check_watch(self, watch: Watch) -> None:
+        """See `Vcpu.check_watch`. Any size may be watched."""
+
+    def set_debug(self, plan: DebugPlan) -> None:
+        """See `Vcpu.set_debug`."""
+        self.require_parked()
+        debug, breakpoints = self._vcpu.debug, sorted(plan.breakpoints | plan.hardware)
+        if len(breakpoints) > lib.SIO_SOFT_BREAKPOINTS or len(plan.watches) > lib.SIO_SOFT_WATCHES:
+            most = f"{lib.SIO_SOFT_BREAKPOINTS} breakpoints and {lib.SIO_SOFT_WATCHES} watchpoints at most"
+            raise VcpuError(self.index, f"has {most}", "remove one")
+        for number, each in enumerate(plan.watches):
+            physical = self.translate(each.address)
+            if physical is None:
+                raise VcpuError(self.index, f"nothing is mapped at {each.address:#x}", "watch it later")
+            watch = debug.watch[number]
+            watch.address, watch.size, watch.kind = physical, each.size, _WATCHED[each.kind]
+        debug.breakpoint[0 : len(breakpoints)] = [each & 0xFFFF_FFFF for each in breakpoints]
+        debug.step, debug.breakpoints, debug.watches = plan.step, len(breakpoints), len(plan.watches)
+        debug.wrote |= plan.wrote
+        debug.resumed = 1
+
+    def debug_stop(self, plan: DebugPlan) -> DebugStop | None:
+        """See `Vcpu.debug_stop`."""
+        if lib.sio_soft_record(self._vcpu).exit_reason != lib.KVM_EXIT_DEBUG:
+            return None
+        debug = self._vcpu.debug
+        if debug.stop == lib.SIO_SOFT_WATCH and debug.watch_hit < len(plan.watches):
+            return DebugStop("watch", plan.watches[debug.watch_hit])
+        if debug.stop == lib.SIO_SOFT_BREAKPOINT:
+            return DebugStop("hardware" if self.linear_pc in plan.hardware else "breakpoint")
+        return DebugStop("step")
+
+    def translate(self, linear: int) -> int | None:
+        """See `Vcpu.translate`."""
+        registers = self.registers.all()
+        return walk(self._ram, linear, registers["cr0"], registers["cr3"], registers["cr4"])
 
     @property
     def exit(self) -> Exit:
@@ -140,7 +193,7 @@ class SoftHypervisor(SoftMachine):
         self, index: int, fabric: Fabric, doorbells: Mapping[int, int], event: int, cpu: int | None
     ) -> SoftWorker:
         """See `Hypervisor.vcpu`."""
-        return SoftWorker(self.record, fabric, self.told(index, fabric, doorbells, event), cpu)
+        return SoftWorker(self.record, fabric, self.told(index, fabric, doorbells, event), cpu, self.memory)
 
     def map_memory(self, span: MmioRange, buffer: Any, *, readonly: bool) -> None:
         """See `Hypervisor.map_memory`."""

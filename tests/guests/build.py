@@ -64,6 +64,22 @@ def parameters(name: str) -> dict[str, int]:
     return dict(sorted(symbols.items(), key=lambda item: item[1]))
 
 
+def elf32(name: str, folder: Path, **defs: int) -> Path:
+    """An ELF of 32 bits with symbols and lines, for a debugger: its code is that of `guest(name, **defs)`."""
+    presets = [word for preset, value in defs.items() for word in ("--defsym", f"{preset}={value}")]
+    made, linked = folder / f"{name}.o", folder / f"{name}.elf"
+    _tool("as", "--32", "-g", "-I", str(SOURCES), *presets, "-o", str(made), str(SOURCES / f"{name}.S"))
+    _tool("ld", "-m", "elf_i386", "-Ttext", hex(LOAD_ADDRESS), "-o", str(linked), str(made))
+    return linked
+
+
+def guest_symbols(name: str) -> dict[str, int]:
+    """The guest address of each label of `name`, local ones too."""
+    listing = _tool("nm", str(_built(name, ()) / "linked"))
+    found = (line.split() for line in listing.splitlines())
+    return {words[2]: int(words[0], 16) for words in found if len(words) == 3}
+
+
 def result_address(vcpu: int, offset: int = 0) -> int:
     """The guest address of a result of `vcpu`."""
     return RESULTS + RESULTS_SIZE * vcpu + offset

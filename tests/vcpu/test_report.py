@@ -1,67 +1,16 @@
-"""The report of a vCPU that stands still: paging, the code's width, the instruction, and the text.
-
-The page tables are laid out as the Intel SDM, volume 3, 4.3 says.
-"""
+"""The report of a vCPU that stands still: the code's width, the instruction, and the text."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 
 import pytest
 
-from shardio.memory import GuestMemory
 from shardio.vcpu.registers import Segment
-from shardio.vcpu.report import VcpuReport, code_bits, disassembled, walk
+from shardio.vcpu.report import VcpuReport, code_bits, disassembled
 
-PAGED = {"cr0": 0x8000_0001, "cr3": 0x1000, "cr4": 0}
-LARGE = PAGED | {"cr4": 1 << 4}
 CODE = {"selector": 8, "base": 0, "limit": 0xFFFF_FFFF, "type": 0xB, "s": 1, "dpl": 0, "present": 1}
 FLAT = Segment(**CODE)
-
-
-@pytest.fixture
-def memory() -> Iterator[GuestMemory]:
-    with GuestMemory(1 << 20) as made:
-        yield made
-
-
-def entry(memory: GuestMemory, at: int, value: int) -> None:
-    memory.write(at, value.to_bytes(4, "little"))
-
-
-def test_without_paging_an_address_is_itself(memory: GuestMemory) -> None:
-    assert walk(memory, {"cr0": 1, "cr3": 0, "cr4": 0}, 0x1_0000_7C00) == 0x7C00
-
-
-def test_a_page_is_found_through_two_tables(memory: GuestMemory) -> None:
-    entry(memory, 0x1000 + 4 * 0x301, 0x2003)
-    entry(memory, 0x2000 + 4 * 0x05, 0x0007_7003)
-
-    assert walk(memory, PAGED, 0x301 << 22 | 0x5 << 12 | 0xABC) == 0x7_7ABC
-
-
-def test_a_large_page_is_found_in_the_first_table(memory: GuestMemory) -> None:
-    entry(memory, 0x1000 + 4 * 2, 0x00C0_0083)
-
-    assert walk(memory, LARGE, 2 << 22 | 0x12_3456) == 0x00C0_0000 | 0x12_3456
-
-
-def test_a_large_page_beyond_4_gib_has_its_upper_bits_in_its_entry(memory: GuestMemory) -> None:
-    entry(memory, 0x1000, 0x0040_2083)  # bits 20 to 13 are bits 39 to 32
-
-    assert walk(memory, LARGE, 0) == 0x1_0040_0000
-
-
-@pytest.mark.parametrize("first", [0x2002, 0x2003], ids=["no table", "no page"])
-def test_what_is_not_present_is_nowhere(memory: GuestMemory, first: int) -> None:
-    entry(memory, 0x1000, first)
-
-    assert walk(memory, PAGED, 0) is None
-
-
-def test_paging_of_another_kind_is_not_walked(memory: GuestMemory) -> None:
-    assert walk(memory, PAGED | {"cr4": 1 << 5}, 0) is None
 
 
 @pytest.mark.parametrize(
