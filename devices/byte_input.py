@@ -30,8 +30,8 @@ class ByteInput:
         Raises DeviceOptionError for any other, naming `device` and `option`.
         """
         kind, _, argument = spec.partition(":")
-        known = spec in ("none", "stdin", "pty") or (kind == "file" and argument)
-        if not known and not (kind == "fd" and argument.isdecimal()):
+        known = spec in ("none", "stdin", "pty") or (kind == "file" and argument and "\0" not in argument)
+        if not known and not (kind == "fd" and argument.isdecimal() and len(argument) < 10):
             raise DeviceOptionError(device, option, spec, _FORMS)
         self.spec = spec
         self.ended = spec == "none"

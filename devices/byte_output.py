@@ -42,8 +42,8 @@ class ByteOutput:
         Raises DeviceOptionError for any other.
         """
         kind, _, argument = spec.partition(":")
-        known = spec in (*_STANDARD, "null", "pty") or (kind == "file" and argument)
-        if not known and not (kind == "fd" and argument.isdecimal()):
+        known = spec in (*_STANDARD, "null", "pty") or (kind == "file" and argument and "\0" not in argument)
+        if not known and not (kind == "fd" and argument.isdecimal() and len(argument) < 10):
             raise DeviceOptionError(device, "output", spec, _FORMS)
         self.spec = spec
         self.pty_path = ""

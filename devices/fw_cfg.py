@@ -19,7 +19,7 @@ import msgspec
 
 from shardio.device import DeviceHost, HostMemory, MutDevicePio
 from shardio.devices.fw_cfg_kernel import kernel_items
-from shardio.devices.options import in_range, memory_size
+from shardio.devices.options import in_range, list_of_texts, memory_size
 from shardio.errors import DeviceOptionError, MemoryAccessError
 from shardio.memory import regions_of
 from shardio.rate import guest_log
@@ -86,7 +86,7 @@ class FwCfg(MutDevicePio):
         Raises DeviceOptionError for values out of range and for a file that cannot be read.
         """
         size = memory_size(memory, device="FwCfg")
-        if not size:
+        if not 0 < size < 1 << 64:
             raise DeviceOptionError("FwCfg", "memory", memory, "give the size of the machine's RAM")
         in_range(vcpus, 1, 0xFFFF, device="FwCfg", option="vcpus")
         in_range(sercon_port, 0, 0xFFFF, device="FwCfg", option="sercon_port")
@@ -112,11 +112,11 @@ class FwCfg(MutDevicePio):
         if kernel:
             pieces = self._read("kernel", kernel), self._read("initrd", initrd) if initrd else b""
             self._items.update(kernel_items(*pieces, command_line, regions[0].end))
-        if boot_order:
-            self.add_file("bootorder", "\n".join(boot_order).encode() + b"\0")
+        if paths := list_of_texts(boot_order, device="FwCfg", option="boot_order"):
+            self.add_file("bootorder", "\n".join(paths).encode() + b"\0")
         if sercon_port:
             self.add_file("etc/sercon-port", struct.pack("<H", sercon_port))
-        for each in files or []:
+        for each in list_of_texts(files, device="FwCfg", option="files"):
             self._load(each)
 
     def add_file(self, name: str, data: bytes) -> None:
@@ -221,8 +221,8 @@ class FwCfg(MutDevicePio):
     def _read(self, option: str, path: str, given: str = "") -> bytes:
         try:
             return Path(path).read_bytes()
-        except OSError as error:
-            hint = f"{error.strerror}; name a file that can be read"
+        except (OSError, TypeError, ValueError) as error:  # ValueError: a zero character
+            hint = f"{getattr(error, 'strerror', None) or error}; name a file that can be read"
             raise DeviceOptionError("FwCfg", option, given or path, hint) from error
 
     def _lay_out(self) -> None:

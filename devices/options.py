@@ -40,3 +40,16 @@ def in_range(value: _Number, low: int, high: int, *, device: str, option: str) -
     if not number or not low <= value <= high:
         raise DeviceOptionError(device, option, value, f"give a number from {low} to {high}")
     return value
+
+
+def list_of_texts(value: list[str] | None, *, device: str, option: str) -> list[str]:
+    """`value`, when it is a list of texts; an empty one for None. Raises DeviceOptionError otherwise.
+
+    >>> list_of_texts(["a"], device="FwCfg", option="files")
+    ['a']
+    """
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise DeviceOptionError(device, option, value, "give a list of texts")
+    return value

@@ -17,8 +17,7 @@ outside the window, or on top of another, answers nothing until nothing is in it
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -27,6 +26,7 @@ from shardio.address import MmioAddress, PioAddress
 from shardio.device import DeviceHost, MutDeviceMmio, MutDevicePio, declared_capabilities
 from shardio.devices.options import in_range
 from shardio.devices.pci_config import BAR0
+from shardio.devices.pci_functions import NO_ENDPOINT, described_functions
 from shardio.devices.pci_host import PciFunction, PciHost, PciHostState, bdf
 from shardio.devices.pci_ports import IO_WINDOW, IoWindow, PortHandler
 from shardio.devices.pci_window import BarWindow
@@ -110,7 +110,7 @@ class PciBus(MutDevicePio, MutDeviceMmio):
     ) -> dict[str, list[tuple[int, int, int]]]:
         """What the options say to tables: slot, pin and line (GSI) of each function that has a pin."""
         pins = []
-        for slot, make, options in _functions(functions):
+        for slot, make, options in described_functions(functions):
             intx = getattr(make, "intx", None)
             wired = intx(**options) if intx is not None else None
             if wired is not None:
@@ -120,14 +120,15 @@ class PciBus(MutDevicePio, MutDeviceMmio):
     @staticmethod
     def further_ranges(functions: list[dict[str, Any]] | None = None, **_: object) -> list[PioRange]:
         """The ports of endpoints: theirs whatever the guest does, and the window for I/O BARs."""
-        makers = [make for _, make, _ in _functions(functions)]
+        makers = [make for _, make, _ in described_functions(functions)]
         ports = [span for make in makers for span in getattr(make, "ports", ())]
         return [*ports, IO_WINDOW] if any(getattr(make, "io_size", 0) for make in makers) else ports
 
     @staticmethod
     def capabilities(functions: list[dict[str, Any]] | None = None) -> set[str]:
         """Those of all functions."""
-        return {name for _, make, own in _functions(functions) for name in declared_capabilities(make, own)}
+        described = described_functions(functions)
+        return {name for _, make, own in described for name in declared_capabilities(make, own)}
 
     def __init__(self, functions: list[dict[str, Any]] | None = None) -> None:
         """`functions`: tables with `type` (dotted path of a `PciEndpoint`), `slot` (1 to 31, default the next
@@ -143,17 +144,28 @@ class PciBus(MutDevicePio, MutDeviceMmio):
         self._io = IoWindow(self.endpoints)
         self._ports: dict[int, PortHandler] = {int(IO_WINDOW.base): self._io}
         self._shard: DeviceHost | None = None
-        for slot, make, options in _functions(functions):
-            self.add_endpoint(slot, make(**options))
+        try:
+            for slot, make, options in described_functions(functions):
+                self.add_endpoint(slot, make(**options))
+        except BaseException:
+            for endpoint in self.endpoints.values():
+                endpoint.detach()
+            raise
 
     def add_endpoint(self, slot: int, endpoint: PciEndpoint) -> None:
         """Put `endpoint` into `slot` (1 to 31), before `attach`.
 
-        Raises DeviceOptionError for a slot that is out of range or taken.
+        Raises DeviceOptionError for a slot that is out of range or taken; the endpoint is detached then.
         """
-        in_range(slot, 1, SLOTS - 1, device="PciBus", option="slot")
-        if slot in self.endpoints:
-            raise DeviceOptionError("PciBus", "slot", slot, "give each function its own slot")
+        if not hasattr(endpoint, "function"):
+            raise DeviceOptionError("PciBus", "type", type(endpoint).__name__, NO_ENDPOINT)
+        try:
+            in_range(slot, 1, SLOTS - 1, device="PciBus", option="slot")
+            if slot in self.endpoints:
+                raise DeviceOptionError("PciBus", "slot", slot, "give each function its own slot")
+        except BaseException:
+            endpoint.detach()
+            raise
         self.host.add_function(bdf(0, slot), endpoint.function)
         self.endpoints[slot] = endpoint
         for span in getattr(endpoint, "ports", ()):
@@ -306,23 +318,3 @@ def _typed(state: Any, endpoint: PciEndpoint) -> Any:
     """`state` as the endpoint's own Struct: one that was decoded without its type is a dict."""
     kind = getattr(endpoint, "state_type", None)
     return state if kind is None or isinstance(state, kind) else msgspec.convert(state, kind)
-
-
-def _functions(
-    tables: list[dict[str, Any]] | None,
-) -> Iterator[tuple[int, Callable[..., PciEndpoint], dict[str, Any]]]:
-    """Slot, class and own options of each table of `functions`."""
-    for number, table in enumerate(tables or [], 1):
-        options = dict(table)
-        make = _endpoint_class(options.pop("type", None))
-        yield options.pop("slot", number), make, options
-
-
-def _endpoint_class(path: object) -> Callable[..., PciEndpoint]:
-    module, _, name = path.partition(":") if isinstance(path, str) else ("", "", "")
-    try:
-        found: Callable[..., PciEndpoint] = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        hint = 'write "package.module:Class"'
-        raise DeviceOptionError("PciBus", "type", path, hint) from None
-    return found

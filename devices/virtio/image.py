@@ -40,6 +40,8 @@ class RawImage:
                 "open it with read_only = true, or make it writable" if error.errno in _WRITE_ERRORS else ""
             )
             raise ImageError(path, str(error.strerror), hint or "name an existing file") from error
+        except (TypeError, ValueError) as error:  # no text, or one with a zero character
+            raise ImageError(repr(path), str(error), "name an existing file") from None
         self.path = path
         self.read_only = read_only
         self._lock: ImageLock | None = None

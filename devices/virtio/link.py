@@ -75,6 +75,8 @@ class SocketLink:
         appear later.
         """
         for address in (local, peer):
+            if "\0" in address:
+                raise BackendError(repr(address), "has a zero character", 'write "@name", or a path')
             if len(os.fsencode(address)) > _LONGEST_ADDRESS:
                 hint = f"use at most {_LONGEST_ADDRESS} bytes"
                 raise BackendError(address, "is too long for a socket address", hint)

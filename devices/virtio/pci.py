@@ -71,8 +71,16 @@ class VirtioPci(MutDeviceMmio):
         return PIN, line
 
     def __init__(self, device: VirtioDevice, *, line: int = LINE, pin: int = PIN) -> None:
-        """`line`: the GSI of its INTx pin; `pin`: 1 to 4 for INTA to INTD, 0 for no INTx."""
+        """`line`: the GSI of its INTx pin; `pin`: 1 to 4 for INTA to INTD, 0 for no INTx.
+
+        Raises InterruptError for others; `device` is detached then.
+        """
         self.virtio = device
+        try:
+            self._legacy = LegacyConfig(line, pin) if pin else None
+        except BaseException:
+            device.detach()
+            raise
         self.core = TransportCore(device, self._interrupt)
         queues = len(device.queue_sizes)
         self._vectors = queues + 1
@@ -80,7 +88,6 @@ class VirtioPci(MutDeviceMmio):
         device.paused = True  # until the guest lets it master the bus
         self.on_bar: Callable[[int | None], None] | None = None
         self._bar: int | None = None
-        self._legacy = LegacyConfig(line, pin) if pin else None
         self._group: InterruptGroup | None = None
         self._msix: MsixTable | None = None
         self._pending: PciState | None = None

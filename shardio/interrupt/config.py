@@ -42,9 +42,9 @@ class LegacyConfig(msgspec.Struct, frozen=True):
     pin: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.line <= MAX_GSI:
+        if not isinstance(self.line, int) or not 0 <= self.line <= MAX_GSI:
             raise InterruptError(self.line, "no such line", f"use 0 to {MAX_GSI}")
-        if not 0 <= self.pin <= 4:
+        if not isinstance(self.pin, int) or not 0 <= self.pin <= 4:
             raise InterruptError(self.line, f"PCI has no pin {self.pin}", "use 1 to 4 for INTA to INTD, or 0")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from shardio import Machine
+from shardio.dispatcher import ExitInfo
 from tests.guests.build import parameters, result_address
 
 PATIENCE_S = 60.0
@@ -58,6 +59,20 @@ def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE_S)
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
         os.sched_yield()
+
+
+def wait_while_it_moves(
+    vm: Machine, progress: Callable[[], object], seconds: float = PATIENCE_S / 2
+) -> ExitInfo | None:
+    """How the machine ended; None where `progress` has not changed for so long. For a guest whose whole way
+    takes long on a busy host.
+    """
+    seen, moved, ended = progress(), time.monotonic(), None
+    while ended is None and time.monotonic() - moved < seconds:
+        ended = vm.wait(0.5)
+        if (now := progress()) != seen:
+            seen, moved = now, time.monotonic()
+    return ended
 
 
 @contextmanager
