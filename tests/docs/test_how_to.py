@@ -14,6 +14,8 @@ def test_own_vmm(cpu: str, tmp_path: Path) -> None:
     assert follow(DOCS / "how-to" / "own_vmm.md", tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["own_vcpus", "posted_writes", "recovery_policies", "virtio_device"])
+@pytest.mark.parametrize("name", [
+    "own_vcpus", "posted_writes", "recovery_policies", "tracing", "virtio_device",
+])  # fmt: skip
 def test_how_to(name: str, tmp_path: Path) -> None:
     assert follow(DOCS / "how-to" / f"{name}.md", tmp_path) == []
