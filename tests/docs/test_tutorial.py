@@ -20,6 +20,7 @@ $ python hello.py
 """
 
 
+@pytest.mark.timeout(180)  # eight programs, one after the other
 @pytest.mark.machine
 def test_tutorial(cpu: str, tmp_path: Path) -> None:
     assert follow(DOCS / "tutorial.md", tmp_path) == []
