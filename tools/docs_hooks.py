@@ -2,8 +2,9 @@
 
 A link to a file of the repository outside docs/ leads to a page of the site that shows this file; one that is
 broken stays as it is, and the strict build fails for it. `<!-- commands -->` in a page becomes the reference
-of the command line, from the parsers themselves, and `<!-- struct NAME -->` a structure of native/layout.h,
-so that neither can go stale. A public name of `shardio` that is on no page fails the build.
+of the command line, from the parsers themselves, `<!-- struct NAME -->` a structure of native/layout.h, and
+`<!-- other structs -->` those that the page has not named, so that none can go stale. A public name of
+`shardio` that is on no page fails the build.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ LINK = re.compile(r"(\]\()(\.\.?/[^)#\s]+)((?:#[^)\s]*)?\))")
 STRUCT = re.compile(r"<!-- struct (\w+) -->")
 # A line of a table that argparse shows as it is: a word, and blanks before the next.
 TABLE = re.compile(r"^\w+ {2,}")
+OTHER_STRUCTS = "<!-- other structs -->"
 COMMANDS = "<!-- commands -->"
 LANGUAGES = {".c": "c", ".h": "c", ".py": "python", ".S": "gas", ".toml": "toml", ".md": "markdown"}
 
@@ -58,7 +60,10 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
         return f"{link[1]}{target}{link[3]}"
 
     markdown = LINK.sub(turned, markdown)
+    named = set(STRUCT.findall(markdown))
+    others = (structure(name) for name in structures() if name not in named)
     markdown = STRUCT.sub(lambda marker: structure(marker[1]), markdown)
+    markdown = markdown.replace(OTHER_STRUCTS, "\n\n".join(others))
     return markdown.replace(COMMANDS, "\n".join(commands())) if COMMANDS in markdown else markdown
 
 
@@ -85,6 +90,11 @@ def _source(page: str, target: str) -> Path | None:
 
 def _page_of(source: Path) -> str:
     return f"source/{source}.md"
+
+
+def structures() -> list[str]:
+    """The names of all structures of native/layout.h, in its order."""
+    return re.findall(r"^struct (\w+) \{", (ROOT / "native" / "layout.h").read_text(), re.MULTILINE)
 
 
 def structure(name: str) -> str:
