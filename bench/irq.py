@@ -1,5 +1,5 @@
-"""What triggers cost, both ways, on a real guest: `python -m bench.irq [--quick]` prints the tables of
-docs/reference/interrupts.md.
+"""What triggers cost, both ways, on a real guest: `python -m shardio.bench.irq [--quick]` prints the tables
+of docs/reference/interrupts.md.
 
 Writes: a guest writes to a device and goes on (its cost), or waits until the device has answered in memory (a
 round trip); the write is a plain exit, a posted one, one through KVM's coalesced ring, or a doorbell.
@@ -22,10 +22,11 @@ from typing import Any
 
 from shardio import Machine, MutDeviceMmio
 from shardio._core import lib
+from shardio.bench.errors import BenchError
+from shardio.bench.guests import MMIO, add_exit_port, guest, result
 from shardio.interrupt import Doorbell, MsiConfig
-from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, result
-from tests.guests.build import guest
 
+PATIENCE_S = 60.0
 ANSWER = 0x9100
 TRIGGER_GAP_S = 50e-6
 VECTOR = 0x50
@@ -112,14 +113,23 @@ class Caller(MutDeviceMmio):
         return self.times
 
 
-class Late(MutDeviceMmio):
-    """Triggers within a write by its eventfd alone."""
+class Prompt(MutDeviceMmio):
+    """Triggers within a write."""
 
     mmio_size = 0x1000
 
     def attach(self, host: Any) -> None:
-        """Find the eventfd."""
+        """Take the interrupt."""
         self.trigger = host.trigger
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Trigger; a level line is taken back first."""
+        getattr(self.trigger, "deassert", int)()
+        self.trigger.trigger()
+
+
+class Late(Prompt):
+    """Triggers within a write by its eventfd alone."""
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Trigger."""
@@ -127,10 +137,10 @@ class Late(MutDeviceMmio):
         os.eventfd_write(self.trigger._irqfd.fd, 1)
 
 
-def _run(vm: Machine) -> None:
+def _end(vm: Machine) -> None:
     ended = vm.wait(PATIENCE_S)
-    assert ended is not None, "the guest goes on and on"
-    assert ended.reason == "exit", ended
+    if ended is None or ended.reason != "exit":
+        raise BenchError(f"the guest did not come to its end: {ended}", "see `shardio doctor`")
 
 
 def writes(kind: str, count: int, *, wait: bool) -> tuple[float, float]:
@@ -143,7 +153,7 @@ def writes(kind: str, count: int, *, wait: bool) -> tuple[float, float]:
             vm.add(Responder, mmio=MMIO, posted=posted, ring=kind == "doorbell")
         add_exit_port(vm)
         vm.start()
-        _run(vm)
+        _end(vm)
         vm.stop()
         ticks = sorted(vm.memory.view(TIMES, 4 * count).cast("I"))
         fabric = vm.dispatcher.fabric.view
@@ -164,7 +174,7 @@ def interrupts(mode: int, line: int, way: str, count: int, halt: int) -> tuple[f
         device = vm.add(Caller, mmio=MMIO, way=way, peer=peer, irq=line if way == "line" else None)
         add_exit_port(vm)
         vm.start()
-        _run(vm)
+        _end(vm)
         times = sorted(device.call("results"))
         vm.stop()
         if server is not None:
@@ -172,7 +182,7 @@ def interrupts(mode: int, line: int, way: str, count: int, halt: int) -> tuple[f
     return statistics.median(times), times[len(times) * 99 // 100]
 
 
-def _vmm(server: socket.socket, vm: Machine, line: int | None) -> None:
+def _vmm(server: socket.socket, vm: Any, line: int | None) -> None:
     sock, _ = server.accept()
     while sock.recv(1):
         if line is None:
@@ -189,7 +199,7 @@ def order(mode: int, line: int, device: Any, count: int, irq_mode: str = "edge")
         vm.add(device, mmio=MMIO, irq=line, irq_mode=irq_mode)
         add_exit_port(vm)
         vm.start()
-        _run(vm)
+        _end(vm)
         vm.stop()
         return result(vm, 4)
 
@@ -228,7 +238,7 @@ def main() -> None:
         ("PIC", 0, 5, "edge"), ("IOAPIC, edge", 1, 20, "edge"), ("IOAPIC, level", 2, 10, "level"),
     ):
         late = order(mode, line, Late, 2000 // scale, irq_mode)
-        prompt = order(mode, line, "tests.e2e.irq_devices:Prompt", 2000 // scale, irq_mode)
+        prompt = order(mode, line, Prompt, 2000 // scale, irq_mode)
         print(f"| {name} | {late} | {prompt} |", flush=True)
 
 

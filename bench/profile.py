@@ -1,4 +1,4 @@
-"""What a round trip is made of: `python -m bench.profile` prints the parts of
+"""What a round trip is made of: `python -m shardio.bench.profile` prints the parts of
 docs/explanation/performance_history.md, "Where the time goes".
 
 Each part is timed alone, on one CPU, in batches: no peer touches its lines meanwhile. What a round trip takes
@@ -12,6 +12,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from shardio._measure import lib
 from shardio.bench.blocks import address_array, new_block, tick_ns
@@ -57,6 +58,10 @@ def alone(device: str, ranges: int) -> tuple[float, float]:
     return statistics.median(pushes), statistics.median(serves)
 
 
+def _alone(device: str, ranges: int, which: int) -> float:
+    return alone(device, ranges)[which]
+
+
 def together(device: str) -> tuple[float, float, float]:
     """Nanoseconds: the floor, a round trip to `device` in another process, and of that its service."""
     setting = Setting([Handlers(0, MMIO, BASE, STRIDE, device)])
@@ -86,9 +91,9 @@ def _parts() -> Iterator[tuple[str, Callable[[], float]]]:
     device = make("register")
     yield "a `pause`", pause
     for ranges in (1, 100, 10_000):
-        yield f"a posted write, {ranges:,} ranges", lambda n=ranges: alone("native", n)[0]
-        yield f"serving it, native handler, {ranges:,} ranges", lambda n=ranges: alone("native", n)[1]
-    yield "serving it, Python handler", lambda: alone("register", 1)[1]
+        yield f"a posted write, {ranges:,} ranges", partial(_alone, "native", ranges, 0)
+        yield f"serving it, native handler, {ranges:,} ranges", partial(_alone, "native", ranges, 1)
+    yield "serving it, Python handler", partial(_alone, "register", 1, 1)
     yield "that handler called from Python", lambda: call_locally(device, True, CALLS) / CALLS
 
 

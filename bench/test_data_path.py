@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.conftest import Keep
+from shardio.bench.conftest import Keep
 from shardio.bench.effort import Effort
 from shardio.bench.rows import ROWS, Row
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.conftest import Keep
 from shardio.bench import exits, writes
+from shardio.bench.conftest import Keep
 from shardio.bench.effort import Effort
 from shardio.bench.errors import BenchError
 from shardio.bench.peers import qemu

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.conftest import Keep
+from shardio.bench.conftest import Keep
 from shardio.bench.effort import Effort
 from shardio.bench.peers import PEERS, Peer
 from shardio.bench.peers.measure import measure

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from bench.conftest import Keep
+from shardio.bench.conftest import Keep
 from shardio.bench.effort import Effort
 from shardio.bench.messages import Handlers
 from shardio.bench.pair import Pair, Setting

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from bench.conftest import Keep
+from shardio.bench.conftest import Keep
 from shardio.bench.effort import Effort
 from shardio.bench.messages import Handlers
 from shardio.bench.pair import Pair, Setting
