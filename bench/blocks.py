@@ -34,6 +34,20 @@ class Block(NamedTuple):
     stolen: bool
 
 
+class Floor(NamedTuple):
+    """The bare ping-pong: a block of each loop, with a `pause` a poll and without. The quicker one is the
+    floor.
+    """
+
+    pause: Block
+    bare: Block
+
+    @property
+    def ns(self) -> tuple[float, float]:
+        """Nanoseconds of a round trip by each loop."""
+        return self.pause.ns, self.bare.ns
+
+
 @cache
 def tick_ns() -> float:
     """Nanoseconds of a tick of the clock that blocks are timed by."""

@@ -17,11 +17,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from shardio._core import lib
 from shardio.bench.blocks import PATIENCE
+from shardio.bench.bound import Costs
 from shardio.bench.effort import Effort
 from shardio.bench.errors import BenchError
 from shardio.bench.inloop import InLoop
+from shardio.bench.own_process import OwnProcess
 from shardio.bench.results import Figure, Rounds, Unit
 from shardio.machine import Machine
 from shardio.vcpu.worker import Worker
@@ -34,11 +38,9 @@ OWN_SWITCHES = 1
 SETTLE_S = 0.001
 """After a pause, before a block: the shard polls again."""
 START_TIMEOUT_S = 10.0
-DEVICES = {
-    "register": "shardio.bench.devices:Register",
-    "native": "shardio.bench.devices:Native",
-    "view": "shardio.bench.devices:View",
-}
+TRIP_NS = 300.0
+"""A round trip to a Python handler and its service, about: little beside an exit."""
+DEVICES = {name: f"shardio.bench.devices:{name.capitalize()}" for name in ("register", "native", "view")}
 
 _SWITCHES = re.compile(r"^nonvoluntary_ctxt_switches:\s*(\d+)", re.MULTILINE)
 
@@ -69,50 +71,79 @@ GUESTS = {
 }
 
 
-def measure(
-    guest: str,
-    device: str,
-    effort: Effort,
-    *,
-    vcpus: int = 1,
-    name: str = "",
-    reach: float | None = None,
-    gate: float | None = None,
-) -> Figure:
-    """The time of an exit that a device in a shard answers, as a multiple of one answered in the loop.
-
-    `vcpus`: how many run the guest, all on the one device. Raises `BenchError` when the guest does not
-    run, and what `Machine` raises.
+class Case(NamedTuple):
+    """A guest and the form of the device that answers it. `vcpus`: how many run the guest, all on the one
+    device; `cpu`: "kvm", or "soft" for the software CPU, whose floor is a Unicorn that answers itself.
     """
-    program = GUESTS[guest]
-    with Machine(
-        memory="1M", vcpus=vcpus, shards=1, irqchip=False, pin=len(os.sched_getaffinity(0)) > vcpus
-    ) as vm:
-        vm.load(program.code, mode=program.mode)
-        place: dict[str, Any] = (
-            {"mmio": ADDRESS, "size": 0x1000} if program.mmio else {"pio": PORT, "size": 1}
-        )
-        vm.add(DEVICES[device], **place)
-        vm.start()
-        workers, tasks = _workers(vm), tasks_of(vm)
-        rounds = Rounds()
-        _await_exits(workers)
-        with InLoop(program.code, program.mode, [view.affinity for view in workers]) as loop:
-            for _ in effort.pairs(rounds):
-                with paused(vm):
-                    in_loop = loop.exit_ns()
-                rounds.add(undisturbed(tasks, lambda: len(workers) * paced(lambda: _exits(workers))), in_loop)
-        vm.stop()
-        waits = vm.statistics().devices[0]
-    many = f", {vcpus} vCPUs" if vcpus > 1 else ""
-    return rounds.figure(
-        name or f"kvm-{guest}-{device}",
-        f"KVM exit, {program.title}{many}, {device} device in a shard",
-        Unit.IN_LOOP,
-        reach=reach,
-        gate=gate,
-        note=f"wait p50 {waits.wait_p50_ns:.0f} ns, p99 {waits.wait_p99_ns:.0f} ns",
-    )
+
+    guest: str
+    device: str = "register"
+    vcpus: int = 1
+    cpu: str = "kvm"
+    name: str = ""
+    reach: float | None = None
+    gate: float | None = None
+
+    @property
+    def title(self) -> str:
+        """For a table."""
+        many = f", {self.vcpus} vCPUs" if self.vcpus > 1 else ""
+        kind = "KVM" if self.cpu == "kvm" else "software"
+        return f"{kind} exit, {GUESTS[self.guest].title}{many}, {self.device} device"
+
+    def measure(self, effort: Effort) -> Iterator[Figure]:
+        """The time of an exit that a device in a shard answers, as a multiple of one answered in the loop.
+
+        Raises `BenchError` when the guest does not run, and what `Machine` raises.
+        """
+        program, usable = GUESTS[self.guest], len(os.sched_getaffinity(0))
+        pin = usable > self.vcpus
+        with Machine(memory="1M", vcpus=self.vcpus, shards=1, cpu=self.cpu, irqchip=False, pin=pin) as vm:
+            vm.load(program.code, mode=program.mode)
+            place: dict[str, Any] = {"mmio": ADDRESS} if program.mmio else {"pio": PORT}
+            vm.add(DEVICES[self.device], size=0x1000 if program.mmio else 1, **place)
+            vm.start()
+            workers, tasks, rounds = _workers(vm), tasks_of(vm), Rounds()
+            await_progress(lambda: _exits(workers), "exits")
+            cpus = [view.affinity for view in workers]
+            with (InLoop if self.cpu == "kvm" else OwnProcess)(program.code, program.mode, cpus) as loop:
+                for _ in effort.pairs(rounds):
+                    with paused(vm):
+                        in_loop = loop.exit_ns()
+                    took = undisturbed(tasks, lambda: len(workers) * paced(lambda: _exits(workers)))
+                    rounds.add(took, rest=in_loop)
+            vm.stop()
+            waits = vm.statistics().devices[0]
+        note = f"wait p50 {waits.wait_p50_ns:.0f} ns, p99 {waits.wait_p99_ns:.0f} ns"
+        name, unit = self.name or f"{self.cpu}-{self.guest}-{self.device}", Unit.IN_LOOP
+        if self.cpu == "soft":
+            unit = Unit.OWN_PROCESS
+        figure = rounds.figure(name, self.title, unit, reach=self.reach, gate=self.gate)
+        ours, theirs = 1e9 / figure.operation, 1e9 / figure.reference
+        rates = f"{ours:,.0f} a second, {theirs:,.0f} {unit.removeprefix('x ')}"
+        figure = msgspec.structs.replace(figure, note=f"{rates}; {note}")
+        yield figure if self.vcpus == 1 else self._limited(figure, usable)
+
+    def _limited(self, figure: Figure, cpus: int) -> Figure:
+        """With the least that it could be, by `bound`: where CPUs are too few, the shard takes a vCPU's."""
+        bound = Costs(trip=TRIP_NS, service=TRIP_NS, exit=figure.reference).bound(self.vcpus, 1, cpus)
+        least = self.vcpus * 1e9 / bound.rate / figure.reference
+        limit = f"limit {least:.2f} x, by its {bound.limit}"
+        return msgspec.structs.replace(figure, note=f"{limit}; {figure.note}", limit=least)
+
+
+CASES = (
+    *(Case(guest) for guest in GUESTS),
+    Case("pio-in", "native"),
+    Case("pio-in", "view"),
+    Case("pio-in", "register", vcpus=2),
+)
+QUICK = (
+    Case("pio-in", "register", name="kvm", reach=1.10, gate=1.25),
+    Case("pio-in", "native", cpu="soft", name="soft-native"),
+    Case("pio-in", "register", cpu="soft", name="soft"),
+)
+"""The table's rows."""
 
 
 @contextlib.contextmanager
@@ -126,11 +157,6 @@ def paused(vm: Machine) -> Iterator[None]:
         time.sleep(SETTLE_S)
 
 
-def row(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
-    """The table's row: a Python device."""
-    yield measure("pio-in", "register", effort, name="kvm", reach=1.10, gate=1.25)
-
-
 def _workers(vm: Machine) -> list[Any]:
     """The `struct sio_vcpu *` of every vCPU."""
     return [worker.view for worker in vm.dispatcher.supervisor.vcpus if isinstance(worker, Worker)]
@@ -140,11 +166,12 @@ def _exits(workers: list[Any]) -> int:
     return sum(int(view.exits[lib.KVM_EXIT_IO] + view.exits[lib.KVM_EXIT_MMIO]) for view in workers)
 
 
-def _await_exits(workers: list[Any]) -> None:
+def await_progress(count: Callable[[], int], what: str) -> None:
+    """Wait until a guest has made some. Raises `BenchError` where it does not."""
     deadline = time.monotonic() + START_TIMEOUT_S
-    while _exits(workers) < 100:
+    while count() < LEAST_EXITS:
         if time.monotonic() > deadline:
-            raise BenchError("the guest makes no exits", "see `shardio doctor`")
+            raise BenchError(f"the guest makes no {what}", "see `shardio doctor`")
         time.sleep(SETTLE_S)
 
 

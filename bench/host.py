@@ -85,17 +85,15 @@ def _siblings(cpu: int) -> set[int]:
 
 
 def _cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-        platform.machine(),
-    )
-    guest = (
-        " (a virtual machine)"
-        if any(" hypervisor" in line for line in lines if line.startswith("flags"))
-        else ""
-    )
-    return model + guest
+    """The processor's name, and what tells its generation where names do not: family and model."""
+    facts: dict[str, str] = {}
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        facts.setdefault(name.strip(), value.strip())
+    name = facts.get("model name", platform.machine())
+    if "cpu family" in facts:
+        name += f", family {facts['cpu family']} model {facts.get('model', '')}"
+    return name + (" (a virtual machine)" if "hypervisor" in facts.get("flags", "").split() else "")
 
 
 def _python() -> str:

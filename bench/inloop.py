@@ -38,7 +38,7 @@ class InLoop(Closing):
             hypervisor.set_entry(mode, ENTRY)
             self._vcpus = hypervisor.vm.vcpus
             self._threads = [
-                undo.enter_context(ThreadPoolExecutor(1, initializer=_settle, initargs=(cpu,)))
+                undo.enter_context(ThreadPoolExecutor(1, initializer=settle, initargs=(cpu,)))
                 for cpu in cpus
             ]
             self._held = undo.pop_all()
@@ -59,7 +59,8 @@ class InLoop(Closing):
         self._held.close()
 
 
-def _settle(cpu: int) -> None:
+def settle(cpu: int) -> None:
+    """Run this thread on a CPU; -1: anywhere."""
     if cpu >= 0:
         os.sched_setaffinity(0, {cpu})
 

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML file with the machine, the plots, the tables, the model, and the
+"""The report: one self-contained HTML file with the machine, the plots, the tables, the bound, and the
 raw run.
 """
 
@@ -12,12 +12,11 @@ from importlib.util import find_spec
 import msgspec
 from rich.console import Console
 
-from shardio.bench import model, plots, tables
-from shardio.bench.costs import Costs, Service
+from shardio.bench import bound, plots, tables
 from shardio.bench.errors import BenchError
 from shardio.bench.results import Host, Run
 
-WIDTH = 165
+WIDTH = 200
 VCPUS = (1, 4, 16, 64, 256)
 SHARDS = (1, 4, 16, 64)
 HANDLER_NS = 1000
@@ -42,13 +41,13 @@ EXPLAINED = {
 
 
 def html(run: Run, others: Sequence[Run] = ()) -> str:
-    """The file's text. `others`: runs of other machines, to hold the model against.
+    """The file's text. `others`: runs of other machines, to hold the bound against.
 
     Raises what `check_installed` raises.
     """
     check_installed()
     sections = [_section(title, plot, EXPLAINED[title]) for title, plot in plots.of(run).items()]
-    sections += _model(run, others)
+    sections += _larger(run, others)
     raw = msgspec.json.format(msgspec.json.encode(run)).decode()
     sections.append(f"<h2>Tables</h2><pre>{markup.escape(text(run))}</pre>")
     sections.append(
@@ -63,10 +62,9 @@ def html(run: Run, others: Sequence[Run] = ()) -> str:
 
 
 def check_installed() -> None:
-    """Raises `BenchError` where what draws and simulates is not installed."""
-    for name in ("matplotlib", "simpy"):
-        if find_spec(name) is None:
-            raise BenchError(f"the report needs {name}", "pip install 'shardio[bench]'")
+    """Raises `BenchError` where what draws is not installed."""
+    if find_spec("matplotlib") is None:
+        raise BenchError("the report needs matplotlib", "pip install 'shardio[bench]'")
 
 
 def text(run: Run) -> str:
@@ -103,27 +101,25 @@ def _section(title: str, svg: str, words: str) -> str:
     return f"<h2>{markup.escape(title)}</h2><p>{markup.escape(words)}</p>{svg}"
 
 
-def _model(run: Run, others: Sequence[Run]) -> list[str]:
-    """Predictions for larger machines, and how the model fares where there are measurements."""
+def _larger(run: Run, others: Sequence[Run]) -> list[str]:
+    """What larger machines can reach at most, and how the bound fares where there are measurements."""
     if not run.scaling:
         return []
     try:
-        costs = Costs.measured(run)
-        checked = [check for each in (run, *others) for check in model.validate(each)]
+        nearest = min({p.handler_ns for p in run.scaling}, key=lambda ns: abs(ns - HANDLER_NS))
+        costs = bound.Costs.measured(run, nearest)
+        checks = [check for each in (run, *others) for check in bound.check(each)]
     except BenchError as error:
         return [f"<h2>Larger machines</h2><p>{markup.escape(str(error))}</p>"]
-    service = Service.measured(run.scaling, HANDLER_NS)
-    predictions = model.grid(costs, VCPUS, SHARDS, service)
     words = (
-        f"Simulated: {costs.wire:.0f} ns a wire, {costs.dispatch:.0f} ns a dispatch, handlers of "
-        f"{HANDLER_NS / 1000:g} us, which took {service.handler_ns:.0f} ns, a CPU for every vCPU and shard. "
-        "A prediction, not a measurement."
+        f"At the most: the least of vCPUs / {costs.trip:.0f} ns and shards / {costs.service:.0f} ns, with a "
+        "CPU for every vCPU and shard. A bound, not a measurement."
     )
-    sections = [_section("Larger machines, predicted", plots.model(predictions), words)]
-    if checked:
+    sections = [_section("Larger machines, at the most", plots.larger(costs, VCPUS, SHARDS), words)]
+    if checks:
         words = (
-            "Each point is a measured one of two vCPUs or more; the model was fed with the costs of one. "
-            f"{'. '.join(line[0].upper() + line[1:] for line in model.summary(checked))}."
+            "Each point is a measured one of two vCPUs or more; the costs are of one. Hollow points are "
+            f"outside of the bound's validity. {bound.summary(checks)}."
         )
-        sections.append(_section("The model against measurements", plots.checks(checked), words))
+        sections.append(_section("The bound against measurements", plots.checks(checks), words))
     return sections

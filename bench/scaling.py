@@ -23,8 +23,7 @@ from shardio.bench.blocks import SAMPLE_EVERY, address_array, new_block, tick_ns
 from shardio.bench.devices import calibrated_steps, make
 from shardio.bench.effort import START_S, Effort
 from shardio.bench.errors import BenchError
-from shardio.bench.messages import Handlers
-from shardio.bench.pair import FarProcess, Setting
+from shardio.bench.pair import FarProcess, Handlers, Setting
 from shardio.bench.results import Percentiles, Point
 from shardio.io_manager import IoManager
 from shardio.range import MmioRange

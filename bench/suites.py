@@ -14,16 +14,16 @@ from typing import NamedTuple
 import msgspec
 
 from shardio.bench import exits, host, start_up, writes
-from shardio.bench import peers as others
-from shardio.bench import scaling as scales
 from shardio.bench.effort import START_S, Effort
 from shardio.bench.errors import BenchError
 from shardio.bench.interrupt import Interrupt
-from shardio.bench.peers import qemu
+from shardio.bench.peers import PEERS, qemu
 from shardio.bench.peers.interpreter import check_named
 from shardio.bench.peers.measure import measure
-from shardio.bench.results import Figure, Host, Run
+from shardio.bench.results import Host, Run
 from shardio.bench.rows import ROWS
+from shardio.bench.scaling import SLICE, Grid
+from shardio.bench.scaling import measure as measure_grid
 from shardio.errors import ShardioError
 
 Tell = Callable[[str, float], None]
@@ -95,48 +95,56 @@ def preamble(where: Host) -> list[str]:
 
 def quick(effort: Effort) -> Plan:
     """The data path's table."""
-    cpus = host.two_cpus()
-    return Plan(
-        host.describe(cpus), effort, [*_rows(cpus), Step("KVM exit", "rows", partial(exits.row, cpus))]
-    )
-
-
-def _rows(cpus: tuple[int, int]) -> list[Step]:
-    return [Step(row.name, "rows", partial(row.measure, cpus), row.figures) for row in ROWS]
+    return _paired(effort, _row_steps)
 
 
 def kvm(effort: Effort) -> Plan:
     """Real exits of every kind, by device form."""
+    return _paired(effort, _kvm_steps)
+
+
+def peers(effort: Effort, only: Sequence[str] = ()) -> Plan:
+    """The same device in other hands. Raises `BenchError` for a name in `only` that no peer has."""
+    return _paired(effort, partial(_peer_steps, only=only))
+
+
+def scaling(effort: Effort, grid: Grid) -> Plan:
+    """vCPUs x shards x devices x handler cost."""
+    return Plan(host.describe(None, spread=True), effort, _scaling_steps(grid, effort))
+
+
+def everything(effort: Effort, grid: Grid) -> Plan:
+    """All suites, for the report."""
+
+    def steps(cpus: tuple[int, int]) -> list[Step]:
+        return [*_row_steps(cpus), *_peer_steps(cpus), *_kvm_steps(cpus), *_scaling_steps(grid, effort)]
+
+    return _paired(effort, steps)
+
+
+def _paired(effort: Effort, steps: Callable[[tuple[int, int]], list[Step]]) -> Plan:
     cpus = host.two_cpus()
-    return Plan(host.describe(cpus), effort, _kvm_steps())
+    return Plan(host.describe(cpus), effort, steps(cpus))
 
 
-def _kvm_steps() -> list[Step]:
-    cases = [(guest, device, vcpus) for guest in exits.GUESTS for device, vcpus in (("register", 1),)]
-    cases += [("pio-in", "native", 1), ("pio-in", "view", 1), ("pio-in", "register", 2)]
-
-    def step(guest: str, device: str, vcpus: int) -> Step:
-        def measure(effort: Effort) -> Iterator[Figure]:
-            yield exits.measure(guest, device, effort, vcpus=vcpus)
-
-        many = f", {vcpus} vCPUs" if vcpus > 1 else ""
-        return Step(f"KVM {exits.GUESTS[guest].title}{many}, {device}", "kvm", measure)
-
-    unwaited = Step("KVM writes that are not waited for", "kvm", writes.measure, len(writes.KINDS))
-    return [*(step(*case) for case in cases), unwaited, Step("QEMU", "kvm", qemu.measure)]
+def _row_steps(cpus: tuple[int, int]) -> list[Step]:
+    return [
+        *(Step(row.name, "rows", partial(row.measure, cpus)) for row in ROWS),
+        *(Step(case.title, "rows", case.measure) for case in exits.QUICK),
+    ]
 
 
-def peers(effort: Effort, only: Sequence[str] = (), python: str = "") -> Plan:
-    """The same device in other hands. `python`: an interpreter for those that need another one. Raises
-    `BenchError` for a name in `only` that no peer has.
-    """
-    cpus = host.two_cpus()
-    return Plan(host.describe(cpus), effort, _peer_steps(cpus, only, python))
+def _kvm_steps(_cpus: tuple[int, int]) -> list[Step]:
+    return [
+        *(Step(case.title, "kvm", case.measure) for case in exits.CASES),
+        Step("KVM writes that are not waited for", "kvm", writes.measure, len(writes.KINDS)),
+        Step("QEMU", "kvm", qemu.measure),
+    ]
 
 
-def _peer_steps(cpus: tuple[int, int], only: Sequence[str] = (), python: str = "") -> list[Step]:
-    check_named(python)
-    known = {peer.name: peer for peer in others.peers(python)}
+def _peer_steps(cpus: tuple[int, int], only: Sequence[str] = ()) -> list[Step]:
+    check_named()
+    known = {peer.name: peer for peer in PEERS}
     for name in only:
         if name not in known:
             raise BenchError(f"no peer {name!r}", f"use {', '.join(known)}")
@@ -144,51 +152,9 @@ def _peer_steps(cpus: tuple[int, int], only: Sequence[str] = (), python: str = "
     return [Step(peer.title, "peers", partial(measure, peer, cpus)) for peer in chosen]
 
 
-def scaling(
-    effort: Effort,
-    devices: Sequence[int],
-    vcpus: Sequence[int],
-    shards: Sequence[int],
-    handlers: Sequence[int],
-) -> Plan:
-    """vCPUs x shards x devices x handler cost."""
-    return Plan(
-        host.describe(None, spread=True),
-        effort,
-        [_scaling_step(scales.Grid(devices, vcpus, shards, handlers), effort), _start_up_step()],
-    )
-
-
-def _scaling_step(grid: scales.Grid, effort: Effort) -> Step:
-    blocks = grid.points * scales.SLICE * effort.budget
-    starts = len(grid.devices) * len(grid.handlers) * len(grid.shards) * START_S
-    return Step("scaling", "scaling", partial(scales.measure, grid), (blocks + starts) / effort.budget)
-
-
-def _start_up_step() -> Step:
-    return Step("start-up and memory", "costs", start_up.measure)
-
-
-def everything(
-    effort: Effort,
-    devices: Sequence[int],
-    vcpus: Sequence[int],
-    shards: Sequence[int],
-    handlers: Sequence[int],
-    python: str = "",
-) -> Plan:
-    """All suites, for the report. `python`: as for `peers`."""
-    cpus = host.two_cpus()
-    grid = scales.Grid(devices, vcpus, shards, handlers)
-    return Plan(
-        host.describe(cpus),
-        effort,
-        [
-            *_rows(cpus),
-            Step("KVM exit", "rows", partial(exits.row, cpus)),
-            *_peer_steps(cpus, python=python),
-            *_kvm_steps(),
-            _scaling_step(grid, effort),
-            _start_up_step(),
-        ],
-    )
+def _scaling_steps(grid: Grid, effort: Effort) -> list[Step]:
+    starts = len(grid.devices) * len(grid.handlers) * len(grid.shards) * START_S / effort.budget
+    return [
+        Step("scaling", "scaling", partial(measure_grid, grid), grid.points * SLICE + starts),
+        Step("start-up and memory", "costs", start_up.measure),
+    ]

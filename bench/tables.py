@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 
 from rich.table import Table
 
-from shardio.bench.results import Cost, Figure, Percentiles, Point, Run, Unit
+from shardio.bench.results import Cost, Figure, Percentiles, Point, Run
 
 _COLOURS = {"reached": "green", "in gate": "yellow", "missed": "red", "": ""}
 
@@ -31,83 +32,83 @@ def everything(run: Run, width: int = WIDE) -> list[Table | str]:
 
 
 def figures(rows: Iterable[Figure], title: str, width: int = WIDE) -> Table:
-    """Rows with what was to be reached, what was measured and in which regime. Times in nanoseconds."""
+    """Rows with what was to be reached, what was measured, by its ratio and by what is beyond, and in which
+    regime. Times in nanoseconds.
+    """
     rows = list(rows)
     gated = any(row.gate is not None for row in rows)
-    numbers: list[tuple[str, Callable[[Figure], str], float]] = [
+    counted = any(row.instructions is not None for row in rows)
+    columns: list[tuple[str, Callable[[Figure], str], float]] = [
         ("reach", lambda row: number(row.reach), 0 if gated else math.inf),
-        ("gate", lambda row: number(row.gate), 0 if gated else math.inf),
+        ("gate", _gate, 0 if gated else math.inf),
         ("measured", lambda row: number(row.value), 0),
         ("rounds", lambda row: f"{number(min(row.rounds))}-{number(max(row.rounds))}", MEDIUM),
-        ("of", lambda row: unit_name(row.unit), 0),
+        ("of", lambda row: str(row.unit), 0),
+        ("beyond, ns", lambda row: number(row.beyond), 0),
+        ("instructions", lambda row: number(row.instructions), MEDIUM if counted else math.inf),
         ("one, ns", lambda row: f"{row.operation:.0f}", WIDE if gated else 0),
         ("p50/p99/p99.9", lambda row: percentiles(row.latency), WIDE),
-        ("floor p50/p99/p99.9", lambda row: percentiles(row.floor), WIDE),
+        ("of the floor", lambda row: percentiles(row.floor), WIDE),
     ]
-    shown = [(name, cell) for name, cell, least in numbers if width >= least]
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left", header_style="bold")
-    table.add_column("work", overflow="fold", min_width=22)
-    for name, _ in shown:
+    shown = [(name, cell) for name, cell, least in columns if width >= least]
+    table = _table(title, "work", *(name for name, _ in shown))
+    for column, (name, _) in zip(table.columns[1:], shown, strict=False):
         if name == "of":
-            table.add_column(name, overflow="fold", min_width=12)
-        else:
-            table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+            column.justify, column.no_wrap, column.overflow, column.min_width = "left", False, "fold", 12
     for row in rows:
         verdict = f"[{_COLOURS[row.verdict]}]{row.verdict}[/]" if row.verdict else ""
         table.add_row(row.title, *(cell(row) for _, cell in shown), verdict)
     return table
 
 
+def _gate(row: Figure) -> str:
+    return number(row.gate) + (f", {row.gate_ns:.0f} ns" if row.gate_ns else "")
+
+
 def notes(rows: Sequence[Figure]) -> list[str]:
-    """What rows say beside their numbers."""
+    """What rows say beside their numbers, and the floor's two loops."""
     lines = [f"{row.title}: {row.note}" for row in rows if row.note]
-    return lines + [
+    lines += [
         f"{row.title}: {row.set_aside:.0%} of the blocks measured again, another program had a CPU"
         for row in rows
         if row.set_aside >= 0.01
     ]
+    floors = [row.floors for row in rows if row.floors is not None]
+    if floors:
+        pause, bare = (statistics.median(each) for each in zip(*floors, strict=True))
+        loops = f"{pause:.0f} ns with a pause a poll, {bare:.0f} without"
+        lines.append(f"the floor: {loops}; the lower one counts")
+    return lines
 
 
 def points(rows: Sequence[Point], title: str) -> Table:
     """Scaling: accesses a second by what was varied."""
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left", header_style="bold")
-    for name in (
-        "handler, us",
-        "devices",
-        "vCPUs",
-        "shards",
-        "accesses/s",
-        "spread",
-        "p50, us",
-        "p99, us",
-        "p99.9, us",
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("")
+    times = ("p50, us", "p99, us", "p99.9, us")
+    table = _table(title, "handler, us", "devices", "vCPUs", "shards", "accesses/s", "spread", *times)
     for row in rows:
         latency = [f"{value / 1000:.2f}" for value in (row.latency.p50, row.latency.p99, row.latency.p999)]
-        table.add_row(
-            f"{row.handler_ns / 1000:g}",
-            str(row.devices),
-            str(row.vcpus),
-            str(row.shards) if row.shards else "GIL",
-            f"{row.rate:,.0f}",
-            f"{row.spread:.0%}",
-            *latency,
-            "shares CPUs" if row.oversubscribed else "",
-        )
+        shards = str(row.shards) if row.shards else "GIL"
+        what = f"{row.handler_ns / 1000:g}", str(row.devices), str(row.vcpus), shards
+        shares = "shares CPUs" if row.oversubscribed else ""
+        table.add_row(*what, f"{row.rate:,.0f}", f"{row.spread:.0%}", *latency, shares)
     return table
 
 
 def costs(rows: Iterable[Cost], title: str) -> Table:
     """Start-up times and memory."""
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left", header_style="bold")
-    table.add_column("what", overflow="fold")
-    table.add_column("", justify="right", no_wrap=True)
-    table.add_column("", overflow="fold")
+    table = _table(title, "what", "value")
     for row in rows:
         table.add_row(row.title, f"{row.value:,.2f} {row.unit}", row.note)
+    return table
+
+
+def _table(title: str, first: str, *numbers: str) -> Table:
+    """A column of words, columns of numbers, and one for a remark."""
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left", header_style="bold")
+    table.add_column(first, overflow="fold", min_width=min(22, 2 * len(first)))
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
     return table
 
 
@@ -119,22 +120,11 @@ def number(value: float | None) -> str:
     """
     if value is None:
         return "-"
-    return (
-        f"{value:.0f}"
-        if value >= 100
-        else f"{value:.1f}"
-        if value >= 10
-        else f"{value:.2f}"
-        if value >= 0.1
-        else f"{value:.3f}"
-    )
+    size = abs(value)
+    return f"{value:.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.1 else 3}f}"
 
 
 def percentiles(value: Percentiles | None) -> str:
     """p50/p99/p99.9 in whole nanoseconds."""
     return "-" if value is None else f"{value.p50:.0f}/{value.p99:.0f}/{value.p999:.0f}"
 
-
-def unit_name(unit: Unit) -> str:
-    """How a unit is written in a table."""
-    return str(unit)

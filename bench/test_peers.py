@@ -6,12 +6,12 @@ import pytest
 
 from shardio.bench.conftest import Keep
 from shardio.bench.effort import Effort
-from shardio.bench.peers import PEERS, Peer
+from shardio.bench.peers import PEERS, Session
 from shardio.bench.peers.measure import measure
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
-def test_peer(keep: Keep, peer: Peer, cpus: tuple[int, int], effort: Effort) -> None:
+def test_peer(keep: Keep, peer: type[Session], cpus: tuple[int, int], effort: Effort) -> None:
     reason = peer.missing()
     if reason:
         pytest.skip(reason)

@@ -11,8 +11,7 @@ import pytest
 
 from shardio.bench.conftest import Keep
 from shardio.bench.effort import Effort
-from shardio.bench.messages import Handlers
-from shardio.bench.pair import Pair, Setting
+from shardio.bench.pair import Handlers, Pair, Setting
 from shardio.bench.results import Figure, Rounds, Unit
 from shardio.fabric import Outcome, Port
 
@@ -43,7 +42,7 @@ def measure(
             outcomes = {exchange() for _ in range(CALLS)}
             took = (time.perf_counter_ns() - began) / CALLS
             assert outcomes == {Outcome.ANSWERED}
-            rounds.add(took, floor.ns, floor=floor.samples)
+            rounds.add(took, floor)
     name = f"{make.__name__} a string of {length} bytes, {device} handler"
     yield rounds.figure(name, name, Unit.FLOOR)
 

@@ -14,8 +14,7 @@ import pytest
 
 from shardio.bench.conftest import Keep
 from shardio.bench.effort import Effort
-from shardio.bench.messages import Handlers
-from shardio.bench.pair import Pair, Setting
+from shardio.bench.pair import Handlers, Pair, Setting
 from shardio.bench.results import Figure, Rounds, Unit
 from shardio.fabric import Outcome, Port
 
@@ -71,7 +70,7 @@ def measure(
                 stack.enter_context(stranger(cpu))
             for _ in effort.pairs(rounds):
                 times = accesses(client, gap)
-                rounds.add(sorted(times)[CALLS // 2], floor.ns, floor=floor.samples, latency=times)
+                rounds.add(sorted(times)[CALLS // 2], floor, latency=times)
         counters = setting.fabric.shard_counters(0), setting.fabric.vcpu_counters(0)
         assert sum(each.lost_wakeups for each in counters) == 0
     yield rounds.figure(title, title, Unit.FLOOR)

@@ -14,13 +14,11 @@ import time
 from collections.abc import Iterator
 
 from shardio.bench.effort import Effort
-from shardio.bench.errors import BenchError
 from shardio.bench.exits import (
     ADDRESS,
     DEVICES,
-    LEAST_EXITS,
     SETTLE_S,
-    START_TIMEOUT_S,
+    await_progress,
     paced,
     paused,
     tasks_of,
@@ -36,6 +34,7 @@ COUNT, TARGET = 0x5000, 0x5008
 GUEST = b"\x8b\x3d\x08\x50\x00\x00\x89\x07\xff\x05\x00\x50\x00\x00\xeb\xf0"
 PAGE = 0x1000
 PLAIN, *KINDS = ("plain", "posted", "coalesced", "doorbell")
+POSTED: dict[str, bool | str] = {"posted": True, "coalesced": "coalesced"}
 TITLES = {
     "posted": "posted MMIO write: an exit, not waited for",
     "coalesced": "coalesced MMIO write: KVM's ring, no exit",
@@ -45,13 +44,13 @@ TITLES = {
 
 def measure(effort: Effort) -> Iterator[Figure]:
     """A figure of each kind. Raises `BenchError` when the guest does not run, and what `Machine` raises."""
-    with Machine(memory="1M", shards=1, irqchip=False, pin=len(os.sched_getaffinity(0)) > 1) as vm:
+    with Machine(memory="1M", shards=1, cpu="kvm", irqchip=False, pin=len(os.sched_getaffinity(0)) > 1) as vm:
         vm.load(GUEST, mode="protected")
         places = {kind: ADDRESS + PAGE * number for number, kind in enumerate((PLAIN, *KINDS))}
-        vm.add(DEVICES["register"], mmio=places[PLAIN], size=PAGE, shard="s0")
-        vm.add(DEVICES["register"], mmio=places["posted"], size=PAGE, posted=True, shard="s0")
-        vm.add(DEVICES["register"], mmio=places["coalesced"], size=PAGE, posted="coalesced", shard="s0")
-        vm.add("shardio.bench.devices:Bell", mmio=places["doorbell"], size=PAGE, shard="s0")
+        for kind, place in places.items():
+            device = "shardio.bench.devices:Bell" if kind == "doorbell" else DEVICES["register"]
+            posted = POSTED.get(kind, False)
+            vm.add(device, mmio=place, size=PAGE, posted=posted, shard="s0")
         words = vm.memory.view(COUNT, 16).cast("I")
         words[2] = places[PLAIN]
         vm.start()
@@ -73,21 +72,13 @@ def _figures(vm: Machine, words: memoryview, places: dict[str, int], effort: Eff
         return undisturbed(tasks, lambda: paced(lambda: words[0]))
 
     collected = {kind: Rounds() for kind in KINDS}
-    _await_writes(words)
+    await_progress(lambda: words[0], "writes")
     with InLoop(GUEST, "protected", [first.view.affinity]) as loop:
         loop.memory.write(TARGET, ADDRESS.to_bytes(4, "little"))
         for _ in effort.pairs(*collected.values()):
             for kind, rounds in collected.items():
                 with paused(vm):
                     in_loop = loop.exit_ns()
-                rounds.add(block(kind), in_loop)
+                rounds.add(block(kind), rest=in_loop)
     for kind, rounds in collected.items():
         yield rounds.figure(f"kvm-{kind}", f"KVM, {TITLES[kind]}", Unit.IN_LOOP)
-
-
-def _await_writes(words: memoryview) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while words[0] < LEAST_EXITS:
-        if time.monotonic() > deadline:
-            raise BenchError("the guest makes no writes", "see `shardio doctor`")
-        time.sleep(SETTLE_S)

@@ -9,7 +9,7 @@ from shardio.bench.peers.free_threaded import FreeThreaded
 from shardio.bench.peers.gil import OneProcess
 from shardio.bench.peers.iceoryx import Iceoryx
 from shardio.bench.peers.managers import Manager
-from shardio.bench.peers.peer import Peer, Session
+from shardio.bench.peers.peer import Session
 from shardio.bench.peers.pipe import Pipe
 from shardio.bench.peers.queues import Queue
 from shardio.bench.peers.seqpacket import SeqPacket
@@ -17,26 +17,9 @@ from shardio.bench.peers.shard import CClient, PythonClient
 from shardio.bench.peers.subinterpreters import Subinterpreters
 from shardio.bench.peers.zero import ZeroMq
 
+PEERS: tuple[type[Session], ...] = (
+    CClient, PythonClient, OneProcess, FreeThreaded, Subinterpreters, BusyWait, FasterFifo, Iceoryx,
+    SeqPacket, ZeroMq, Pipe, Queue, Manager,
+)  # fmt: skip
 
-def peers(python: str = "") -> tuple[Peer, ...]:
-    """All of them. `python`: the interpreter to try first for those that need another than this one."""
-    return (
-        CClient(),
-        PythonClient(),
-        OneProcess(),
-        FreeThreaded(python),
-        Subinterpreters(python),
-        BusyWait(),
-        FasterFifo(),
-        Iceoryx(),
-        SeqPacket(),
-        ZeroMq(),
-        Pipe(),
-        Queue(),
-        Manager(),
-    )
-
-
-PEERS = peers()
-
-__all__ = ["PEERS", "Peer", "Session", "peers"]
+__all__ = ["PEERS", "Session"]

@@ -2,54 +2,36 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from shardio.bench.peers.peer import STOP, Peer, Server, Session, Wire
+from shardio.bench.peers.peer import Wire
 
 QUEUE_BYTES = 65536
 TIMEOUT_S = 60.0
 
 
-class FifoWire(Wire):
+class FasterFifo(Wire):
     """Requests as tuples, replies as ints."""
-
-    def __init__(self, cpu: int) -> None:
-        import faster_fifo
-        import faster_fifo_reduction  # noqa: F401  (teaches multiprocessing to pass its queues)
-
-        self._requests: Any = faster_fifo.Queue(max_size_bytes=QUEUE_BYTES)
-        self._replies: Any = faster_fifo.Queue(max_size_bytes=QUEUE_BYTES)
-        super().__init__(serve, cpu, self._requests, self._replies)
-
-    def send(self, op: int, offset: int, size: int, value: int) -> None:
-        """One tuple."""
-        self._requests.put((op, offset, size, value))
-
-    def receive(self) -> int:
-        """One int."""
-        value: int = self._replies.get(timeout=TIMEOUT_S)
-        return value
-
-    def close(self) -> None:
-        """End the server."""
-        super().close()
-        self._requests.close()
-        self._replies.close()
-        self._requests = self._replies = None
-
-
-class FasterFifo(Peer):
-    """faster-fifo."""
 
     name, title, package = "faster-fifo", "faster-fifo, two queues", "faster_fifo"
 
-    def open(self, cpu: int) -> Session:
-        """A server between two queues."""
-        return FifoWire(cpu)
+    def connect(self) -> tuple[Any, ...]:
+        """Both queues."""
+        import faster_fifo
+        import faster_fifo_reduction  # noqa: F401  (teaches multiprocessing to pass its queues)
 
+        self._queues: tuple[Any, ...] = tuple(faster_fifo.Queue(max_size_bytes=QUEUE_BYTES) for _ in range(2))
+        self.put, self.get = self._queues[0].put, partial(self._queues[1].get, timeout=TIMEOUT_S)
+        return self._queues
 
-def serve(cpu: int, shared: Any, requests: Any, replies: Any) -> None:
-    """The server's main."""
-    server = Server(cpu, shared)
-    while (request := requests.get(timeout=TIMEOUT_S))[0] != STOP:
-        replies.put(server.answer(*request))
+    @classmethod
+    def attach(cls, requests: Any, replies: Any) -> Any:
+        """The same two."""
+        return partial(requests.get, timeout=TIMEOUT_S), replies.put
+
+    def release(self) -> None:
+        """Close the queues."""
+        for queue in self._queues:
+            queue.close()
+        self._queues = ()

@@ -9,16 +9,18 @@ from __future__ import annotations
 from shardio._measure import lib
 from shardio.address import MmioAddress
 from shardio.bench.devices import Register
-from shardio.bench.peers.idle import BesideIdleSession
-from shardio.bench.peers.peer import READ, Peer, Session
+from shardio.bench.peers.idle import BesideIdle
+from shardio.bench.peers.peer import READ
 from shardio.io_manager import IoManager
 from shardio.range import MmioRange
 
 BASE = 0xD000_0000
 
 
-class LocalSession(BesideIdleSession):
+class OneProcess(BesideIdle):
     """Calls in this process."""
+
+    name, title = "one-process", "one process, an IoManager under the GIL (1 vCPU)"
 
     def __init__(self, cpu: int) -> None:
         super().__init__(cpu)
@@ -34,13 +36,3 @@ class LocalSession(BesideIdleSession):
             return int.from_bytes(self._data[:size], "little")
         self._manager.mmio_write(MmioAddress(BASE + offset), value.to_bytes(size, "little"))
         return 0
-
-
-class OneProcess(Peer):
-    """A single process."""
-
-    name, title = "one-process", "one process, an IoManager under the GIL (1 vCPU)"
-
-    def open(self, cpu: int) -> Session:
-        """No server."""
-        return LocalSession(cpu)

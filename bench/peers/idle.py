@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from shardio.bench.peers.peer import Session
-from shardio.bench.peers.pipe import PipeWire
+from shardio.bench.peers.pipe import Pipe
 
 
-class BesideIdleSession(Session):
+class BesideIdle(Session):
     """Where accesses do not go to a process that answers pings; that one is on `cpu`."""
 
     def __init__(self, cpu: int) -> None:
-        self._idle = PipeWire(cpu)
+        self._idle = Pipe(cpu)
         self.line = self._idle.line
 
-    def echo(self, n: int) -> None:
+    def echo(self, n: int, pause: int) -> None:
         """By the idle process."""
-        self._idle.echo(n)
+        self._idle.echo(n, pause)
 
     def echoed(self) -> None:
         """By the idle process."""

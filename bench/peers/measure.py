@@ -10,11 +10,10 @@ import statistics
 import time
 from collections.abc import Iterator
 
-from shardio.bench.blocks import tick_ns
 from shardio.bench.devices import Register
 from shardio.bench.effort import Effort
 from shardio.bench.errors import BenchError
-from shardio.bench.peers.peer import READ, WRITE, Peer, Session
+from shardio.bench.peers.peer import READ, WRITE, Session
 from shardio.bench.results import Figure, Rounds, Unit
 
 BLOCK_NS = 4_000_000
@@ -22,33 +21,28 @@ FLOORS = 2048
 PROBE = 64
 
 
-def measure(peer: Peer, cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
+def measure(peer: type[Session], cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
     """A peer's round trip, in floors. Raises `BenchError` where it cannot be measured, or answers wrongly."""
-    reason = peer.missing()
-    if reason:
+    if reason := peer.missing():
         raise BenchError(reason, peer.hint)
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {cpus[0]})
     try:
-        session = peer.open(cpus[1])
+        session = peer(cpus[1])
         try:
-            yield _measured(peer, session, effort)
+            check(session)
+            clock, rounds = time.perf_counter_ns, Rounds()
+            probe = sorted(session.calls(PROBE, clock))[PROBE // 2]
+            n = max(PROBE, min(effort.n, BLOCK_NS // max(1, probe)))
+            for _ in effort.pairs(rounds):
+                floor = session.floor(FLOORS)
+                times = session.calls(n, clock)
+                rounds.add(statistics.median(times), floor, latency=times)
+            yield rounds.figure(peer.name, peer.title, Unit.FLOOR, note=session.note)
         finally:
             session.close()
     finally:
         os.sched_setaffinity(0, before)
-
-
-def _measured(peer: Peer, session: Session, effort: Effort) -> Figure:
-    check(session)
-    clock, rounds = time.perf_counter_ns, Rounds()
-    probe = sorted(session.calls(PROBE, clock))[PROBE // 2]
-    n = max(PROBE, min(effort.n, BLOCK_NS // max(1, probe)))
-    for _ in effort.pairs(rounds):
-        floor = session.floor(FLOORS) * tick_ns()
-        times = session.calls(n, clock)
-        rounds.add(statistics.median(times), floor, floor=[floor], latency=times)
-    return rounds.figure(peer.name, peer.title, Unit.FLOOR, note=session.note)
 
 
 def check(session: Session) -> None:
@@ -59,6 +53,5 @@ def check(session: Session) -> None:
         reference.write(0, 4, value)
         found = session.call(READ, 0, 4, 0)
         if found != reference.read(0, 4):
-            raise BenchError(
-                f"the peer's device reads {found:#x} where {value:#x} was written", "correct the peer"
-            )
+            text = f"the peer's device reads {found:#x} where {value:#x} was written"
+            raise BenchError(text, "correct the peer")

@@ -5,44 +5,25 @@ from __future__ import annotations
 from multiprocessing.connection import Connection
 from typing import Any
 
-from shardio.bench.peers.peer import STOP, Peer, Server, Session, Wire, context
+from shardio.bench.peers.peer import Wire, context
 
 
-class PipeWire(Wire):
+class Pipe(Wire):
     """Requests as tuples, replies as ints."""
-
-    def __init__(self, cpu: int) -> None:
-        self._ours, theirs = context.Pipe()
-        super().__init__(serve, cpu, theirs)
-        theirs.close()
-
-    def send(self, op: int, offset: int, size: int, value: int) -> None:
-        """One tuple."""
-        self._ours.send((op, offset, size, value))
-
-    def receive(self) -> int:
-        """One int."""
-        value: int = self._ours.recv()
-        return value
-
-    def close(self) -> None:
-        """End the server, close our end."""
-        super().close()
-        self._ours.close()
-
-
-class Pipe(Peer):
-    """multiprocessing.Pipe."""
 
     name, title = "pipe", "multiprocessing.Pipe"
 
-    def open(self, cpu: int) -> Session:
-        """A server at the other end of a pipe."""
-        return PipeWire(cpu)
+    def connect(self) -> tuple[Any, ...]:
+        """Both ends."""
+        self._ours, theirs = context.Pipe()
+        self.put, self.get = self._ours.send, self._ours.recv
+        return (theirs,)
 
+    @classmethod
+    def attach(cls, connection: Connection) -> Any:
+        """Its end."""
+        return connection.recv, connection.send
 
-def serve(cpu: int, shared: Any, connection: Connection) -> None:
-    """The server's main."""
-    server = Server(cpu, shared)
-    while (request := connection.recv())[0] != STOP:
-        connection.send(server.answer(*request))
+    def release(self) -> None:
+        """Close ours."""
+        self._ours.close()

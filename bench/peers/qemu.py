@@ -23,7 +23,10 @@ from shardio.bench.inloop import InLoop
 from shardio.bench.results import Figure, Rounds, Unit
 
 PROGRAM = "qemu-system-x86_64"
-ROM_SIZE = 0x1_0000
+COMMAND = (
+    f"{PROGRAM} -accel kvm -machine pc -m 16 -nodefaults -display none -no-reboot "
+    "-device isa-debug-exit,iobase=0xf4,iosize=1"
+)
 FEW, MANY = 2_000, 62_000
 TIMEOUT_S = 60.0
 IN_LOOP_BLOCKS = 15
@@ -48,48 +51,27 @@ def measure(effort: Effort) -> Iterator[Figure]:
             rounds.begin()
             before = in_loop()
             took = (_seconds(many) - _seconds(few)) * 1e9 / (MANY - FEW)
-            rounds.add(took, (before + in_loop()) / 2)
+            rounds.add(took, rest=(before + in_loop()) / 2)
             effort.progress(effort.seconds)
     yield rounds.figure("qemu", "KVM exit, PIO read, QEMU's own device in C", Unit.IN_LOOP)
 
 
 def rom(folder: Path, count: int) -> Path:
     """A 64 KiB image: at its first byte the loop, at the reset vector a jump there."""
-    loop = GUESTS["pio-count"].code[:-2]
-    code = b"\x66\xb9" + count.to_bytes(4, "little") + loop + b"\xb0\x00\xe6\xf4\xf4"
-    image = bytearray(b"\xf4" * ROM_SIZE)
-    image[: len(code)] = code
-    image[0xFFF0:0xFFF5] = b"\xea\x00\x00\x00\xf0"
+    code = b"\x66\xb9" + count.to_bytes(4, "little") + GUESTS["pio-count"].code[:-2] + b"\xb0\x00\xe6\xf4\xf4"
     path = folder / f"rom{count}"
-    path.write_bytes(image)
+    path.write_bytes(code.ljust(0xFFF0, b"\xf4") + b"\xea\x00\x00\x00\xf0".ljust(16, b"\xf4"))
     return path
 
 
 def _seconds(image: Path) -> float:
-    command = (
-        PROGRAM,
-        "-accel",
-        "kvm",
-        "-machine",
-        "pc",
-        "-m",
-        "16",
-        "-nodefaults",
-        "-display",
-        "none",
-        "-no-reboot",
-        "-bios",
-        str(image),
-        "-device",
-        "isa-debug-exit,iobase=0xf4,iosize=1",
-    )
     began = time.monotonic()
     try:
+        command = [*COMMAND.split(), "-bios", str(image)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
-        raise BenchError(
-            f"the guest did not end within {TIMEOUT_S} s under QEMU", "see `shardio doctor`"
-        ) from None
+        what = f"the guest did not end within {TIMEOUT_S} s under QEMU"
+        raise BenchError(what, "see `shardio doctor`") from None
     if done.returncode != DONE:
         lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
         raise BenchError(f"QEMU: {lines[-1]}", "see `shardio doctor`")

@@ -4,15 +4,17 @@ interpreter per shard without a process per shard.
 
 from __future__ import annotations
 
-from shardio.bench.peers.interpreter import Interpreter, OtherPython
+from shardio.bench.peers.interpreter import Interpreter
+from shardio.bench.peers.other_python import OtherPython
 
 
 class Subinterpreters(OtherPython):
     """Subinterpreters."""
 
     name, title = "subinterpreters", "one process, a subinterpreter with its own GIL, busy wait"
-    kind, needs = "subinterpreters", "CPython 3.12 or later, whose subinterpreters have a GIL each,"
+    kind, needs = "subinterpreter", "CPython 3.12 or later, whose subinterpreters have a GIL each,"
 
-    def fits(self, interpreter: Interpreter) -> bool:
+    @classmethod
+    def fits(cls, interpreter: Interpreter) -> bool:
         """PEP 684."""
         return interpreter.implementation == "cpython" and interpreter.version >= (3, 12)

@@ -1,4 +1,4 @@
-"""ZeroMQ: a PAIR over an ipc socket."""
+"""ZeroMQ: a PAIR over an ipc socket, with the structs of `seqpacket` as messages."""
 
 from __future__ import annotations
 
@@ -8,58 +8,39 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from shardio.bench.peers.peer import STOP, Peer, Server, Session, Wire
+from shardio.bench.peers.peer import Wire
 from shardio.bench.peers.seqpacket import REPLY, REQUEST
 
 
-class ZeroWire(Wire):
-    """The structs of `seqpacket`, as ZeroMQ messages."""
+class ZeroMq(Wire):
+    """pyzmq."""
 
-    def __init__(self, cpu: int) -> None:
+    name, title, package = "pyzmq", "pyzmq, PAIR over ipc", "zmq"
+
+    def connect(self) -> tuple[Any, ...]:
+        """A socket with a name."""
         import zmq
 
         self._path = Path(tempfile.gettempdir()) / f"shardio-bench-{os.getpid()}-{secrets.token_hex(4)}"
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PAIR)
         self._socket.bind(f"ipc://{self._path}")
-        super().__init__(serve, cpu, str(self._path))
+        send, recv = self._socket.send, self._socket.recv
+        self.put = lambda request: send(REQUEST.pack(*request))
+        self.get = lambda: REPLY.unpack(recv())[0]
+        return (str(self._path),)
 
-    def send(self, op: int, offset: int, size: int, value: int) -> None:
-        """One message."""
-        self._socket.send(REQUEST.pack(op, size, offset, value))
+    @classmethod
+    def attach(cls, path: str) -> Any:
+        """The socket of that name. It is the process's until it ends."""
+        import zmq
 
-    def receive(self) -> int:
-        """One message."""
-        value: int = REPLY.unpack(self._socket.recv())[0]
-        return value
+        connection: Any = zmq.Context.instance().socket(zmq.PAIR)
+        connection.connect(f"ipc://{path}")
+        return (lambda: REQUEST.unpack(connection.recv()), lambda value: connection.send(REPLY.pack(value)))
 
-    def close(self) -> None:
-        """End the server, close the socket and its file."""
-        super().close()
+    def release(self) -> None:
+        """Close the socket, remove its file."""
         self._socket.close(0)
         self._context.term()
         self._path.unlink(missing_ok=True)
-
-
-class ZeroMq(Peer):
-    """pyzmq."""
-
-    name, title, package = "pyzmq", "pyzmq, PAIR over ipc", "zmq"
-
-    def open(self, cpu: int) -> Session:
-        """A server at the other end of an ipc socket."""
-        return ZeroWire(cpu)
-
-
-def serve(cpu: int, shared: Any, path: str) -> None:
-    """The server's main."""
-    import zmq
-
-    server = Server(cpu, shared)
-    with zmq.Context() as own, own.socket(zmq.PAIR) as connection:
-        connection.connect(f"ipc://{path}")
-        while True:
-            op, size, offset, value = REQUEST.unpack(connection.recv())
-            if op == STOP:
-                return
-            connection.send(REPLY.pack(server.answer(op, offset, size, value)))

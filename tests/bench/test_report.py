@@ -14,7 +14,6 @@ from shardio.bench.tables import everything
 from tests.bench.test_results import FIGURE, HOST
 
 pytest.importorskip("matplotlib")
-pytest.importorskip("simpy")
 SOME = Percentiles(100.0, 200.0, 300.0)
 POINTS = [
     Point(devices, vcpus, shards, 0, 1e6 * vcpus, 0.1, SOME, vcpus + shards > 2)
