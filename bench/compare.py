@@ -10,7 +10,7 @@ import msgspec
 from rich.table import Table
 
 from shardio.bench.errors import BenchError
-from shardio.bench.results import Figure, Run
+from shardio.bench.results import Point, Run
 from shardio.bench.tables import number
 
 LEAST = 0.03
@@ -30,7 +30,6 @@ class Difference(msgspec.Struct, frozen=True):
     counts as none.
     """
 
-    name: str
     title: str
     before: float
     after: float
@@ -51,19 +50,14 @@ def compare(before: Run, after: Run) -> list[Difference]:
 
 def preamble(before: Run, after: Run) -> list[str]:
     """Which runs they are, and whether they may be compared at all."""
+    hosts = {"before": before.host, "after": after.host}
     lines = [
-        f"{name}: shardio {run.host.shardio} {run.host.commit}, {run.host.when}, load {run.host.load:.1f}"
-        for name, run in (("before", before), ("after", after))
+        f"{name}: shardio {h.shardio} {h.commit}, {h.when}, load {h.load:.1f}" for name, h in hosts.items()
     ]
-    ours, theirs = ((run.host.machine, run.host.usable_cpus, run.host.python) for run in (before, after))
-    if ours != theirs:
-        lines.append(f"caution: {_place(ours)} against {_place(theirs)}: the machine may be the difference")
+    places = [f"{h.machine}, {h.usable_cpus} CPUs, {h.python}" for h in hosts.values()]
+    if places[0] != places[1]:
+        lines.append(f"caution: {places[0]} against {places[1]}: the machine may be the difference")
     return lines
-
-
-def _place(facts: tuple[str, int, str]) -> str:
-    machine, cpus, python = facts
-    return f"{machine}, {cpus} CPUs, {python}"
 
 
 def noise(rounds: Iterable[float]) -> float:
@@ -76,62 +70,53 @@ def noise(rounds: Iterable[float]) -> float:
     return 2 * spread / len(values) ** 0.5 / middle if middle else 0.0
 
 
-def judge(before: float, after: float, allowed: float, *, higher_is_better: bool) -> tuple[float, Verdict]:
+def judge(title: str, before: float, after: float, noise: float, *, higher_is_better: bool) -> Difference:
     """The change, and what it means.
 
-    >>> judge(1.0, 1.5, 0.1, higher_is_better=False)
-    (0.5, <Verdict.SLOWER: 'slower'>)
-    >>> judge(1.0, 1.05, 0.1, higher_is_better=False)[1].value
+    >>> judge("", 1.0, 1.5, 0.1, higher_is_better=False).verdict.value
+    'slower'
+    >>> judge("", 1.0, 1.05, 0.1, higher_is_better=False).verdict.value
     'within noise'
     """
-    change = after / before - 1
+    change, allowed = after / before - 1, max(LEAST, noise)
+    verdict = Verdict.FASTER if (change > 0) is higher_is_better else Verdict.SLOWER
     if abs(change) <= allowed:
-        return change, Verdict.SAME
-    return change, Verdict.FASTER if (change > 0) is higher_is_better else Verdict.SLOWER
+        verdict = Verdict.SAME
+    return Difference(title, before, after, change, allowed, verdict)
 
 
 def _figures(before: Run, after: Run) -> Iterator[Difference]:
-    for kind in ("rows", "kvm", "peers"):
-        later: dict[str, Figure] = {figure.name: figure for figure in getattr(after, kind)}
-        for figure in getattr(before, kind):
-            other = later.get(figure.name)
-            if other is None:
-                continue
-            allowed = max(LEAST, noise(figure.rounds) + noise(other.rounds))
-            change, verdict = judge(figure.value, other.value, allowed, higher_is_better=False)
-            yield Difference(figure.name, figure.title, figure.value, other.value, change, allowed, verdict)
+    for ours, theirs in ((before.rows, after.rows), (before.kvm, after.kvm), (before.peers, after.peers)):
+        later = {figure.name: figure for figure in theirs}
+        for one in ours:
+            if other := later.get(one.name):
+                allowed = noise(one.rounds) + noise(other.rounds)
+                yield judge(one.title, one.value, other.value, allowed, higher_is_better=False)
 
 
 def _points(before: Run, after: Run) -> Iterator[Difference]:
-    later = {(p.devices, p.vcpus, p.shards, p.handler_ns): p for p in after.scaling}
-    for point in before.scaling:
-        other = later.get((point.devices, point.vcpus, point.shards, point.handler_ns))
-        if other is None:
-            continue
-        allowed = max(LEAST, (point.spread + other.spread) / 2)
-        change, verdict = judge(point.rate, other.rate, allowed, higher_is_better=True)
-        served = f"{point.shards} shards" if point.shards else "one process"
-        what = f"{point.vcpus} vCPUs, {served}, {point.devices} devices"
-        title = f"{what}, {point.handler_ns / 1000:g} us: accesses/s"
-        yield Difference(title, title, point.rate, other.rate, change, allowed, verdict)
+    later = {_what(point): point for point in after.scaling}
+    for one in before.scaling:
+        if other := later.get(_what(one)):
+            allowed = (one.spread + other.spread) / 2
+            yield judge(_what(one), one.rate, other.rate, allowed, higher_is_better=True)
+
+
+def _what(point: Point) -> str:
+    served = f"{point.shards} shards" if point.shards else "one process"
+    what = f"{point.vcpus} vCPUs, {served}, {point.devices} devices"
+    return f"{what}, {point.handler_ns / 1000:g} us: accesses/s"
 
 
 def table(differences: Iterable[Difference]) -> Table:
     """For a terminal."""
-    colours = {Verdict.FASTER: "green", Verdict.SLOWER: "red", Verdict.SAME: ""}
+    colours = {Verdict.FASTER: "[green]", Verdict.SLOWER: "[red]", Verdict.SAME: ""}
     result = Table(box=None, pad_edge=False, header_style="bold")
     result.add_column("figure", overflow="fold")
     for name in ("before", "after", "change", "noise"):
         result.add_column(name, justify="right", no_wrap=True)
     result.add_column("")
     for row in differences:
-        style = colours[row.verdict]
-        result.add_row(
-            row.title,
-            number(row.before),
-            number(row.after),
-            f"{row.change:+.1%}",
-            f"{row.noise:.1%}",
-            f"[{style}]{row.verdict}[/]" if style else str(row.verdict),
-        )
+        numbers = number(row.before), number(row.after), f"{row.change:+.1%}", f"{row.noise:.1%}"
+        result.add_row(row.title, *numbers, colours[row.verdict] + row.verdict)
     return result

@@ -4,7 +4,8 @@ one that computes.
 
 from __future__ import annotations
 
-import time
+import timeit
+from collections.abc import Callable
 
 from shardio._measure import ffi, lib
 from shardio.address import MmioAddress, PioAddress
@@ -34,21 +35,15 @@ class View:
     def __init__(self) -> None:
         self.value = 0
 
-    def pio_read(self, base: PioAddress, offset: int, data: memoryview) -> None:
+    def pio_read(self, base: PioAddress | MmioAddress, offset: int, data: memoryview) -> None:
         """Fill the first byte."""
         data[0] = self.value
 
-    def pio_write(self, base: PioAddress, offset: int, data: memoryview) -> None:
+    def pio_write(self, base: PioAddress | MmioAddress, offset: int, data: memoryview) -> None:
         """Keep the first byte."""
         self.value = data[0]
 
-    def mmio_read(self, base: MmioAddress, offset: int, data: memoryview) -> None:
-        """Fill the first byte."""
-        data[0] = self.value
-
-    def mmio_write(self, base: MmioAddress, offset: int, data: memoryview) -> None:
-        """Keep the first byte."""
-        self.value = data[0]
+    mmio_read, mmio_write = pio_read, pio_write
 
 
 class Native:
@@ -105,16 +100,12 @@ def make(name: str) -> object:
     another.
     """
     kind, _, argument = name.partition(":")
-    match kind:
-        case "native":
-            return Native()
-        case "register":
-            return Register()
-        case "view":
-            return View()
-        case "compute":
-            return Compute(int(argument))
-    raise BenchError(f"no benchmark device {name!r}", "use native, register, view or compute:STEPS")
+    plain: dict[str, Callable[[], object]] = {"native": Native, "register": Register, "view": View}
+    if kind == "compute":
+        return Compute(int(argument))
+    if kind not in plain:
+        raise BenchError(f"no benchmark device {name!r}", "use native, register, view or compute:STEPS")
+    return plain[kind]()
 
 
 def calibrated_steps(ns: int, rounds: int = 21) -> int:
@@ -123,13 +114,6 @@ def calibrated_steps(ns: int, rounds: int = 21) -> int:
     """
     if ns == 0:
         return 0
-    steps = 2000
-    work = range(steps)
-    best = min(_timed(work) for _ in range(rounds))
-    return max(1, round(steps * ns / best))
-
-
-def _timed(work: range) -> int:
-    begin = time.perf_counter_ns()
-    sum(work)
-    return time.perf_counter_ns() - begin
+    work = range(2000)
+    best = min(timeit.repeat(lambda: sum(work), number=1, repeat=rounds)) * 1e9
+    return max(1, round(len(work) * ns / best))

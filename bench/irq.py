@@ -34,14 +34,11 @@ RAM = 0xB000
 TIMES = 0x4_0000
 
 
-class Responder(MutDeviceMmio):
-    """Answers a write by the number in memory. With `ring`, by way of a doorbell."""
+class Answering(MutDeviceMmio):
+    """A device with one word of memory in its hands."""
 
     mmio_size = 0x1000
     dma = True
-
-    def __init__(self, ring: bool = False) -> None:
-        self.doorbells = [Doorbell(0, 4)] if ring else []
 
     def attach(self, host: Any) -> None:
         """Keep the word."""
@@ -52,6 +49,13 @@ class Responder(MutDeviceMmio):
         """Let memory go."""
         self.word.release()
 
+
+class Responder(Answering):
+    """Answers a write by the number in memory. With `ring`, by way of a doorbell."""
+
+    def __init__(self, ring: bool = False) -> None:
+        self.doorbells = [Doorbell(0, 4)] if ring else []
+
     def write(self, offset: int, size: int, value: int) -> None:
         """Answer."""
         self.word[0] = value
@@ -61,14 +65,11 @@ class Responder(MutDeviceMmio):
         self.word[0] = self.host.doorbells[0].rings[0]
 
 
-class Caller(MutDeviceMmio):
+class Caller(Answering):
     """Triggers again and again from its loop, and times each until the guest's handler has begun.
 
-    `way`: "line", "message", or the number of a socket to the VMM, which is asked to do it.
+    `way`: "line", "message", or "vmm": the VMM is asked to do it, over the socket that is named `peer`.
     """
-
-    mmio_size = 0x1000
-    dma = True
 
     def __init__(self, way: str, peer: str = "") -> None:
         self.way, self.peer = way, peer
@@ -76,8 +77,7 @@ class Caller(MutDeviceMmio):
 
     def attach(self, host: Any) -> None:
         """Keep the word and the way."""
-        self.host = host
-        self.word = host.memory.view(ANSWER, 4).cast("I")
+        super().attach(host)
         if self.way == "message":
             message = host.interrupts.message(MsiConfig(0xFEE0_0000, VECTOR))
             message.enable()
@@ -88,10 +88,6 @@ class Caller(MutDeviceMmio):
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             sock.connect("\0" + self.peer)
             self.trigger = lambda: sock.send(b"!")
-
-    def detach(self) -> None:
-        """Let memory go."""
-        self.word.release()
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Start."""
@@ -137,7 +133,9 @@ class Late(Prompt):
         os.eventfd_write(self.trigger._irqfd.fd, 1)
 
 
-def _end(vm: Machine) -> None:
+def _run(vm: Machine) -> None:
+    add_exit_port(vm)
+    vm.start()
     ended = vm.wait(PATIENCE_S)
     if ended is None or ended.reason != "exit":
         raise BenchError(f"the guest did not come to its end: {ended}", "see `shardio doctor`")
@@ -151,10 +149,7 @@ def writes(kind: str, count: int, *, wait: bool) -> tuple[float, float]:
         posted: bool | str = "coalesced" if kind == "coalesced" else kind == "posted"
         if kind != "ram":
             vm.add(Responder, mmio=MMIO, posted=posted, ring=kind == "doorbell")
-        add_exit_port(vm)
-        vm.start()
-        _end(vm)
-        vm.stop()
+        _run(vm)
         ticks = sorted(vm.memory.view(TIMES, 4 * count).cast("I"))
         fabric = vm.dispatcher.fabric.view
         p50, p99 = (lib.sio_ticks_to_ns(fabric, ticks[count * at // 100]) for at in (50, 99))
@@ -172,11 +167,8 @@ def interrupts(mode: int, line: int, way: str, count: int, halt: int) -> tuple[f
             server.listen()
             threading.Thread(target=_vmm, args=(server, vm, line if mode != 3 else None), daemon=True).start()
         device = vm.add(Caller, mmio=MMIO, way=way, peer=peer, irq=line if way == "line" else None)
-        add_exit_port(vm)
-        vm.start()
-        _end(vm)
+        _run(vm)
         times = sorted(device.call("results"))
-        vm.stop()
         if server is not None:
             server.close()
     return statistics.median(times), times[len(times) * 99 // 100]
@@ -197,10 +189,7 @@ def order(mode: int, line: int, device: Any, count: int, irq_mode: str = "edge")
     with Machine(memory="2M", shards=1) as vm:
         vm.load(guest("irq_order", MODE=mode, IRQ=line, COUNT=count))
         vm.add(device, mmio=MMIO, irq=line, irq_mode=irq_mode)
-        add_exit_port(vm)
-        vm.start()
-        _end(vm)
-        vm.stop()
+        _run(vm)
         return result(vm, 4)
 
 

@@ -15,11 +15,12 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 from shardio._measure import ffi, lib
 from shardio.address import MmioAddress
-from shardio.bench.blocks import SAMPLE_EVERY, address_array, new_block, tick_ns
+from shardio.bench.blocks import SAMPLE_EVERY, new_block, tick_ns
 from shardio.bench.devices import calibrated_steps, make
 from shardio.bench.effort import START_S, Effort
 from shardio.bench.errors import BenchError
@@ -37,12 +38,14 @@ BLOCK_OPERATIONS = 1 << 21
 SLICE = 0.15
 """A block's part of the effort's seconds: there are many."""
 
+T = TypeVar("T")
+
 
 class Load(NamedTuple):
     """What one block gave: accesses a second and single latencies in nanoseconds."""
 
     rate: float
-    samples: list[float]
+    samples: Sequence[float]
 
 
 class Grid(NamedTuple):
@@ -83,15 +86,16 @@ def _sharded(
     line, far = os.memfd_create("shardio-bench", os.MFD_CLOEXEC), list[FarProcess]()
     os.ftruncate(line, os.sysconf("SC_PAGE_SIZE"))
     try:
-        for shard in range(used):
-            far.append(FarProcess([setting.service(shard)], line, None))
+        far += (FarProcess([setting.service(shard)], line, None) for shard in range(used))
         effort.progress(START_S)
         for vcpus in grid.vcpus:
-            cpus = _pin(far, vcpus)
-            loads = [
-                _block_sharded(setting, firsts, counts, vcpus, cpus, effort.seconds * SLICE)
-                for _ in range(effort.rounds)
-            ]
+            # vCPUs on the first CPUs, shards on those after them, round and round.
+            cpus = sorted(os.sched_getaffinity(0))
+            for number, process in enumerate(far):
+                os.sched_setaffinity(process.process.pid, {cpus[(vcpus + number) % len(cpus)]})
+            chosen = [groups[vcpu % used] for vcpu in range(vcpus)]
+            seconds = effort.seconds * SLICE
+            loads = [_block_sharded(setting, chosen, cpus, seconds) for _ in range(effort.rounds)]
             effort.progress(effort.budget * SLICE)
             yield _point(devices, vcpus, shards, handler_ns, loads)
     finally:
@@ -101,39 +105,26 @@ def _sharded(
         setting.close()
 
 
-def _pin(far: Sequence[FarProcess], vcpus: int) -> list[int]:
-    """vCPUs on the first CPUs, shards on those after them, round and round. Returns the CPUs."""
-    cpus = sorted(os.sched_getaffinity(0))
-    for number, process in enumerate(far):
-        os.sched_setaffinity(process.process.pid, {cpus[(vcpus + number) % len(cpus)]})
-    return cpus
+def _addresses(vcpu: int, first: int, count: int) -> list[int]:
+    chosen = random.Random(vcpu).choices(range(first, first + count), k=CHOICES)
+    return [BASE + number * STRIDE for number in chosen]
 
 
-def _block_sharded(
-    setting: Setting,
-    firsts: Sequence[int],
-    counts: Sequence[int],
-    vcpus: int,
-    cpus: Sequence[int],
-    seconds: float,
-) -> Load:
-    blocks: list[Any] = []
+def _block_sharded(setting: Setting, chosen: Sequence[Handlers], cpus: Sequence[int], seconds: float) -> Load:
     duration = int(seconds * 1e9 / tick_ns())
-    for vcpu in range(vcpus):
-        shard = vcpu % len(firsts)
-        chosen = random.Random(vcpu).choices(range(firsts[shard], firsts[shard] + counts[shard]), k=CHOICES)
-        addresses = address_array([BASE + number * STRIDE for number in chosen])
-        blocks.append(new_block(BLOCK_OPERATIONS, addresses, space=MMIO, size=4))
-    ports = [setting.client(vcpu) for vcpu in range(vcpus)]
+    ports = [setting.client(vcpu) for vcpu in range(len(chosen))]
     clients = [port.view for port in ports]  # opened before the clock runs
-    ticks = [0] * vcpus
+    blocks = [
+        new_block(BLOCK_OPERATIONS, _addresses(vcpu, group.first, group.number), space=MMIO, size=4)
+        for vcpu, group in enumerate(chosen)
+    ]
 
-    def drive(vcpu: int) -> None:
+    def drive(vcpu: int) -> int:
         os.sched_setaffinity(0, {cpus[vcpu % len(cpus)]})
         blocks[vcpu].until = lib.sio_measure_ticks() + duration
-        ticks[vcpu] = lib.sio_measure_access(clients[vcpu], blocks[vcpu])
+        return int(lib.sio_measure_access(clients[vcpu], blocks[vcpu]))
 
-    _in_threads(drive, vcpus)
+    ticks = _in_threads(drive, len(chosen))
     if any(block.failed for block in blocks):
         raise BenchError("accesses were not answered", "report this as a fault of shardio")
     rate = sum(block.done * 1e9 / (taken * tick_ns()) for block, taken in zip(blocks, ticks, strict=True))
@@ -146,28 +137,19 @@ def _one_process(grid: Grid, effort: Effort, handler_ns: int, devices: int, name
     for number in range(devices):
         manager.register_mmio(MmioRange(BASE + number * STRIDE, SIZE), make(name))
     for vcpus in grid.vcpus:
-        loads = [
-            _block_one_process(manager, devices, vcpus, effort.seconds * SLICE)
-            for _ in range(effort.rounds)
-        ]
+        seconds = effort.seconds * SLICE
+        loads = [_block_one_process(manager, devices, vcpus, seconds) for _ in range(effort.rounds)]
         effort.progress(effort.budget * SLICE)
         yield _point(devices, vcpus, 0, handler_ns, loads)
 
 
 def _block_one_process(manager: IoManager, devices: int, vcpus: int, seconds: float) -> Load:
-    counts, samples = [0.0] * vcpus, [list[float]() for _ in range(vcpus)]
-
-    def drive(vcpu: int) -> None:
-        chosen = random.Random(vcpu).choices(range(devices), k=CHOICES)
-        addresses = itertools.cycle([MmioAddress(BASE + number * STRIDE) for number in chosen])
-        data, clock, leave_guest, taken = (
-            memoryview(bytearray(4)),
-            time.perf_counter_ns,
-            lib.sio_measure_guest,
-            samples[vcpu],
-        )
+    def drive(vcpu: int) -> Load:
+        addresses = itertools.cycle([MmioAddress(address) for address in _addresses(vcpu, 0, devices)])
+        data, taken, done = memoryview(bytearray(4)), list[int](), 0
+        clock, leave_guest = time.perf_counter_ns, lib.sio_measure_guest
         began = now = clock()
-        end, done = began + int(seconds * 1e9), 0
+        end = began + int(seconds * 1e9)
         while now < end:
             for _ in range(SAMPLE_EVERY - 1):
                 leave_guest(0)
@@ -178,53 +160,30 @@ def _block_one_process(manager: IoManager, devices: int, vcpus: int, seconds: fl
             now = clock()
             taken.append(now - begin)
             done += SAMPLE_EVERY
-        counts[vcpu] = done * 1e9 / (now - began)
+        return Load(done * 1e9 / (now - began), taken)
 
-    _in_threads(drive, vcpus)
-    return Load(sum(counts), [value for taken in samples for value in taken])
+    loads = _in_threads(drive, vcpus)
+    return Load(sum(load.rate for load in loads), [value for load in loads for value in load.samples])
 
 
-def _in_threads(drive: Callable[[int], None], vcpus: int) -> None:
-    """Run `drive(vcpu)` in a thread each, all at once."""
+def _in_threads(drive: Callable[[int], T], vcpus: int) -> list[T]:
+    """What `drive(vcpu)` returns in a thread each, all at once. All have ended, even when interrupted: what
+    they use is closed afterwards.
+    """
     barrier = threading.Barrier(vcpus)
-    failures: list[BaseException] = []
 
-    def main(vcpu: int) -> None:
-        try:
-            barrier.wait()
-            drive(vcpu)
-        except BaseException as error:
-            failures.append(error)
+    def main(vcpu: int) -> T:
+        barrier.wait()
+        return drive(vcpu)
 
-    threads = [threading.Thread(target=main, args=(vcpu,)) for vcpu in range(vcpus)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        _join(thread, failures)
-    if failures:
-        raise failures[0]
-
-
-def _join(thread: threading.Thread, failures: list[BaseException]) -> None:
-    """Wait for it even when interrupted: what it uses is closed afterwards."""
-    while thread.is_alive():
-        try:
-            thread.join()
-        except KeyboardInterrupt as interrupt:
-            failures.insert(0, interrupt)
+    with ThreadPoolExecutor(vcpus) as pool:
+        return list(pool.map(main, range(vcpus)))
 
 
 def _point(devices: int, vcpus: int, shards: int, handler_ns: int, loads: Sequence[Load]) -> Point:
     rates = [load.rate for load in loads]
     middle = statistics.median(rates)
-    usable = len(os.sched_getaffinity(0))
-    return Point(
-        devices,
-        vcpus,
-        shards,
-        handler_ns,
-        middle,
-        (max(rates) - min(rates)) / middle,
-        Percentiles.of(value for load in loads for value in load.samples),
-        oversubscribed=vcpus + min(shards, devices) > usable if shards else vcpus > usable,
-    )
+    shared = vcpus + min(shards, devices) > len(os.sched_getaffinity(0))
+    latency = Percentiles.of(value for load in loads for value in load.samples)
+    spread = (max(rates) - min(rates)) / middle
+    return Point(devices, vcpus, shards, handler_ns, middle, spread, latency, shared)

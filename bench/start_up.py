@@ -33,9 +33,8 @@ def measure(effort: Effort) -> Iterator[Cost]:
     many_ms, many_kib = _started(shards=1, devices=MANY)
     effort.progress(step)
     yield Cost(f"a machine of {MANY:,} devices starts", many_ms, "ms", "reach: 2,000 ms")
-    yield Cost(
-        "memory of a device", (many_kib - first_kib) / (MANY - 1), "KiB", "in its shard, the object included"
-    )
+    each_kib = (many_kib - first_kib) / (MANY - 1)
+    yield Cost("memory of a device", each_kib, "KiB", "in its shard, the object included")
 
 
 def _typical(*, shards: int, devices: int) -> tuple[float, float]:
@@ -49,13 +48,8 @@ def _started(*, shards: int, devices: int) -> tuple[float, float]:
     with Machine(memory="1M", shards=shards, irqchip=False, max_ranges=devices) as vm:
         vm.load(IDLE)
         for number in range(devices):
-            vm.add(
-                DEVICE,
-                mmio=BASE + number * STRIDE % 0x2800_0000,
-                size=16,
-                name=f"d{number}",
-                shard=f"s{number % shards}",
-            )
+            place = BASE + number * STRIDE % 0x2800_0000
+            vm.add(DEVICE, mmio=place, size=16, name=f"d{number}", shard=f"s{number % shards}")
         began = time.perf_counter()
         vm.start()
         took = (time.perf_counter() - began) * 1000

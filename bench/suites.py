@@ -117,9 +117,14 @@ def everything(effort: Effort, grid: Grid) -> Plan:
     """All suites, for the report."""
 
     def steps(cpus: tuple[int, int]) -> list[Step]:
-        return [*_row_steps(cpus), *_peer_steps(cpus), *_kvm_steps(cpus), *_scaling_steps(grid, effort)]
+        return [*figures(cpus), *_scaling_steps(grid, effort)]
 
     return _paired(effort, steps)
+
+
+def figures(cpus: tuple[int, int]) -> list[Step]:
+    """All steps that give figures."""
+    return [*_row_steps(cpus), *_peer_steps(cpus), *_kvm_steps(cpus)]
 
 
 def _paired(effort: Effort, steps: Callable[[tuple[int, int]], list[Step]]) -> Plan:
