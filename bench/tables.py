@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from rich.table import Table
 
-from shardio.bench.results import Cost, Figure, Percentiles, Point, Run
+from shardio.bench.bound import Check, check, summary
+from shardio.bench.errors import BenchError
+from shardio.bench.results import Cost, Figure, Percentiles, Run
 
 _COLOURS = {"reached": "green", "in gate": "yellow", "missed": "red", "": ""}
 
@@ -24,7 +26,7 @@ def everything(run: Run, width: int = WIDE) -> list[Table | str]:
         if rows:
             shown += [figures(rows, title, width), *(f"  {line}" for line in notes(rows)), ""]
     if run.scaling:
-        shown += [points(run.scaling, "scaling"), ""]
+        shown += [points(run, "scaling"), *_bounded(run), ""]
     if run.costs:
         shown += [costs(run.costs, "start-up and memory"), ""]
     shown += [f"not measured: {name}: {why}" for name, why in run.skipped.items()]
@@ -81,16 +83,31 @@ def notes(rows: Sequence[Figure]) -> list[str]:
     return lines
 
 
-def points(rows: Sequence[Point], title: str) -> Table:
-    """Scaling: accesses a second by what was varied."""
+def _checks(run: Run) -> list[Check]:
+    try:
+        return check(run)
+    except BenchError:  # without a point of one vCPU there is no bound
+        return []
+
+
+def _bounded(run: Run) -> list[str]:
+    checks = _checks(run)
+    return [f"  the bound in closed form: {summary(checks)} (?)"] if checks else []
+
+
+def points(run: Run, title: str) -> Table:
+    """Scaling: accesses a second by what was varied, and at most by `bound`; "?" where that is not valid."""
     times = ("p50, us", "p99, us", "p99.9, us")
-    table = _table(title, "handler, us", "devices", "vCPUs", "shards", "accesses/s", "spread", *times)
-    for row in rows:
+    numbers = "vCPUs", "shards", "accesses/s", "at most", "spread"
+    table, bounds = _table(title, "handler, us", "devices", *numbers, *times), _checks(run)
+    for row in run.scaling:
+        bound = next((each.bound for each in bounds if each.point is row), None)
+        most = f"{bound.rate:,.0f}{'' if bound.valid else ' ?'}" if bound else ""
         latency = [f"{value / 1000:.2f}" for value in (row.latency.p50, row.latency.p99, row.latency.p999)]
         shards = str(row.shards) if row.shards else "GIL"
         what = f"{row.handler_ns / 1000:g}", str(row.devices), str(row.vcpus), shards
         shares = "shares CPUs" if row.oversubscribed else ""
-        table.add_row(*what, f"{row.rate:,.0f}", f"{row.spread:.0%}", *latency, shares)
+        table.add_row(*what, f"{row.rate:,.0f}", most, f"{row.spread:.0%}", *latency, shares)
     return table
 
 
