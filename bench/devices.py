@@ -21,11 +21,9 @@ class Register(MutDevicePio, MutDeviceMmio):
         self.value = 0
 
     def read(self, offset: int, size: int) -> int:
-        """The value."""
         return self.value
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Keep `value`."""
         self.value = value
 
 
@@ -36,11 +34,9 @@ class View:
         self.value = 0
 
     def pio_read(self, base: PioAddress | MmioAddress, offset: int, data: memoryview) -> None:
-        """Fill the first byte."""
         data[0] = self.value
 
     def pio_write(self, base: PioAddress | MmioAddress, offset: int, data: memoryview) -> None:
-        """Keep the first byte."""
         self.value = data[0]
 
     mmio_read, mmio_write = pio_read, pio_write
@@ -54,12 +50,11 @@ class Native:
         self.native_handler = lib.sio_measure_device_address()
         self.native_context = int(ffi.cast("uintptr_t", self._held))
 
+    # For a bare IoManager, which has no native form.
     def pio_read(self, base: PioAddress, offset: int, data: memoryview) -> None:
-        """What a bare IoManager, which has no native form, gives."""
         data[:] = (self._held[0] & ((1 << 8 * len(data)) - 1)).to_bytes(len(data), "little")
 
     def pio_write(self, base: PioAddress, offset: int, data: memoryview) -> None:
-        """What a bare IoManager, which has no native form, does."""
         self._held[0] = int.from_bytes(data, "little")
 
     mmio_read, mmio_write = pio_read, pio_write
@@ -85,12 +80,10 @@ class Compute(Register):
         self._work = range(steps)
 
     def read(self, offset: int, size: int) -> int:
-        """The value, after the work."""
         sum(self._work)
         return self.value
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Keep `value`, after the work."""
         sum(self._work)
         self.value = value
 

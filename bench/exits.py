@@ -24,8 +24,7 @@ from shardio.bench.blocks import PATIENCE
 from shardio.bench.bound import Costs
 from shardio.bench.effort import Effort
 from shardio.bench.errors import BenchError
-from shardio.bench.inloop import InLoop
-from shardio.bench.own_process import OwnProcess
+from shardio.bench.inloop import InLoop, OwnProcess
 from shardio.bench.results import Figure, Rounds, Unit
 from shardio.machine import Machine
 from shardio.vcpu.worker import Worker

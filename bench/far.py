@@ -11,9 +11,9 @@ import asyncio
 import mmap
 import os
 import signal
+import statistics
 import sys
-import time
-from itertools import repeat
+import timeit
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -94,23 +94,10 @@ def call_locally(device: Any, write: bool, n: int) -> int:
     """Nanoseconds for `n` calls of the device's register-form handler from a Python loop: the median of
     short runs.
     """
-    run = _local_writes if write else _local_reads
-    runs = sorted(run(device) for _ in range(max(1, n // LOCAL_RUN)))
-    return runs[len(runs) // 2] * n // LOCAL_RUN
-
-
-def _local_reads(device: Any) -> int:
-    handler, begin = device.read, time.perf_counter_ns()
-    for _ in repeat(None, LOCAL_RUN):
-        handler(0, 4)
-    return time.perf_counter_ns() - begin
-
-
-def _local_writes(device: Any) -> int:
-    handler, begin = device.write, time.perf_counter_ns()
-    for _ in repeat(None, LOCAL_RUN):
-        handler(0, 4, 1)
-    return time.perf_counter_ns() - begin
+    given, call = (device.write, "handler(0, 4, 1)") if write else (device.read, "handler(0, 4)")
+    timer = timeit.Timer(call, "handler = given", globals={"given": given})
+    runs = timer.repeat(max(1, n // LOCAL_RUN), LOCAL_RUN)
+    return round(statistics.median(runs) * 1e9 * n / LOCAL_RUN)
 
 
 def _print_failure(name: str, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -104,15 +105,7 @@ def _python() -> str:
 def _commit() -> str:
     """The commit of the source tree, where it is one."""
     root = Path(shardio.__file__).resolve().parent.parent
-    if not (root / ".git").exists():
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+    if not (root / ".git").exists() or shutil.which("git") is None:
         return ""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError:
-        return ""
-    return done.stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

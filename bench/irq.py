@@ -17,7 +17,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from shardio import Machine, MutDeviceMmio
@@ -32,6 +32,15 @@ TRIGGER_GAP_S = 50e-6
 VECTOR = 0x50
 RAM = 0xB000
 TIMES = 0x4_0000
+WAYS = {
+    "message, eventfd": (3, 5, "message"),
+    "message, through the VMM": (3, 5, "vmm"),
+    "line, PIC, eventfd": (0, 5, "line"),
+    "line, IOAPIC, eventfd": (1, 20, "line"),
+    "line, PIC, through the VMM": (0, 5, "vmm"),
+}
+"""The guest's mode (tests/guests/irq.inc), the line, and who triggers."""
+LINES = {"PIC": (0, 5, "edge"), "IOAPIC, edge": (1, 20, "edge"), "IOAPIC, level": (2, 10, "level")}
 
 
 class Answering(MutDeviceMmio):
@@ -41,12 +50,10 @@ class Answering(MutDeviceMmio):
     dma = True
 
     def attach(self, host: Any) -> None:
-        """Keep the word."""
         self.host = host
         self.word = host.memory.view(ANSWER, 4).cast("I")
 
     def detach(self) -> None:
-        """Let memory go."""
         self.word.release()
 
 
@@ -57,11 +64,9 @@ class Responder(Answering):
         self.doorbells = [Doorbell(0, 4)] if ring else []
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Answer."""
         self.word[0] = value
 
     def doorbell(self, index: int) -> None:
-        """Answer."""
         self.word[0] = self.host.doorbells[0].rings[0]
 
 
@@ -76,7 +81,6 @@ class Caller(Answering):
         self.times: list[int] = []
 
     def attach(self, host: Any) -> None:
-        """Keep the word and the way."""
         super().attach(host)
         if self.way == "message":
             message = host.interrupts.message(MsiConfig(0xFEE0_0000, VECTOR))
@@ -90,7 +94,6 @@ class Caller(Answering):
             self.trigger = lambda: sock.send(b"!")
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Start."""
         self.count = value
         self.host.loop.call_later(0.01, self._one)
 
@@ -115,11 +118,9 @@ class Prompt(MutDeviceMmio):
     mmio_size = 0x1000
 
     def attach(self, host: Any) -> None:
-        """Take the interrupt."""
         self.trigger = host.trigger
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Trigger; a level line is taken back first."""
         getattr(self.trigger, "deassert", int)()
         self.trigger.trigger()
 
@@ -128,7 +129,6 @@ class Late(Prompt):
     """Triggers within a write by its eventfd alone."""
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Trigger."""
         getattr(self.trigger, "deassert", int)()
         os.eventfd_write(self.trigger._irqfd.fd, 1)
 
@@ -193,8 +193,10 @@ def order(mode: int, line: int, device: Any, count: int, irq_mode: str = "edge")
         return result(vm, 4)
 
 
-def _head(*columns: str) -> None:
-    print(f"\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
+def _table(head: str, rows: Iterable[tuple[str, Iterable[object]]]) -> None:
+    print(f"\n| {head} |\n{'|---' * (head.count(' | ') + 1)}|")
+    for name, cells in rows:
+        print(f"| {name} | {' | '.join(map(str, cells))} |", flush=True)
 
 
 def main() -> None:
@@ -203,32 +205,25 @@ def main() -> None:
     loop, _ = writes("ram", 4000 // scale, wait=False)
     print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} CPUs")
     print(f"a round without a device takes {loop / 1000:.2f} us: taken off")
-    _head("write", "cost to the guest: p50", "p99", "until the device has answered: p50", "p99")
-    for kind in ("plain", "posted", "coalesced", "doorbell"):
-        cells = [f"{(each - loop) / 1000:.1f} us" for wait in (False, True)
-                 for each in writes(kind, (1000 if wait else 4000) // scale, wait=wait)]
-        print(f"| {kind} | {' | '.join(cells)} |", flush=True)
-    _head("interrupt, to the handler's first instruction", "spinning guest: p50", "p99", "HLT: p50", "p99")
-    for name, mode, line, way in (
-        ("message, eventfd", 3, 5, "message"),
-        ("message, through the VMM", 3, 5, "vmm"),
-        ("line, PIC, eventfd", 0, 5, "line"),
-        ("line, IOAPIC, eventfd", 1, 20, "line"),
-        ("line, PIC, through the VMM", 0, 5, "vmm"),
-    ):
-        cells = [
-            f"{each / 1000:.1f} us"
-            for halt in (0, 1)
-            for each in interrupts(mode, line, way, 1000 // scale, halt)
-        ]
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
-    _head("trigger during an access, 2000 of them", "late with the eventfd alone", "with the completion")
-    for name, mode, line, irq_mode in (
-        ("PIC", 0, 5, "edge"), ("IOAPIC, edge", 1, 20, "edge"), ("IOAPIC, level", 2, 10, "level"),
-    ):
-        late = order(mode, line, Late, 2000 // scale, irq_mode)
-        prompt = order(mode, line, Prompt, 2000 // scale, irq_mode)
-        print(f"| {name} | {late} | {prompt} |", flush=True)
+
+    def of_write(kind: str) -> Iterator[str]:
+        for count, wait in ((4000, False), (1000, True)):
+            yield from (f"{(ns - loop) / 1000:.1f} us" for ns in writes(kind, count // scale, wait=wait))
+
+    def of_interrupt(mode: int, line: int, way: str) -> Iterator[str]:
+        for halt in (0, 1):
+            yield from (f"{ns / 1000:.1f} us" for ns in interrupts(mode, line, way, 1000 // scale, halt))
+
+    def of_order(mode: int, line: int, irq_mode: str) -> Iterator[int]:
+        yield from (order(mode, line, device, 2000 // scale, irq_mode) for device in (Late, Prompt))
+
+    kinds = ("plain", "posted", "coalesced", "doorbell")
+    head = "write | cost to the guest: p50 | p99 | until the device has answered: p50 | p99"
+    _table(head, ((kind, of_write(kind)) for kind in kinds))
+    head = "interrupt, to the handler's first instruction | spinning guest: p50 | p99 | HLT: p50 | p99"
+    _table(head, ((name, of_interrupt(*what)) for name, what in WAYS.items()))
+    head = "trigger during an access, 2000 of them | late with the eventfd alone | with the completion"
+    _table(head, ((name, of_order(*what)) for name, what in LINES.items()))
 
 
 if __name__ == "__main__":

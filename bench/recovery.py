@@ -12,11 +12,10 @@ import mmap
 import os
 import signal
 import statistics
-import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from shardio.bench.errors import BenchError
@@ -32,8 +31,7 @@ GOES_ON_NS = 30_000_000
 PATIENCE_S = 20.0
 NEIGHBOURS = (("Uart16550", 0x3F8, 4), ("CmosRtc", 0x70, 8), ("I8042", 0x60, 1))
 """Devices beside the one that is asked: name, port, interrupt line."""
-MADE, FIRST, LAST, LONGEST = range(0, 32, 8)
-_WORD = struct.Struct("=Q")
+MADE, FIRST, LAST, LONGEST = range(4)
 
 Wait = Callable[[Callable[[], bool]], None]
 
@@ -44,13 +42,12 @@ class Page:
     def __init__(self, path: str) -> None:
         with open(path, "r+b") as file:
             self._map = mmap.mmap(file.fileno(), mmap.PAGESIZE)
-        self.close = self._map.close
+        self.words = memoryview(self._map).cast("Q")
 
-    def __getitem__(self, word: int) -> int:
-        return int(_WORD.unpack_from(self._map, word)[0])
-
-    def __setitem__(self, word: int, value: int) -> None:
-        _WORD.pack_into(self._map, word, value)
+    def close(self) -> None:
+        """Unmap."""
+        self.words.release()
+        self._map.close()
 
 
 class Witness(MutDeviceMmio):
@@ -59,7 +56,7 @@ class Witness(MutDeviceMmio):
     mmio_size = 0x1000
 
     def __init__(self, path: str) -> None:
-        self.page = Page(path)
+        self.page = Page(path).words
         self.page[FIRST] = self.page[LAST] = 0
         self.page[MADE] += 1
 
@@ -89,7 +86,7 @@ def computing(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def running() -> Iterator[tuple[Machine, Supervisor, Page]]:
+def running() -> Iterator[tuple[Machine, Supervisor, memoryview]]:
     """A machine whose guest asks the device for ever, its supervisor, and what the device notes."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(bytes(mmap.PAGESIZE))
@@ -102,7 +99,7 @@ def running() -> Iterator[tuple[Machine, Supervisor, Page]]:
                     vm.add(f"shardio.devices:{name}", pio=port, irq=irq)
                 vm.add("shardio.bench.recovery:Witness", mmio=ADDRESS, path=file.name)
                 vm.start()
-                yield vm, vm.dispatcher.supervisor, page
+                yield vm, vm.dispatcher.supervisor, page.words
         finally:
             page.close()
 
@@ -137,24 +134,24 @@ def worker_kills(count: int, *, wait: Wait = looking) -> Iterator[float]:
             yield page[LONGEST] / 1e6
 
 
-def _row(name: str, bound: int | None, found: Iterable[float]) -> None:
-    times = sorted(found)
-    cells = (f"{each:.1f}" for each in (statistics.median(times), times[0], times[-1]))
-    print(f"| {name} | {bound or '-'} | {' | '.join(cells)} |", flush=True)
-
-
 def main() -> None:
     """Print the table."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else KILLS
     logging.getLogger("shardio.supervisor").setLevel(logging.CRITICAL)  # of its deaths
     print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} CPUs, {count} kills each; milliseconds")
     print("\n| killed | bound | p50 | min | max |\n|---|---|---|---|---|")
-    _row("shard, a spare is warm", 10, shard_kills(count, spare=True))
-    _row("shard, no spare", 150, shard_kills(count, spare=False))
-    _row("vCPU worker", 10, worker_kills(count))
     busy = "the VMM's program computes"
-    _row(f"shard, a spare is warm; {busy}", None, shard_kills(count, spare=True, wait=computing))
-    _row(f"vCPU worker; {busy}", None, worker_kills(count, wait=computing))
+    rows = {
+        "shard, a spare is warm | 10": shard_kills(count, spare=True),
+        "shard, no spare | 150": shard_kills(count, spare=False),
+        "vCPU worker | 10": worker_kills(count),
+        f"shard, a spare is warm; {busy} | -": shard_kills(count, spare=True, wait=computing),
+        f"vCPU worker; {busy} | -": worker_kills(count, wait=computing),
+    }
+    for name, found in rows.items():
+        times = sorted(found)
+        cells = (f"{each:.1f}" for each in (statistics.median(times), times[0], times[-1]))
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

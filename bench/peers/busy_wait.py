@@ -16,7 +16,6 @@ class BusyWait(Wire):
     name, title = "busy-wait", "pure-Python shared memory, busy wait"
 
     def connect(self) -> tuple[Any, ...]:
-        """The words."""
         array: Any = context.RawArray("Q", WORDS)
         words = self._words = memoryview(array).cast("B").cast("Q")
 
@@ -34,7 +33,6 @@ class BusyWait(Wire):
 
     @classmethod
     def attach(cls, array: Any) -> Any:
-        """The same words."""
         words = memoryview(array).cast("B").cast("Q")
 
         def get() -> Request:
@@ -49,5 +47,4 @@ class BusyWait(Wire):
         return get, put
 
     def release(self) -> None:
-        """Let go of the words."""
         self._words.release()

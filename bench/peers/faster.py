@@ -17,7 +17,6 @@ class FasterFifo(Wire):
     name, title, package = "faster-fifo", "faster-fifo, two queues", "faster_fifo"
 
     def connect(self) -> tuple[Any, ...]:
-        """Both queues."""
         import faster_fifo
         import faster_fifo_reduction  # noqa: F401  (teaches multiprocessing to pass its queues)
 
@@ -27,11 +26,9 @@ class FasterFifo(Wire):
 
     @classmethod
     def attach(cls, requests: Any, replies: Any) -> Any:
-        """The same two."""
         return partial(requests.get, timeout=TIMEOUT_S), replies.put
 
     def release(self) -> None:
-        """Close the queues."""
         for queue in self._queues:
             queue.close()
         self._queues = ()

@@ -14,7 +14,6 @@ class Iceoryx(Wire):
     name, title, package = "iceoryx2", "iceoryx2, request-response, polling", "iceoryx2"
 
     def connect(self) -> tuple[Any, ...]:
-        """A client."""
         self._folder = tempfile.mkdtemp(prefix=f"shardio-bench-{os.getpid()}-")
         self._held = service(self._folder)
         self._client = client = self._held[0].client_builder().create()
@@ -51,7 +50,6 @@ class Iceoryx(Wire):
         return get, put
 
     def release(self) -> None:
-        """Drop what is held, and what iceoryx2 leaves."""
         self._client.delete()
         del self._client, self._held
         remove(self._folder)

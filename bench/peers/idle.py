@@ -14,13 +14,10 @@ class BesideIdle(Session):
         self.line = self._idle.line
 
     def echo(self, n: int, pause: int) -> None:
-        """By the idle process."""
         self._idle.echo(n, pause)
 
     def echoed(self) -> None:
-        """By the idle process."""
         self._idle.echoed()
 
     def close(self) -> None:
-        """End the idle process."""
         self._idle.close()

@@ -41,7 +41,6 @@ class Manager(Session):
         self._manager, self._server = manager, manager.Server(cpu)
 
     def call(self, op: int, offset: int, size: int, value: int) -> int:
-        """A method call."""
         return int(self._server.answer(op, offset, size, value))
 
     def echo(self, n: int, pause: int) -> None:
@@ -50,10 +49,8 @@ class Manager(Session):
         self._echo.start()
 
     def echoed(self) -> None:
-        """The thread has ended."""
         self._echo.join()
 
     def close(self) -> None:
-        """End the manager's process."""
         manager, self._manager, self._server = self._manager, None, None
         manager.shutdown()

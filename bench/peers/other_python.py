@@ -32,12 +32,10 @@ class OtherPython(BesideIdle):
 
     @classmethod
     def fits(cls, interpreter: Interpreter) -> bool:
-        """Whether an interpreter can do it."""
         raise NotImplementedError
 
     @classmethod
     def missing(cls) -> str:
-        """Why it cannot be measured here; empty when it can."""
         return "" if find(cls.fits) else f"no {cls.needs} was found"
 
     def __init__(self, cpu: int, python: Interpreter | None = None) -> None:
@@ -54,7 +52,6 @@ class OtherPython(BesideIdle):
         )
 
     def call(self, op: int, offset: int, size: int, value: int) -> int:
-        """One access."""
         return self._ask(op, offset, size, value, 1)[0]
 
     def calls(self, n: int, clock: Callable[[], int]) -> list[int]:
@@ -75,7 +72,6 @@ class OtherPython(BesideIdle):
         return list(struct.unpack(f"<{request[-1]}Q", data))
 
     def close(self) -> None:
-        """End both processes."""
         super().close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.communicate(timeout=5)

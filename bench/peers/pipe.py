@@ -14,16 +14,13 @@ class Pipe(Wire):
     name, title = "pipe", "multiprocessing.Pipe"
 
     def connect(self) -> tuple[Any, ...]:
-        """Both ends."""
         self._ours, theirs = context.Pipe()
         self.put, self.get = self._ours.send, self._ours.recv
         return (theirs,)
 
     @classmethod
     def attach(cls, connection: Connection) -> Any:
-        """Its end."""
         return connection.recv, connection.send
 
     def release(self) -> None:
-        """Close ours."""
         self._ours.close()

@@ -13,18 +13,15 @@ class Queue(Wire):
     name, title = "queue", "multiprocessing.Queue, two of them"
 
     def connect(self) -> tuple[Any, ...]:
-        """Both queues."""
         self._queues: tuple[Any, ...] = context.Queue(), context.Queue()
         self.put, self.get = self._queues[0].put, self._queues[1].get
         return self._queues
 
     @classmethod
     def attach(cls, requests: Any, replies: Any) -> Any:
-        """The same two."""
         return requests.get, replies.put
 
     def release(self) -> None:
-        """End the feeder threads."""
         for queue in self._queues:
             queue.close()
             queue.join_thread()

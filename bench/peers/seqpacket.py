@@ -21,7 +21,6 @@ class SeqPacket(Wire):
     name, title = "seqpacket", "SOCK_SEQPACKET, crosvm's pattern"
 
     def connect(self) -> tuple[Any, ...]:
-        """Both ends."""
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         send, recv = self._ours.send, self._ours.recv
         self.put = lambda request: send(REQUEST.pack(*request))
@@ -30,12 +29,10 @@ class SeqPacket(Wire):
 
     @classmethod
     def attach(cls, connection: socket.socket) -> Any:
-        """Its end."""
         return (
             lambda: REQUEST.unpack(connection.recv(REQUEST.size)),
             lambda value: connection.send(REPLY.pack(value)),
         )
 
     def release(self) -> None:
-        """Close ours."""
         self._ours.close()

@@ -25,21 +25,18 @@ class PythonClient(Session):
         self.line = self._pair.line
 
     def call(self, op: int, offset: int, size: int, value: int) -> int:
-        """Through the client's Python face."""
         if op == READ:
             return self._client.read(MMIO, BASE + offset, size)[1]
         self._client.write(MMIO, BASE + offset, size, value)
         return 0
 
     def echo(self, n: int, pause: int) -> None:
-        """By the shard's process."""
         self._pair.far.send("echo", n, pause)
 
     def echoed(self) -> None:
         """The last ping was the last of it."""
 
     def close(self) -> None:
-        """End the far process."""
         del self._client  # the segment stays mapped, and open, while it is held
         self._pair.close()
 

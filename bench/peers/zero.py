@@ -18,7 +18,6 @@ class ZeroMq(Wire):
     name, title, package = "pyzmq", "pyzmq, PAIR over ipc", "zmq"
 
     def connect(self) -> tuple[Any, ...]:
-        """A socket with a name."""
         import zmq
 
         self._path = Path(tempfile.gettempdir()) / f"shardio-bench-{os.getpid()}-{secrets.token_hex(4)}"
@@ -32,7 +31,6 @@ class ZeroMq(Wire):
 
     @classmethod
     def attach(cls, path: str) -> Any:
-        """The socket of that name. It is the process's until it ends."""
         import zmq
 
         connection: Any = zmq.Context.instance().socket(zmq.PAIR)
@@ -40,7 +38,6 @@ class ZeroMq(Wire):
         return (lambda: REQUEST.unpack(connection.recv()), lambda value: connection.send(REPLY.pack(value)))
 
     def release(self) -> None:
-        """Close the socket, remove its file."""
         self._socket.close(0)
         self._context.term()
         self._path.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ import pytest
 
 from shardio.bench.effort import Effort
 from shardio.bench.exits import GUESTS, QUICK, Case
-from shardio.bench.own_process import OwnProcess
+from shardio.bench.inloop import OwnProcess
 
 pytest.importorskip("unicorn")
 CASES = [case for case in QUICK if case.cpu == "soft"]
