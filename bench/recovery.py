@@ -20,7 +20,7 @@ from contextlib import contextmanager
 
 from shardio.bench.errors import BenchError
 from shardio.bench.exits import ADDRESS, GUESTS
-from shardio.device import MutDeviceMmio
+from shardio.bench.witness import FIRST, LAST, LONGEST, MADE, Page
 from shardio.machine import Machine
 from shardio.supervisor import Supervisor
 
@@ -31,44 +31,8 @@ GOES_ON_NS = 30_000_000
 PATIENCE_S = 20.0
 NEIGHBOURS = (("Uart16550", 0x3F8, 4), ("CmosRtc", 0x70, 8), ("I8042", 0x60, 1))
 """Devices beside the one that is asked: name, port, interrupt line."""
-MADE, FIRST, LAST, LONGEST = range(4)
 
 Wait = Callable[[Callable[[], bool]], None]
-
-
-class Page:
-    """Four words that every instance of the device shares with the one who measures."""
-
-    def __init__(self, path: str) -> None:
-        with open(path, "r+b") as file:
-            self._map = mmap.mmap(file.fileno(), mmap.PAGESIZE)
-        self.words = memoryview(self._map).cast("Q")
-
-    def close(self) -> None:
-        """Unmap."""
-        self.words.release()
-        self._map.close()
-
-
-class Witness(MutDeviceMmio):
-    """Notes when it is asked, in nanoseconds of CLOCK_MONOTONIC: seen after its process was killed too."""
-
-    mmio_size = 0x1000
-
-    def __init__(self, path: str) -> None:
-        self.page = Page(path).words
-        self.page[FIRST] = self.page[LAST] = 0
-        self.page[MADE] += 1
-
-    def read(self, offset: int, size: int) -> int:
-        """The note is taken as late as can be: the answer follows."""
-        page, now = self.page, time.monotonic_ns()
-        if page[FIRST] == 0:
-            page[FIRST] = now
-        elif now - page[LAST] > page[LONGEST]:
-            page[LONGEST] = now - page[LAST]
-        page[LAST] = now
-        return 0
 
 
 def looking(condition: Callable[[], bool], between: Callable[[], object] = lambda: time.sleep(0.002)) -> None:
@@ -97,7 +61,7 @@ def running() -> Iterator[tuple[Machine, Supervisor, memoryview]]:
                 vm.load(GUESTS["mmio-read"].code, mode="protected")
                 for name, port, irq in NEIGHBOURS:
                     vm.add(f"shardio.devices:{name}", pio=port, irq=irq)
-                vm.add("shardio.bench.recovery:Witness", mmio=ADDRESS, path=file.name)
+                vm.add("shardio.bench.witness:Witness", mmio=ADDRESS, path=file.name)
                 vm.start()
                 yield vm, vm.dispatcher.supervisor, page.words
         finally:

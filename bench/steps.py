@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 
 from shardio._core import ffi as core_ffi
 from shardio._core import lib as core
@@ -24,9 +24,10 @@ from shardio.fabric import Owner
 BASE, MMIO, PAGE = 0xD000_0000, 1, 0x1000
 PING = 8
 """Of the floor itself: each side stores once, and polls once that the turn has come."""
-WARM_UP, TIMES, MORE = 16, 5, 16
+WARM_UP, TIMES, MORE = 16, 3, 16
 
 
+@cache
 def instructions(device: str, *, posted: bool = False) -> tuple[int, int] | None:
     """Of a round trip, or of a posted write: the client's, and the owner's with the handler. None where this
     processor cannot count them.
@@ -42,6 +43,7 @@ def beyond(device: str, *, posted: bool = False) -> float | None:
     return None if found is None else float(sum(found) - (0 if posted else PING))
 
 
+@cache
 def _client(posted: bool) -> int:
     """A native handler answers between two instructions: at the client's first look the reply is there."""
     with _served("native", posted) as (owner, access):
@@ -100,5 +102,8 @@ def _served(device: str, posted: bool) -> Iterator[tuple[Owner, Callable[..., in
 
 def _steps(act: Callable[[], object], between: int = 0, argument: int = 0) -> int:
     lib.sio_measure_step(1, between, argument)
-    act()
-    return int(lib.sio_measure_step(0, 0, 0))
+    try:
+        act()
+    finally:
+        counted = int(lib.sio_measure_step(0, 0, 0))
+    return counted

@@ -1,6 +1,6 @@
 """Measures how dispatch performs and scales on this machine, against its floor and against peers.
 
-quick     the data path's table, in under a minute
+quick     the data path's table, in about a minute
 scaling   vCPUs x shards x devices x what a handler computes
 peers     the same device served in other ways, in the same run
 kvm       real exits of a guest, answered by a shard and inside the KVM_RUN loop
