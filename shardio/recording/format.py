@@ -15,9 +15,10 @@ import os
 from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from shardio.errors import RecordingError
 
@@ -44,13 +45,20 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
     doorbell: its index, as `value`.
     """
 
-    what: int
-    space: int = 0
-    address: int = 0
-    width: int = 0
-    value: int = 0
+    what: Annotated[int, Meta(ge=0, le=3)]
+    space: Annotated[int, Meta(ge=0, le=1)] = 0
+    address: Annotated[int, Meta(ge=0)] = 0
+    width: Annotated[int, Meta(ge=0, le=MAX_FRAME)] = 0
+    value: Annotated[int, Meta(ge=0)] = 0
     failed: bool = False
     data: bytes = b""
+
+    @property
+    def sound(self) -> bool:
+        """Whether a processor can have made it."""
+        if self.what in (What.READ, What.WRITE):
+            return self.width in (1, 2, 4, 8) and self.value >> 8 * self.width == 0
+        return self.what != What.DMA or self.width == len(self.data)
 
 
 class Span(msgspec.Struct, frozen=True, array_like=True):
@@ -164,11 +172,12 @@ def load(path: str | os.PathLike[str]) -> Recording:
             name, f"is of version {found}, and this is {VERSION}", "record it again, or use its shardio"
         )
     recording = Recording(name, {})
+    counts: dict[str, int] = {}
     position, ended = len(MAGIC), False
     while position < len(data) and not ended:
         frame, position = _frame(name, data, position)
         ended = isinstance(frame, End)
-        _take(recording, frame, position)
+        _take(recording, counts, frame, position)
     if not ended:
         raise RecordingError(name, "is cut off: it has no end", CUT_OFF)
     if position != len(data):
@@ -189,9 +198,11 @@ def _frame(name: str, data: bytes, position: int) -> tuple[Frame, int]:
     return frame, begin + length
 
 
-def _take(recording: Recording, frame: Frame, position: int) -> None:
+def _take(recording: Recording, counts: dict[str, int], frame: Frame, position: int) -> None:
+    """`counts`: how many events the last life of each device has by now."""
     match frame:
         case Made():
+            counts[frame.device] = 0
             recording.devices.setdefault(frame.device, []).append(Life(frame, []))
         case Moved() | Events():
             lives = recording.devices.get(frame.device)
@@ -201,8 +212,11 @@ def _take(recording: Recording, frame: Frame, position: int) -> None:
             if isinstance(frame, Moved):
                 lives[-1].events.append(frame)
                 return
-            before = sum(isinstance(event, Event) for event in lives[-1].events)
-            if frame.first != before:
-                what = f"lacks events {before} to {frame.first - 1} of {frame.device!r}"
+            if frame.first != counts[frame.device]:
+                what = f"lacks events {counts[frame.device]} to {frame.first - 1} of {frame.device!r}"
                 raise RecordingError(recording.path, what, "record it again, with room on the disk")
+            if not all(event.sound for event in frame.events):
+                what = f"tells of what no processor does, before byte {position}"
+                raise RecordingError(recording.path, what, "record it again")
+            counts[frame.device] += len(frame.events)
             lives[-1].events.extend(frame.events)

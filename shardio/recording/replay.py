@@ -152,26 +152,27 @@ class _Player:
 
     def play(self, before: int) -> Difference | None:
         """Where the device differs, if it does. `before`: accesses of its earlier lives."""
+        memory, loop = self._memory, self._loop
         while self._events:
             event = self._events.popleft()
             if isinstance(event, Moved):
                 self._place(list(map(_span, event.spans)))
             elif event.what == What.DMA:
-                self._memory.expected.append(event)
+                memory.expected.append(event)
             elif event.what == What.DOORBELL:
                 self._prefetch()
                 self._device.doorbell(event.value)
             else:
-                got = self._access(event)
-                expected = _told(event.what, event.value, event.failed)
-                if got != expected:
+                if (got := self._access(event)) is not None:
+                    expected = _told(event.what, event.value, event.failed)
                     return Difference(
                         before + self.accesses, SPACES[event.space & 1], event.address, event.width,
                         event.what == What.WRITE, event.value, expected, got,
                     )  # fmt: skip
                 self.accesses += 1
-                self._memory.expected.clear()
-                self._loop.advance(0.0)  # what it has put off until after the access
+                memory.expected.clear()
+                if loop.pending:
+                    loop.advance(0.0)  # what it has put off until after the access
         return None
 
     def _prefetch(self) -> None:
@@ -180,16 +181,20 @@ class _Player:
             self._memory.expected.append(event)
             self._events.popleft()
 
-    def _access(self, event: Event) -> str:
-        """Make it; what came of it."""
-        value = event.value if event.what == What.WRITE else 0
-        data = bytearray(value.to_bytes(event.width, "little"))
+    def _access(self, event: Event) -> str | None:
+        """Make it; what came of it, None: the same as then."""
+        data = bytearray(event.width)
+        if event.what == What.WRITE:
+            data[:] = event.value.to_bytes(event.width, "little")
         try:
             self._calls[event.space & 1][event.what](event.address, data)
         except Exception as error:
-            got = f"failed ({type(error).__name__}: {error})"
-            return self._memory.differs or ("failed" if event.failed else got)
-        return self._memory.differs or _told(event.what, int.from_bytes(data, "little"), False)
+            got = None if event.failed else f"failed ({type(error).__name__}: {error})"
+        else:
+            value = int.from_bytes(data, "little")
+            same = value == event.value and not event.failed
+            got = None if same else _told(event.what, value, False)
+        return self._memory.differs or got
 
     def _place(self, spans: list[PioRange | MmioRange]) -> None:
         """The device answers there, and nowhere else. A device that is a manager does so by itself."""

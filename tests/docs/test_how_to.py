@@ -16,7 +16,10 @@ def test_own_vmm(cpu: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["own_vcpus", "posted_writes", "raise_interrupts", "recovery_policies", "tracing", "virtio_device"],
+    [
+        "own_vcpus", "posted_writes", "raise_interrupts", "record_and_replay", "recovery_policies", "tracing",
+        "virtio_device",
+    ],
 )
 def test_how_to(name: str, tmp_path: Path) -> None:
     assert follow(DOCS / "how-to" / f"{name}.md", tmp_path) == []
