@@ -64,6 +64,7 @@ class FwCfg(MutDevicePio):
 
     pio_size = 12
     dma = True
+    record_dma = True
 
     def __init__(
         self,

@@ -355,6 +355,10 @@ class Machine(Closing):
         """See `Dispatcher.trace`."""
         return self.dispatcher.trace(*what, file=file, kept=kept)
 
+    def record(self, file: str | os.PathLike[str], *devices: str) -> None:
+        """See `Dispatcher.record`."""
+        self.dispatcher.record(file, *devices)
+
     def control(self, name: str = "machine", *, stop: Callable[[], None] | None = None) -> ControlServer:
         """Let `shardio ls`, `top`, `pause`, `resume` and `stop` of the same user, or of root, reach this
         machine as `name` (1 to 32 of A-Z a-z 0-9 . _ -), until it is closed. `stop`: what is called, in

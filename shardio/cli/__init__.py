@@ -44,6 +44,8 @@ COMMANDS: dict[str, Command] = {
     "bench": Command(
         "shardio.cli.bench", "measure how dispatch performs and scales, against floor and peers"
     ),
+    "record": Command("shardio.cli.record", "run a machine and record what its devices are asked and answer"),
+    "replay": Command("shardio.cli.replay", "feed a recording to a device, and compare what it answers"),
     "ls": Command("shardio.cli.ls", "list the machines that run"),
     "top": Command("shardio.cli.top", "show live what a running machine does"),
     "screen": Command("shardio.cli.screen", "print the text on a running machine's screen"),

@@ -200,6 +200,8 @@ def execute(arguments: argparse.Namespace) -> int:
                     if arguments.metrics != at:
                         say(f"shardio: metrics at http://{at}/metrics")
                 _listen_for_gdb(vm, arguments, stop)
+                if (recording := getattr(arguments, "recording", None)) is not None:
+                    vm.record(recording, *arguments.recorded)
                 ended = _run(vm, stop, arguments.timeout)
                 late = ended is None and not stop.requested
                 reports = late_reports(vm) if late else ()

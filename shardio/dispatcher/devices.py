@@ -39,6 +39,7 @@ from shardio.supervisor.failover import Policy
 from shardio.supervisor.stacks import look_into
 
 if TYPE_CHECKING:
+    from shardio.dispatcher.recording import RecordingFile
     from shardio.vcpu import Hypervisor
 
 AT_ONCE = 64
@@ -66,6 +67,8 @@ class Devices(Claims):
         self._life = life
         self._policies: dict[int, Policy | None] = {}
         self._ring_reader: tuple[int, ...] = ()
+        self.recording: RecordingFile | None = None
+        """What the devices that it wants are recorded into, in their shards."""
         self._persistent: dict[str, int] = {}
         """The memory of devices whose state outlives their owner, by name."""
 
@@ -319,9 +322,13 @@ class Devices(Claims):
                 self._persistent[handle.name] = persistent_memory(request.persistent)
             persistent = self._persistent[handle.name]
             passed.append(persistent)
+        recorded = -1
+        if self.recording is not None and self.recording.wants(handle.name):
+            recorded = self.recording.fd
+            passed.append(recorded)
         spec = DeviceSpec(
             request.name, request.packed, ranges, request.kind, request.dma, irq, level, passed, followed,
-            persistent, request.persistent, request.capabilities, request.message_modes,
+            persistent, request.persistent, request.capabilities, request.message_modes, recorded,
         )  # fmt: skip
         return DeviceRecord(spec, passed)
 

@@ -307,6 +307,25 @@ class Dispatcher(Closing):
             self._trace = trace
             return trace
 
+    def record(self, file: str | os.PathLike[str], *devices: str) -> None:
+        """Record into `file`, from the start until this is stopped, what these devices (none named: all) are
+        asked and answer, and what they read of guest memory where their class says `record_dma = True`.
+        `shardio.testing.replay` and `shardio replay` feed it to a device. Recorded devices are slower.
+
+        Raises `MachineError` where it is recorded already, and, at the start, for a device that is not there;
+        `HostError` where the file cannot be written.
+        """
+        from shardio.dispatcher.recording import RecordingFile
+
+        with self.life.turn(State.NEW):
+            if self._devices.recording is not None:
+                raise MachineError(f"the {self.life.noun} is recorded already", "record all devices at once")
+            self._devices.recording = RecordingFile(file, devices)
+
+    def _finish_recording(self) -> None:
+        if self._devices.recording is not None:
+            self._devices.recording.finish()
+
     def _forget_trace(self, trace: Trace) -> None:
         if self._trace is trace:
             self._trace = None
@@ -383,6 +402,8 @@ class Dispatcher(Closing):
 
     def _start(self) -> None:
         handles = self.devices
+        if self._devices.recording is not None:
+            self._devices.recording.check(handle.name for handle in handles)
         taken = len(self._devices.routes)
         if taken + self._spare_ranges > lib.SIO_MAX_RANGES:
             raise MachineError(
@@ -485,6 +506,7 @@ class Dispatcher(Closing):
             supervisor.call(supervisor.stop_shards)
             if self._trace is not None:
                 self._trace.finish()
+            self._finish_recording()
             self.life.state = State.STOPPED
 
     def close(self) -> None:
@@ -503,6 +525,7 @@ class Dispatcher(Closing):
             self.stop()
             if self._trace is not None:  # one that never began
                 self._trace.finish()
+            self._finish_recording()
             self.life.state = State.CLOSED
             self._supervisor = None
 

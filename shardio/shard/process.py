@@ -16,7 +16,6 @@ import os
 import pickle
 import signal
 import socket
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shardio._core import lib
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from shardio.interrupt.interrupt import Interrupt
     from shardio.memory import GuestMemory
     from shardio.shard.persistent import Persistent
+    from shardio.shard.recorder import Recorder
 
 log = logging.getLogger("shardio.shard")
 
@@ -56,12 +56,13 @@ class Held:
     their index.
     """
 
-    __slots__ = ("device", "host", "kind", "ranges")
+    __slots__ = ("device", "host", "kind", "ranges", "recorder")
 
-    def __init__(self, device: Any, kind: str, host: Host) -> None:
+    def __init__(self, device: Any, kind: str, host: Host, recorder: Recorder | None = None) -> None:
         self.device = device
         self.kind = kind
         self.host = host
+        self.recorder = recorder
         self.ranges: list[int] = []
 
 
@@ -194,6 +195,8 @@ class Shard:
             undo.callback(interrupts.close)
             if (persistent := self._persistent(spec, passed)) is not None:
                 undo.callback(persistent.close)
+            if (recorder := self._recorder(spec, passed)) is not None:
+                undo.callback(recorder.close)
             coalesced = any(span.coalesced for span in spec.ranges)
             if (spec.dma and self.memory is None) or (coalesced and self.ring is None):
                 raise self._unshared or MachineError("what the device shares was not handed over")
@@ -201,7 +204,9 @@ class Shard:
             with blame(spec.name, spec.kind, "constructor"):
                 device = make(spec.device)
             trigger = _trigger(interrupts, spec)
-            memory = self.memory if spec.dma else None
+            memory: Any = self.memory if spec.dma else None
+            if recorder is not None:
+                memory = recorder.begin(device, spec, persistent, memory)
             host = Host(
                 spec.name, self.loop, self.control, interrupts, trigger, memory, passed, persistent,
                 tuple(map(_span, spec.ranges)),
@@ -212,12 +217,12 @@ class Shard:
                 with blame(spec.name, spec.kind, "attach()"):
                     attach(host)
             undo.pop_all()
-        self.devices[spec.name] = held = Held(device, spec.kind, host)
+        self.devices[spec.name] = held = Held(device, spec.kind, host, recorder)
         try:
             for span in spec.ranges:
                 self._register(span, held, spec.name)
             if getattr(device, "doorbells", None):
-                host.doorbells = tuple(self._bind(device, span) for span in spec.ranges)
+                host.doorbells = tuple(self._bind(held, span) for span in spec.ranges)
         except BaseException:
             self._remove(spec.name)
             raise
@@ -239,15 +244,25 @@ class Shard:
         os.close(passed.pop(spec.persistent))  # it is mapped
         return persistent
 
+    def _recorder(self, spec: protocol.DeviceSpec, passed: dict[int, int]) -> Recorder | None:
+        if spec.recorded < 0:
+            return None
+        from shardio.shard.recorder import Recorder
+
+        return Recorder(passed.pop(spec.recorded), spec.name, self.loop)
+
     def _register(self, spec: protocol.RangeSpec, held: Held, name: str) -> None:
         span = _span(spec)
         posted = spec.posted or spec.coalesced
         owner, device, persistent = self.runtime.owner, held.device, held.host.persistent
         if isinstance(device, PioManager if spec.space == Space.PIO else MmioManager):
-            owner.set_manager(spec.index, span, device, posted=posted)
+            manager = device if held.recorder is None else held.recorder.manager(device, spec.space)
+            owner.set_manager(spec.index, span, manager, posted=posted)
         else:
             handlers_for = getattr(device, "handlers_for", None)
             answering = device if handlers_for is None else handlers_for(span)
+            if held.recorder is not None:
+                answering = held.recorder.handlers(answering, spec.space)
             guarded = answering if persistent is None else persistent.guard(answering, spec.space)
             owner.set_handler(spec.index, span, guarded, posted=posted)
         held.ranges.append(spec.index)
@@ -262,6 +277,8 @@ class Shard:
     def _move(self, message: protocol.MoveDevice) -> None:
         held = self.devices[message.name]
         self._unregister(held)
+        if held.recorder is not None:
+            held.recorder.moved(message.ranges)
         for span in message.ranges:
             self._register(span, held, message.name)
         for doorbells, span in zip(held.host.doorbells, message.ranges, strict=False):
@@ -275,13 +292,17 @@ class Shard:
                 self.ring.drop(index)
             self.runtime.names.pop(index, None)
 
-    def _bind(self, device: Any, span: protocol.RangeSpec) -> DoorbellSet:
+    def _bind(self, held: Held, span: protocol.RangeSpec) -> DoorbellSet:
         from shardio.interrupt.doorbell import DoorbellSet
 
+        def told(doorbell: int, times: int) -> None:
+            self._trace.rung(span.index, doorbell, times)
+            if held.recorder is not None:
+                held.recorder.rung(doorbell)
+
         return DoorbellSet(
-            device, span.base, self._interrupt_backend, self.loop,
-            pio=span.space == Space.PIO, told=partial(self._trace.rung, span.index),
-        )  # fmt: skip
+            held.device, span.base, self._interrupt_backend, self.loop, pio=span.space == Space.PIO, told=told
+        )
 
     def _detach(self, name: str) -> None:
         held = self.devices.pop(name)
@@ -289,6 +310,8 @@ class Shard:
             last_first.callback(_close_all, held.host.passed_fds)
             if held.host.persistent is not None:
                 last_first.callback(held.host.persistent.close)
+            if held.recorder is not None:
+                last_first.callback(held.recorder.close)
             last_first.callback(held.host.interrupts.close)
             if (detach := getattr(held.device, "detach", None)) is not None:
                 last_first.enter_context(blame(name, held.kind, "detach()"))
