@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from shardio import pc
+from shardio.cli.prompt import TerminalDesk
 from shardio.cli.script import AddStep, Script
 from shardio.cli.stop import StopRequested, StopRequests
 from shardio.cli.streams import give_up, say, say_lines
@@ -171,6 +172,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gdb-wait", action="store_true", help="the guest's first instruction waits for the debugger"
     )
+    parser.add_argument(
+        "--profile", metavar="DEVICE", help="profile the handlers of this device, by its name, with cProfile"
+    )
+    parser.add_argument(
+        "--profile-file", metavar="FILE", help="what is profiled, for pstats (default: DEVICE.pstats)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no table at the end")
     parser.add_argument("--debug", action="store_true", help="tell an error with its tracebacks")
     parser.add_argument(
@@ -197,9 +204,9 @@ def execute(arguments: argparse.Namespace) -> int:
         with contextlib.ExitStack() as streams:
             script = streams.enter_context(Script(arguments.script, stop.leave)) if arguments.script else None
             source = STDIN if script is None else script.keys
-            streams.enter_context(RawMode(source))
+            raw = streams.enter_context(RawMode(source))
             serial = streams.enter_context(SerialInput(source, stop.leave))
-            with build(config, stdin=serial.reader) as vm:
+            with build(config, stdin=serial.reader, terminal=TerminalDesk(raw, serial)) as vm:
                 vm.control(arguments.name or default_name(arguments), stop=stop.leave)
                 trace = _trace(vm, arguments)
                 if arguments.metrics is not None:
@@ -209,12 +216,15 @@ def execute(arguments: argparse.Namespace) -> int:
                 _listen_for_gdb(vm, arguments, stop)
                 if (recording := getattr(arguments, "recording", None)) is not None:
                     vm.record(recording, *arguments.recorded)
+                profile = _profile(vm, arguments)
                 ended = _run(vm, stop, arguments.timeout)
                 late = ended is None and not stop.requested
                 reports = late_reports(vm) if late else ()
                 table = summary(vm.statistics())
     if not arguments.quiet:
         _tell(table)
+    if profile is not None:
+        say(f"shardio: profile of {arguments.profile}: python -m pstats {profile}")
     warn_of_quarantine(ended)
     if trace is not None:
         _warn_of_trace(trace)
@@ -373,6 +383,17 @@ def _listen_for_gdb(vm: Machine, arguments: argparse.Namespace, stop: StopReques
         server = vm.gdb(arguments.gdb, wait=arguments.gdb_wait, stop=stop.leave)
         waits = ", and the guest waits for it" if arguments.gdb_wait else ""
         say(f"shardio: a debugger can come{waits}: (gdb) target remote {server.address}")
+
+
+def _profile(vm: Machine, arguments: argparse.Namespace) -> str | None:
+    if arguments.profile is None:
+        if arguments.profile_file is not None:
+            hint = "say which device: --profile NAME"
+            raise ConfigError(COMMAND_LINE, "--profile-file without --profile", hint)
+        return None
+    file: str = arguments.profile_file or f"{arguments.profile}.pstats"
+    vm.profile(arguments.profile, file)
+    return file
 
 
 def _run(vm: Machine, stop: StopRequests, timeout: float | None) -> ExitInfo | None:

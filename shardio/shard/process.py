@@ -16,6 +16,7 @@ import os
 import pickle
 import signal
 import socket
+import sys
 from typing import TYPE_CHECKING, Any
 
 from shardio._core import lib
@@ -30,6 +31,7 @@ from shardio.processes import set_process_name
 from shardio.range import MmioRange, PioRange
 from shardio.shard import notebook, protocol
 from shardio.shard.blame import Blamed, blame, described
+from shardio.shard.breakpoint_hook import breakpoint_hook
 from shardio.shard.host import Host
 from shardio.shard.loading import make
 from shardio.shard.log import log_to_stderr
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from shardio.interrupt.interrupt import Interrupt
     from shardio.memory import GuestMemory
     from shardio.shard.persistent import Persistent
+    from shardio.shard.profiling import Profile
     from shardio.shard.recorder import Recorder
 
 log = logging.getLogger("shardio.shard")
@@ -56,10 +59,18 @@ class Held:
     their index.
     """
 
-    __slots__ = ("device", "host", "kind", "ranges", "recorder")
+    __slots__ = ("device", "host", "kind", "profile", "ranges", "recorder")
 
-    def __init__(self, device: Any, kind: str, host: Host, recorder: Recorder | None = None) -> None:
+    def __init__(
+        self,
+        device: Any,
+        kind: str,
+        host: Host,
+        recorder: Recorder | None = None,
+        profile: Profile | None = None,
+    ) -> None:
         self.device = device
+        self.profile = profile
         self.kind = kind
         self.host = host
         self.recorder = recorder
@@ -118,7 +129,22 @@ class Shard:
             self._interrupt_backend.close()
 
     def _on_message(self) -> None:
-        message, fds = protocol.receive_in_shard(self.control)
+        self._act(*protocol.receive_in_shard(self.control))
+
+    def ask_terminal(self, where: str) -> int | None:
+        """The user's terminal, a descriptor, once it is lent; None where there is none. Blocks, in the loop's
+        thread; what comes meanwhile is seen to later.
+        """
+        protocol.tell(self.control, protocol.AskTerminal(where[: protocol.MAX_TEXT]))
+        while True:
+            message, fds = protocol.receive_in_shard(self.control)
+            if isinstance(message, protocol.Terminal):
+                return fds[0] if message.lent else None
+            self.loop.call_soon(self._act, message, fds)
+            if message is None:
+                return None
+
+    def _act(self, message: protocol.ToShard | None, fds: list[int]) -> None:
         match message:
             case None | protocol.Quit():
                 self.loop.stop()
@@ -201,6 +227,7 @@ class Shard:
             if (spec.dma and self.memory is None) or (coalesced and self.ring is None):
                 raise self._unshared or MachineError("what the device shares was not handed over")
             self._capabilities.require(spec.name, spec.capabilities)
+            profile = _profile(spec.profile)
             with blame(spec.name, spec.kind, "constructor"):
                 device = make(spec.device)
             trigger = _trigger(interrupts, spec)
@@ -217,7 +244,7 @@ class Shard:
                 with blame(spec.name, spec.kind, "attach()"):
                     attach(host)
             undo.pop_all()
-        self.devices[spec.name] = held = Held(device, spec.kind, host, recorder)
+        self.devices[spec.name] = held = Held(device, spec.kind, host, recorder, profile)
         try:
             for span in spec.ranges:
                 self._register(span, held, spec.name)
@@ -256,6 +283,8 @@ class Shard:
         posted = spec.posted or spec.coalesced
         owner, device, persistent = self.runtime.owner, held.device, held.host.persistent
         if isinstance(device, PioManager if spec.space == Space.PIO else MmioManager):
+            if held.profile is not None:
+                raise MachineError(f"device {name} dispatches by itself", "profile it by its own means")
             manager = device if held.recorder is None else held.recorder.manager(device, spec.space)
             owner.set_manager(spec.index, span, manager, posted=posted)
         else:
@@ -264,7 +293,8 @@ class Shard:
             if held.recorder is not None:
                 answering = held.recorder.handlers(answering, spec.space)
             guarded = answering if persistent is None else persistent.guard(answering, spec.space)
-            owner.set_handler(spec.index, span, guarded, posted=posted)
+            counted = guarded if held.profile is None else held.profile.handlers(guarded)
+            owner.set_handler(spec.index, span, counted, posted=posted)
         held.ranges.append(spec.index)
         self.runtime.names[spec.index] = name
         if spec.coalesced and self.ring is not None:
@@ -313,6 +343,8 @@ class Shard:
             if held.recorder is not None:
                 last_first.callback(held.recorder.close)
             last_first.callback(held.host.interrupts.close)
+            if held.profile is not None:
+                last_first.callback(held.profile.close)
             if (detach := getattr(held.device, "detach", None)) is not None:
                 last_first.enter_context(blame(name, held.kind, "detach()"))
                 last_first.callback(detach)
@@ -328,6 +360,14 @@ class Shard:
 
     def _report(self, name: str, text: str) -> None:
         protocol.tell(self.control, protocol.HandlerFailed(name, text))
+
+
+def _profile(path: str) -> Profile | None:
+    if not path:
+        return None
+    from shardio.shard.profiling import Profile  # no shard's start waits for it
+
+    return Profile(path)
 
 
 def _close_all(passed: dict[int, int]) -> None:
@@ -370,5 +410,8 @@ def main(control_fd: int, interrupt_fd: int, parent: int, notebook_fd: int) -> N
             setup, doorbell = told
             set_process_name(f"shardio:{setup.name}")
             shard = Shard(spare, setup.shard, doorbell, control, interrupts)
+            sys.breakpointhook = breakpoint_hook(
+                shard.ask_terminal, lambda: protocol.tell(control, protocol.ReturnTerminal())
+            )
             log_to_stderr(setup.log_level, parent, setup.name, shard.name_of)
             shard.run()
