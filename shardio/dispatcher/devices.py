@@ -307,14 +307,14 @@ class Devices(Claims):
         irq = -1 if request.irq is None else request.irq
         level, followed = request.irq_mode is not IrqMode.EDGE, request.irq_mode is IrqMode.FOLLOWED
         passed, persistent = list(request.pass_fds), -1
-        if request.persistent:
+        if any(request.persistent):
             if handle.name not in self._persistent:
-                self._persistent[handle.name] = persistent_memory(request.persistent)
+                self._persistent[handle.name] = persistent_memory(*request.persistent)
             persistent = self._persistent[handle.name]
             passed.append(persistent)
         spec = DeviceSpec(
             request.name, request.packed, ranges, request.kind, request.dma, irq, level, passed, followed,
-            persistent, request.persistent, request.capabilities, request.message_modes,
+            persistent, *request.persistent, request.capabilities, request.message_modes,
         )  # fmt: skip
         return DeviceRecord(spec, passed)
 

@@ -38,6 +38,8 @@ from shardio.shard.spare import Spare
 from shardio.shard.walls import Capabilities, raise_first
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shardio.fabric.coalesced import CoalescedRing
     from shardio.interrupt.doorbell import DoorbellSet
     from shardio.interrupt.interrupt import Interrupt
@@ -55,12 +57,16 @@ class Held:
     their index.
     """
 
-    __slots__ = ("device", "host", "kind", "ranges")
+    __slots__ = ("device", "host", "keep", "kind", "ranges")
 
-    def __init__(self, device: Any, kind: str, host: Host) -> None:
+    def __init__(
+        self, device: Any, kind: str, host: Host, keep: Callable[[], None] | None
+    ) -> None:
         self.device = device
         self.kind = kind
         self.host = host
+        self.keep = keep
+        """Saves the device's state, where it has a memory for it and does not do that by itself."""
         self.ranges: list[int] = []
 
 
@@ -206,12 +212,15 @@ class Shard:
                 tuple(map(_span, spec.ranges)),
                 hold=self.runtime.owner.hold,
             )  # fmt: skip
+            keep = getattr(device, "keep", None) if persistent is not None else None
+            if persistent is not None and hasattr(device, "state_type") and keep is None:
+                keep = persistent.keeper(device)
             attach = getattr(device, "attach", None)
             if attach is not None:
                 with blame(spec.name, spec.kind, "attach()"):
                     attach(host)
             undo.pop_all()
-        self.devices[spec.name] = held = Held(device, spec.kind, host)
+        self.devices[spec.name] = held = Held(device, spec.kind, host, keep)
         try:
             for span in spec.ranges:
                 self._register(span, held, spec.name)
@@ -227,7 +236,11 @@ class Shard:
         from shardio.shard.persistent import Persistent
 
         persistent = Persistent(
-            passed[spec.persistent], spec.persistent_size, self.runtime.owner.journal
+            passed[spec.persistent],
+            spec.persistent_size,
+            self.runtime.owner.journal,
+            area=spec.persistent_area,
+            control_at=self.runtime.owner.control_at,
         )
         os.close(passed.pop(spec.persistent))  # it is mapped
         return persistent
@@ -241,8 +254,9 @@ class Shard:
         else:
             handlers_for = getattr(device, "handlers_for", None)
             answering = device if handlers_for is None else handlers_for(span)
-            guarded = answering if persistent is None else persistent.guard(answering, spec.space)
-            owner.set_handler(spec.index, span, guarded, posted=posted)
+            if persistent is not None:
+                answering = persistent.guard(answering, spec.space, getattr(answering, "keep", held.keep))
+            owner.set_handler(spec.index, span, answering, posted=posted)
         held.ranges.append(spec.index)
         self.runtime.names[spec.index] = name
         if spec.coalesced and self.ring is not None:
@@ -294,7 +308,10 @@ class Shard:
         arguments, options = pickle.loads(message.arguments)
         held = self.devices[message.name]
         with blame(message.name, held.kind, f"{message.method}()"):
-            return getattr(held.device, message.method)(*arguments, **options)
+            result = getattr(held.device, message.method)(*arguments, **options)
+        if held.keep is not None:
+            held.keep()
+        return result
 
     def _report(self, name: str, text: str) -> None:
         protocol.tell(self.control, protocol.HandlerFailed(name, text))
