@@ -63,6 +63,7 @@ class FwCfg(MutDevicePio):
     """
 
     pio_size = 12
+    persistent, state_type = 128, FwCfgState
     dma = True
     record_dma = True
 

@@ -72,7 +72,8 @@ struct sio_shard_control {
     /* writer: the owner */
     uint64_t need_wakeup;                 /* odd while the owner sleeps in epoll: ring its doorbell */
     uint64_t coalesced;            /* 1: it has writes in KVM's coalesced ring too, and posted ones keep their order with them */
-    uint8_t pad0[SIO_LINE - 16];
+    uint64_t element;              /* journal: how many elements of the string in hand are done, their answers in place */
+    uint8_t pad0[SIO_LINE - 24];
     uint64_t taken;                /* journal: vcpu << 48 | low 48 bits of the sequence number of the request taken last */
     uint64_t progress;             /* synchronous requests taken since the segment was made */
     uint64_t sleeps;
@@ -84,7 +85,9 @@ struct sio_shard_control {
     /* writer: the VMM */
     uint64_t owner_epoch;
     uint32_t traced;               /* non-zero: write trace records */
-    uint8_t pad2[SIO_LINE - 12];
+    uint32_t pad1;
+    uint64_t interrupted;          /* what the last dead owner's journal named: `element` is that request's */
+    uint8_t pad2[SIO_LINE - 24];
 } SIO_ALIGNED;
 
 struct sio_last_access {           /* the last of some accesses, for the log; a reader may find words of two of them */

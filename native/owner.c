@@ -73,11 +73,24 @@ static ALWAYS_INLINE const struct sio_handler *find_handler(struct sio_owner *o,
     return h;
 }
 
+/* How many elements of a string its owner's predecessor has done. Noted before the string is taken: a kill in between leaves the
+ * journal at another request. */
+static void elements_done(struct sio_owner *o, uint64_t journal, uint32_t count)
+{
+    struct sio_shard_control *c = control(o);
+    uint64_t done = sio_load_relaxed(&c->interrupted) == journal ? sio_load_relaxed(&c->element) : 0;
+    if (done > count)
+        done = count;
+    sio_store_relaxed(&c->element, done);
+    sio_fence_release();
+}
+
 static NEVER_INLINE void handle_string(struct sio_owner *o, const struct sio_handler *h, const struct sio_request *r, uint32_t vcpu,
                                        int *failed)
 {
-    uint8_t *element = sio_side(&o->fabric, vcpu);
-    for (uint32_t i = 0; i < r->count; i++, element += r->size) {
+    uint64_t done = sio_load_relaxed(&control(o)->element);
+    uint8_t *element = sio_side(&o->fabric, vcpu) + done * r->size;
+    for (uint32_t i = (uint32_t)done; i < r->count; i++, element += r->size) {
         uint64_t value = 0;
         if (r->op & SIO_WRITE)
             __builtin_memcpy(&value, element, r->size);
@@ -87,6 +100,7 @@ static NEVER_INLINE void handle_string(struct sio_owner *o, const struct sio_han
         }
         if (!(r->op & SIO_WRITE))
             __builtin_memcpy(element, &value, r->size);
+        sio_store_release(&control(o)->element, i + 1ull); /* after its answer */
     }
 }
 
@@ -169,6 +183,8 @@ static ALWAYS_INLINE void serve(struct sio_owner *o, uint32_t vcpu, struct sio_m
     uint64_t begin = op & SIO_SAMPLE ? sio_ticks() : 0, value = m->data & sio_width_mask[size];
     int failed = 0;
 
+    if (string)
+        elements_done(o, SIO_JOURNAL(vcpu, m->state >> 2), string->count);
     take(o, SIO_JOURNAL(vcpu, m->state >> 2));
     sio_store_relaxed(&o->serving, o->thread);
     if (string)

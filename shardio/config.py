@@ -105,6 +105,7 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     platform: bool = True
     pin: bool | None = None
     hang_deadline: Annotated[float, Meta(gt=0)] | None = None
+    max_deaths: Annotated[int, Meta(ge=0)] | None = None
     tables: Literal["acpi", "mp", "both", "none"] | None = None
     devices: tuple[DeviceConfig, ...] = ()
 
@@ -273,7 +274,7 @@ def build(
     """
     from shardio.machine import Machine  # only for a machine that is made
 
-    given = {key: getattr(config, key) for key in ("pin", "hang_deadline")}
+    given = {key: getattr(config, key) for key in ("pin", "hang_deadline", "max_deaths")}
     machine = Machine(
         memory=config.memory,
         vcpus=config.vcpus,

@@ -38,6 +38,7 @@ from shardio.shard.loading import Factory
 from shardio.supervisor import events
 from shardio.supervisor.events import Event
 from shardio.supervisor.exits import Hook, UnservedExits
+from shardio.supervisor.shard_process import DEATHS
 from shardio.vcpu import Vcpu, VcpuState
 from shardio.vcpu.choice import check_cpu, open_hypervisor
 from shardio.vcpu.report import VcpuReport, examine
@@ -68,7 +69,7 @@ class Machine(Closing):
     APICs alone, for messages. `repairs`: execute instructions that KVM's emulator lacks
     (docs/reference/kvm.md); "auto": where KVM emulates guest code. `cpuid`: a function of a vCPU's number and
     a `shardio.kvm.CpuidLeaf`, which gives the leaf that the guest sees, None for none. `shards`, `stdin`,
-    `pin`, `hang_deadline`, `max_ranges`, `terminal`: see `Dispatcher`.
+    `pin`, `hang_deadline`, `max_deaths`, `max_ranges`, `terminal`: see `Dispatcher`.
 
     Raises `KvmError` or `HostError` where the CPU cannot be used here, `MachineError` for arguments that make
     no machine.
@@ -92,6 +93,7 @@ class Machine(Closing):
         stdin: int | None = None,
         pin: bool | None = None,
         hang_deadline: float = 1.0,
+        max_deaths: int = DEATHS,
         max_ranges: int = SPARE_RANGES,
         repairs: bool | str = "auto",
         cpuid: CpuidFilter | None = None,
@@ -102,7 +104,7 @@ class Machine(Closing):
         if repairs not in (True, False, "auto"):
             raise MachineError(f"no repairs {repairs!r}", 'use True, False or "auto"')
         check_cpu(cpu)
-        Dispatcher.check(vcpus, shards, hang_deadline, max_ranges)
+        Dispatcher.check(vcpus, shards, hang_deadline, max_ranges, max_deaths)
         self.vcpus = vcpus
         self._board: set[str] = set()
         """The names of the devices that the hypervisor brings."""
@@ -119,8 +121,8 @@ class Machine(Closing):
             self._contents = Contents(self.memory, self.hypervisor, irqchip)
             self.dispatcher = Dispatcher(
                 vcpus, shards, self.memory, stdin=stdin, pin=pin, hang_deadline=hang_deadline,
-                max_ranges=max_ranges, hypervisor=self.hypervisor, on_event=self._on_event, noun="machine",
-                exits=self._exits, terminal=terminal,
+                max_deaths=max_deaths, max_ranges=max_ranges, hypervisor=self.hypervisor,
+                on_event=self._on_event, noun="machine", exits=self._exits, terminal=terminal,
             )  # fmt: skip
             self._life = self.dispatcher.life
             self._cleanup = undo.pop_all()

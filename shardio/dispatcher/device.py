@@ -12,7 +12,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from shardio.device import DevicePio, MutDevicePio, answers, declared_capabilities, is_mutable
+from shardio.device import (
+    DevicePio,
+    MutDevicePio,
+    answers,
+    declared_capabilities,
+    declared_memory,
+    is_mutable,
+)
 from shardio.dispatcher.placement import Shard, shard_name
 from shardio.errors import MachineError, ShardioError
 from shardio.interrupt.config import MESSAGE_MODES
@@ -73,8 +80,8 @@ class DeviceRequest(msgspec.Struct):
     policy: Policy | None
     replicas: int
     dma: bool
-    persistent: int = 0
-    """Bytes of memory for a state that its owner's successor finds again."""
+    persistent: tuple[int, int] = (0, 0)
+    """Bytes of memory for a state that its owner's successor finds again, and of plain memory beside it."""
     factory: Any = None
     """What makes it, as this process knows it: it says which Structs it may return."""
     kind: str = ""
@@ -170,7 +177,9 @@ def device_request(
         if isinstance(factory, type):
             _check_space(factory, label, span, replicas)
 
-    policy = policy or getattr(factory, "policy", None)
+    persistent = declared_memory(factory, options or {})
+    # With a state that outlives its shard, each access that is repeated happens exactly once.
+    policy = policy or getattr(factory, "policy", Policy.REPLAY if any(persistent) else None)
     own = _spans(factory, label, pio, mmio, size, ranges)
     spans = (*own, *_further_ranges(factory, options or {}))
     for span in spans:
@@ -186,7 +195,7 @@ def device_request(
         None if policy is None else _one_of(Policy, policy, "policy"),
         replicas,
         bool(getattr(factory, "dma", False)),
-        int(getattr(factory, "persistent", 0)),
+        persistent,
         factory,
         _kind(factory),
         getattr(factory, "compatible", ""),

@@ -20,10 +20,10 @@ from shardio.dispatcher.structure import structure
 from shardio.errors import DeviceFailed, MachineError, ShardError, ShardioError
 from shardio.fabric import Fabric
 from shardio.memory import GuestMemory
+from shardio.persistent import persistent_memory
 from shardio.range import PioRange
 from shardio.routing import quiesce
 from shardio.shard import by_value
-from shardio.shard.persistent import persistent_memory
 from shardio.shard.protocol import (
     Call,
     DeviceSpec,
@@ -317,9 +317,9 @@ class Devices(Claims):
         irq = -1 if request.irq is None else request.irq
         level, followed = request.irq_mode is not IrqMode.EDGE, request.irq_mode is IrqMode.FOLLOWED
         passed, persistent = list(request.pass_fds), -1
-        if request.persistent:
+        if any(request.persistent):
             if handle.name not in self._persistent:
-                self._persistent[handle.name] = persistent_memory(request.persistent)
+                self._persistent[handle.name] = persistent_memory(*request.persistent)
             persistent = self._persistent[handle.name]
             passed.append(persistent)
         recorded = -1
@@ -328,7 +328,7 @@ class Devices(Claims):
             passed.append(recorded)
         spec = DeviceSpec(
             request.name, request.packed, ranges, request.kind, request.dma, irq, level, passed, followed,
-            persistent, request.persistent, request.capabilities, request.message_modes, recorded,
+            persistent, *request.persistent, request.capabilities, request.message_modes, recorded,
             request.profile,
         )  # fmt: skip
         return DeviceRecord(spec, passed)

@@ -37,6 +37,7 @@ from shardio.supervisor import ShardProcess, Supervisor, events
 from shardio.supervisor.events import Event
 from shardio.supervisor.exits import UnservedExits
 from shardio.supervisor.prompts import TerminalLender
+from shardio.supervisor.shard_process import DEATHS
 from shardio.vcpu import ExternalVcpu, Vcpu, VcpuState
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ class Dispatcher(Closing):
     each further name that a device asks for. `memory`: guest RAM for devices that do DMA; it stays the
     caller's. `stdin`: a descriptor that becomes the shards' standard input (None: /dev/null). `pin`: give
     each vCPU and shard a CPU of its own (None: if there are enough). `hang_deadline`: seconds after which a
-    shard that does not answer is killed. `max_ranges`: room for address ranges beyond those added before the
+    shard that does not answer is killed. `max_deaths`: a shard that dies so often within 10 s is given up and
+    its devices answer no more; 0: never. `max_ranges`: room for address ranges beyond those added before the
     start. `hypervisor`: what runs the vCPUs; without one they are the user's own processes, with a `port`
     each. `on_event`: called with each event in the supervisor's thread, which it must not hold up; `noun`:
     what messages call the whole; `exits`: what becomes of exits of the hypervisor that nobody serves;
@@ -90,6 +92,7 @@ class Dispatcher(Closing):
         stdin: int | None = None,
         pin: bool | None = None,
         hang_deadline: float = 1.0,
+        max_deaths: int = DEATHS,
         max_ranges: int = SPARE_RANGES,
         hypervisor: Hypervisor | None = None,
         on_event: Callable[[Event], None] = lambda _: None,
@@ -97,10 +100,11 @@ class Dispatcher(Closing):
         exits: UnservedExits | None = None,
         terminal: TerminalLender | None = None,
     ) -> None:
-        self.check(vcpus, shards, hang_deadline, max_ranges)
+        self.check(vcpus, shards, hang_deadline, max_ranges, max_deaths)
         self.vcpus = vcpus
         self.life = Life(noun)
         self._shards, self._stdin, self._pin = shards, stdin, pin
+        self._max_deaths = max_deaths
         self._hang_deadline, self._spare_ranges = hang_deadline, max_ranges
         self._hypervisor = hypervisor
         self._exits = exits
@@ -116,13 +120,17 @@ class Dispatcher(Closing):
         take_shards(shards, self, noun)
 
     @staticmethod
-    def check(vcpus: int, shards: object, hang_deadline: float, max_ranges: int) -> None:
+    def check(
+        vcpus: int, shards: object, hang_deadline: float, max_ranges: int, max_deaths: int = DEATHS
+    ) -> None:
         """Raises `MachineError` for arguments that make no dispatcher."""
         if not 1 <= vcpus <= lib.SIO_MAX_VCPUS:
             raise MachineError(f"{vcpus} vCPUs", f"use 1 to {lib.SIO_MAX_VCPUS}")
         check_shards(shards)
         if not hang_deadline > 0:
             raise MachineError(f"a hang deadline of {hang_deadline} s", "use a positive number of seconds")
+        if max_deaths < 0:
+            raise MachineError(f"{max_deaths} deaths of a shard", "use a number, or 0 for any number")
         if not 0 <= max_ranges <= lib.SIO_MAX_RANGES:
             raise MachineError(f"room for {max_ranges} more ranges", f"use 0 to {lib.SIO_MAX_RANGES}")
 
@@ -457,7 +465,8 @@ class Dispatcher(Closing):
         for number in range(room):
             name = placement.names[number] if number < count else f"spare{number}"
             cpu = shard_cpus[number] if number < count else None
-            supervisor.shards.append(ShardProcess(self._fabric, number, name, cpu=cpu))
+            shard = ShardProcess(self._fabric, number, name, cpu=cpu, max_deaths=self._max_deaths)
+            supervisor.shards.append(shard)
         bells = {shard.index: shard.doorbell for shard in supervisor.shards}
         for index, cpu in enumerate(vcpu_cpus):
             supervisor.vcpus.append(self._vcpu(index, bells, supervisor.state_event, cpu))

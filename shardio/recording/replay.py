@@ -7,19 +7,23 @@ of day say, or what somebody typed, differs from its recording.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any, cast
 
 import msgspec
 
+from shardio.address import Space
+from shardio.device import declared_memory
 from shardio.errors import RecordingError
 from shardio.interrupt.manager import InterruptManager
 from shardio.interrupt.recording import RecordingBackend
 from shardio.io_manager import IoManager, MmioManager, PioManager
+from shardio.persistent import Persistent, persistent_memory
 from shardio.range import MmioRange, PioRange
-from shardio.recording.format import Event, Life, Moved, Recording, Span, What
+from shardio.recording.format import Event, Life, Made, Moved, Recording, Span, What
 from shardio.recording.memory import ReplayedMemory
 from shardio.testing import FakeHost, ManualLoop
 
@@ -68,17 +72,6 @@ class Trigger:
         """Make it high or low."""
 
 
-class Persistent:
-    """Memory of a device: what its predecessor left, and what it saves."""
-
-    def __init__(self, state: bytes | None) -> None:
-        self.state = state
-
-    def save(self, state: bytes) -> None:
-        """Keep `state`."""
-        self.state = state
-
-
 class Loop(ManualLoop):
     """An event loop whose time stands still and whose descriptors are never ready."""
 
@@ -100,13 +93,15 @@ def replay_device(lives: Sequence[Life], make: Callable[[Life], Any]) -> Outcome
     Raises what the device's `attach` raises.
     """
     done = 0
-    for life in lives:
-        with ExitStack() as stack:
-            player = _Player(life, make(life), stack)
-            difference = player.play(done)
-        done += player.accesses
-        if difference is not None:
-            return Outcome(done, difference)
+    with ExitStack() as last:
+        kept = _Kept(last)
+        for life in lives:
+            with ExitStack() as stack:
+                player = _Player(life, make(life), kept, stack)
+                difference = player.play(done)
+            done += player.accesses
+            if difference is not None:
+                return Outcome(done, difference)
     return Outcome(done, None)
 
 
@@ -124,10 +119,33 @@ def device_named(recording: Recording, kind: str) -> str:
     return found[0]
 
 
+class _Kept:
+    """The memory that all lives of a device share, where its class declares some."""
+
+    def __init__(self, last: ExitStack) -> None:
+        self._last = last
+        self._fd = -1
+
+    def store(
+        self, device: Any, made: Made, journal: Callable[[], tuple[int, int]], stack: ExitStack
+    ) -> Persistent | None:
+        """For a life that finds the state of its recording, if there was one; closed with `stack`."""
+        state, area = declared_memory(type(device), made.options)
+        if not state and not area:
+            return None
+        if self._fd < 0:
+            self._fd = persistent_memory(state, area)
+            self._last.callback(os.close, self._fd)
+        if made.state is not None:
+            with closing(Persistent(self._fd, state, journal, area=area)) as before:
+                before.save(made.state)
+        return stack.enter_context(closing(Persistent(self._fd, state, journal, area=area)))
+
+
 class _Player:
     """One life of a device, played to an object."""
 
-    def __init__(self, life: Life, device: Any, stack: ExitStack) -> None:
+    def __init__(self, life: Life, device: Any, kept: _Kept, stack: ExitStack) -> None:
         self.accesses = 0
         """How many it has made that went as they should."""
         self._device = device
@@ -136,15 +154,19 @@ class _Player:
         made = life.made
         loop = self._loop = Loop()
         spans = list(map(_span, made.spans))
+        store = self._store = kept.store(device, made, lambda: (self.accesses + 1, 0), stack)
         host = FakeHost(
             loop,
             name=made.device,
             memory=self._memory if made.dma else None,
-            persistent=Persistent(made.state),
+            persistent=store,
             interrupts=InterruptManager(stack.enter_context(RecordingBackend()), cast(Any, loop)),
             ranges=spans,
         )
         host.trigger = cast(Any, Trigger())
+        self._keep = getattr(device, "keep", None)
+        if store is not None and self._keep is None and hasattr(device, "state_type"):
+            self._keep = store.keeper(device)
         self._prefetch()
         if (attach := getattr(device, "attach", None)) is not None:
             attach(host)
@@ -202,6 +224,9 @@ class _Player:
         for span in spans:
             handlers_for = getattr(self._device, "handlers_for", None)
             answering = self._device if handlers_for is None else handlers_for(span)
+            if self._store is not None:
+                space = Space.PIO if isinstance(span, PioRange) else Space.MMIO
+                answering = self._store.guard(answering, space, getattr(answering, "keep", self._keep))
             if isinstance(span, PioRange) and not isinstance(self._device, PioManager):
                 manager.register_pio(span, answering)
             elif isinstance(span, MmioRange) and not isinstance(self._device, MmioManager):

@@ -40,11 +40,13 @@ from shardio.shard.spare import Spare
 from shardio.shard.walls import Capabilities, raise_first
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shardio.fabric.coalesced import CoalescedRing
     from shardio.interrupt.doorbell import DoorbellSet
     from shardio.interrupt.interrupt import Interrupt
     from shardio.memory import GuestMemory
-    from shardio.shard.persistent import Persistent
+    from shardio.persistent import Persistent
     from shardio.shard.profiling import Profile
     from shardio.shard.recorder import Recorder
 
@@ -59,13 +61,14 @@ class Held:
     their index.
     """
 
-    __slots__ = ("device", "host", "kind", "profile", "ranges", "recorder")
+    __slots__ = ("device", "host", "keep", "kind", "profile", "ranges", "recorder")
 
     def __init__(
         self,
         device: Any,
         kind: str,
         host: Host,
+        keep: Callable[[], None] | None = None,
         recorder: Recorder | None = None,
         profile: Profile | None = None,
     ) -> None:
@@ -74,6 +77,8 @@ class Held:
         self.kind = kind
         self.host = host
         self.recorder = recorder
+        self.keep = keep
+        """Saves the device's state, where it has a memory for it and does not do that by itself."""
         self.ranges: list[int] = []
 
 
@@ -239,12 +244,15 @@ class Shard:
                 tuple(map(_span, spec.ranges)),
                 hold=self.runtime.owner.hold,
             )  # fmt: skip
+            keep = getattr(device, "keep", None) if persistent is not None else None
+            if persistent is not None and hasattr(device, "state_type") and keep is None:
+                keep = persistent.keeper(device)
             attach = getattr(device, "attach", None)
             if attach is not None:
                 with blame(spec.name, spec.kind, "attach()"):
                     attach(host)
             undo.pop_all()
-        self.devices[spec.name] = held = Held(device, spec.kind, host, recorder, profile)
+        self.devices[spec.name] = held = Held(device, spec.kind, host, keep, recorder, profile)
         try:
             for span in spec.ranges:
                 self._register(span, held, spec.name)
@@ -263,10 +271,14 @@ class Shard:
     def _persistent(self, spec: protocol.DeviceSpec, passed: dict[int, int]) -> Persistent | None:
         if spec.persistent < 0:
             return None
-        from shardio.shard.persistent import Persistent
+        from shardio.persistent import Persistent
 
         persistent = Persistent(
-            passed[spec.persistent], spec.persistent_size, self.runtime.owner.journal
+            passed[spec.persistent],
+            spec.persistent_size,
+            self.runtime.owner.journal,
+            area=spec.persistent_area,
+            control_at=self.runtime.owner.control_at,
         )
         os.close(passed.pop(spec.persistent))  # it is mapped
         return persistent
@@ -290,9 +302,10 @@ class Shard:
         else:
             handlers_for = getattr(device, "handlers_for", None)
             answering = device if handlers_for is None else handlers_for(span)
+            keep = getattr(answering, "keep", held.keep)
             if held.recorder is not None:
                 answering = held.recorder.handlers(answering, spec.space)
-            guarded = answering if persistent is None else persistent.guard(answering, spec.space)
+            guarded = answering if persistent is None else persistent.guard(answering, spec.space, keep)
             counted = guarded if held.profile is None else held.profile.handlers(guarded)
             owner.set_handler(spec.index, span, counted, posted=posted)
         held.ranges.append(spec.index)
@@ -356,7 +369,10 @@ class Shard:
         arguments, options = pickle.loads(message.arguments)
         held = self.devices[message.name]
         with blame(message.name, held.kind, f"{message.method}()"):
-            return getattr(held.device, message.method)(*arguments, **options)
+            result = getattr(held.device, message.method)(*arguments, **options)
+        if held.keep is not None:
+            held.keep()
+        return result
 
     def _report(self, name: str, text: str) -> None:
         protocol.tell(self.control, protocol.HandlerFailed(name, text))

@@ -66,8 +66,8 @@ class DeviceSpec(msgspec.Struct, frozen=True):
     RAM. `irq`: the line (GSI) of its trigger, -1 for none; `level`: it is a level line. `followed`: of the
     kind that its controller sees rise and fall. `passed`: the VMM's numbers of the descriptors that it is
     given, which are in the message in this order. `persistent`: which of them is its memory (-1: it has
-    none), for a state of `persistent_size` bytes. `capabilities`, `message_modes`: what its class
-    declares that it needs. `recorded`: which of `passed` is the file that its accesses are
+    none), for a state of `persistent_size` bytes and `persistent_area` more. `capabilities`, `message_modes`:
+    what its class declares that it needs. `recorded`: which of `passed` is the file that its accesses are
     recorded into (-1: they are not). `profile`: the file into which its handlers are profiled, "" for none.
     """
 
@@ -82,6 +82,7 @@ class DeviceSpec(msgspec.Struct, frozen=True):
     followed: bool = False
     persistent: int = -1
     persistent_size: int = 0
+    persistent_area: int = 0
     capabilities: tuple[str, ...] = ()
     message_modes: tuple[str, ...] = ()
     recorded: int = -1

@@ -27,7 +27,7 @@ from shardio.recording.memory import RecordedMemory
 if TYPE_CHECKING:
     import asyncio
 
-    from shardio.shard.persistent import Persistent
+    from shardio.persistent import Persistent
     from shardio.shard.protocol import DeviceSpec, RangeSpec
 
 MOST = 512
@@ -93,7 +93,9 @@ class Recorder:
 
     def handlers(self, device: Any, space: str) -> Any:
         """The device's view handlers of a space, recorded. Raises `InvalidDevice`."""
-        return _Recorded(view_handlers(device, space), space, self.record)
+        recorded = _Recorded(view_handlers(device, space), space, self.record)
+        recorded.guards_itself = getattr(device, "guards_itself", False)  # see `Persistent.guard`
+        return recorded
 
     def manager(self, manager: Any, space: str) -> Any:
         """The same of a `PioManager` or `MmioManager`, which is asked by address."""
@@ -111,6 +113,8 @@ class Recorder:
 
 class _Recorded:
     """View handlers with a `record` of each access."""
+
+    guards_itself = False
 
     def __init__(self, device: Any, space: str, record: Callable[[Event], None]) -> None:
         read, write = getattr(device, f"{space}_read"), getattr(device, f"{space}_write")
