@@ -267,7 +267,6 @@ enum sio_outcome sio_client_untraced_string(struct sio_client *c, uint32_t space
     } else {
         if (write)
             copy_bytes(side, string, size * count);
-        sio_count(sio_hist_of(&c->fabric, to->stat)->strings);
         outcome = request(c, to, SIO_STRING | (write ? SIO_WRITE : 0), address, size, count, &data);
     }
 answered:

@@ -47,8 +47,8 @@ struct sio_route {
     uint32_t reach[8];                  /* by size - 1: writes at offsets below it are posted with no more ado; 0: none */
     uint64_t last;
     struct sio_mailbox *box;
-    struct sio_stat *stat;
     uint64_t command;                   /* range and space, where a mailbox wants them */
+    uint64_t pad;
     struct sio_first_poll first_poll;       /* kept when another entry takes the place */
 };
 

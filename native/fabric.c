@@ -14,7 +14,7 @@ static void *part(const struct sio_fabric *f, uint64_t at) { return (void *)((ui
 /* Points to every part; returns where the last one ends: other counts end elsewhere. */
 static uint64_t arrange(struct sio_fabric *f)
 {
-    uint64_t rings = (uint64_t)f->shards * f->vcpus;
+    uint64_t rings = (uint64_t)f->shards * f->vcpus, rows = (uint64_t)f->vcpus + f->shards;
     f->posted_shift = (uint32_t)__builtin_ctz(f->posted_slots);
     uint64_t at = sizeof(struct sio_header);
 
@@ -32,13 +32,19 @@ static uint64_t arrange(struct sio_fabric *f)
     f->side = part(f, at);
     at += (uint64_t)f->vcpus * SIO_SIDE_BYTES;
     f->map = part(f, at);
-    at += sizeof *f->map + 2 * (sizeof(struct sio_map_side) + lines((uint64_t)f->ranges * sizeof(struct sio_map_entry), SIO_LINE));
+    at += sizeof *f->map + 2 * (sizeof(struct sio_map_side) + lines((uint64_t)f->ranges * sizeof(struct sio_map_place), SIO_LINE));
     f->row = f->ranges + (f->ranges & 1); /* a row's counters share no line with another writer's */
     at = lines(at, SIO_LINE);
     f->stats = part(f, at);
-    at += ((uint64_t)f->vcpus + f->shards) * f->row * sizeof *f->stats;
+    at += (uint64_t)f->shards * f->row * sizeof *f->stats;
+    f->in_use_row = (uint32_t)(lines(((uint64_t)f->ranges + 7) / 8, SIO_LINE) / sizeof *f->in_use);
+    f->in_use = part(f, at);
+    at += rows * f->in_use_row * sizeof *f->in_use;
+    at = lines(at, SIO_PAGE);
+    f->wide = part(f, at);
+    at = lines(at + 2ull * f->ranges * sizeof *f->wide, SIO_PAGE);
     f->hists = part(f, at);
-    at += (((uint64_t)f->vcpus + f->shards - 1) * f->row + f->ranges) * sizeof *f->hists;
+    at += rows * f->ranges * sizeof *f->hists;
     uint64_t traces = lines(at, SIO_PAGE);
     f->trace = part(f, traces);
     f->trace_rings = part(f, traces + sizeof *f->trace);
@@ -59,10 +65,14 @@ uint64_t sio_fabric_size(uint32_t vcpus, uint32_t shards, uint32_t ranges, uint3
     return sane(&f) ? lines(arrange(&f), SIO_PAGE) : 0;
 }
 
-uint64_t sio_fabric_backed_size(uint32_t vcpus, uint32_t shards, uint32_t ranges, uint32_t posted_slots)
+uint64_t sio_fabric_backed_size(uint32_t vcpus, uint32_t shards, uint32_t ranges, uint32_t posted_slots, uint64_t *untraced)
 {
     struct sio_fabric f = {.vcpus = vcpus, .shards = shards, .ranges = ranges, .posted_slots = posted_slots};
-    return sane(&f) ? (arrange(&f), (uint64_t)(uintptr_t)f.trace) : 0;
+    if (!sane(&f))
+        return *untraced = 0;
+    arrange(&f);
+    *untraced = (uintptr_t)f.trace;
+    return (uintptr_t)f.wide;
 }
 
 static uint64_t monotonic_ns(void)

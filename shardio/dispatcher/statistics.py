@@ -100,11 +100,10 @@ def device_statistics(
     )
     return copied(
         DeviceStatistics,
-        waits,
+        service,
         name=name,
         shard="+".join(label for _, label in shards),
-        writes=waits.writes + service.posted,
-        posted=service.posted,
+        writes=service.writes + service.posted,
         refused=max(waits.refused, service.refused),
         last_refused=newest(waits.last_refused, service.last_refused),
         wait_ns=waits.total_ns,
