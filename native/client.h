@@ -63,6 +63,18 @@ struct sio_open_ring {
     const uint64_t *need_wakeup;               /* its owner's */
 };
 
+/* What a client knows of one shard: a line of its own. */
+struct sio_client_shard {
+    uint64_t seq;                   /* of the last request */
+    uint64_t posted;                /* ring position of the next posted write, unless `pending` names it */
+    uint64_t credit;                /* the owner's credit, as last looked up */
+    uint64_t rung;                  /* the need_wakeup that this client's last ring answered */
+    struct sio_mailbox *box;
+    struct sio_posted *ring;
+    const uint64_t *need_wakeup;           /* its owner's */
+    uint64_t pad;
+};
+
 struct sio_client {
     struct sio_fabric fabric;
     uint32_t vcpu;
@@ -85,16 +97,7 @@ struct sio_client {
     const struct sio_route *last;       /* the one that was posted to last */
     struct sio_map_view map;            /* that `route` was filled from */
     uint8_t pad1[SIO_LINE];
-    struct sio_client_shard {
-        uint64_t seq;                   /* of the last request */
-        uint64_t posted;                /* ring position of the next posted write, unless `pending` names it */
-        uint64_t credit;                /* the owner's credit, as last looked up */
-        uint64_t rung;                  /* the need_wakeup that this client's last ring answered */
-        struct sio_mailbox *box;
-        struct sio_posted *ring;
-        const uint64_t *need_wakeup;           /* its owner's */
-        uint64_t pad;
-    } shard[SIO_MAX_SHARDS];
+    struct sio_client_shard shard[SIO_MAX_SHARDS];
     struct sio_route route[SIO_ROUTE_SLOTS];
     struct sio_first_poll unknown;        /* of waits that belong to no route: none */
 };

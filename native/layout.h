@@ -19,6 +19,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus /* a client's sources compile as C++ too (shardio/include) */
+#define _Static_assert static_assert
+#endif
+
 #define SIO_MAGIC 0x314f494452414853ull /* "SHARDIO1" */
 #define SIO_LAYOUT_VERSION 7u
 #define SIO_LINE 64u

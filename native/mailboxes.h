@@ -108,7 +108,9 @@ static ALWAYS_INLINE void serve(struct sio_owner *o, uint32_t vcpu, struct sio_m
         traced->failed = failed;
         sio_trace_service(o, traced); /* before the reply: whoever has that finds the record */
     }
-    /* Before the reply: whoever has had an answer finds it counted. */
+    /* A string answers element by element: its reply is always taken, holes and all. */
+    sio_mailbox_reply(box, m->state, failed && !string ? SIO_REFUSED : SIO_DONE, value, take_lines(o));
+    /* While the line is away, but before whoever sleeps for it wakes and looks: the counters. */
     uint64_t *counter = op & SIO_WRITE ? &stat->writes : &stat->reads;
     sio_count(*counter);
     if (unlikely(string != NULL))
@@ -119,11 +121,7 @@ static ALWAYS_INLINE void serve(struct sio_owner *o, uint32_t vcpu, struct sio_m
         else /* its client notes where it was */
             sio_count(stat->refused);
     }
-    /* A string answers element by element: its reply is always taken, holes and all. */
-    sio_mailbox_reply(box, m->state, failed && !string ? SIO_REFUSED : SIO_DONE, value, take_lines(o));
     sio_wake_client(&o->fabric.vcpu[vcpu]);
-
-    /* While the line is away. */
     o->served++;
     if (op & SIO_SAMPLE)
         sio_hist_sample(&o->fabric, own_row(o), range_of(o, h), sio_ticks() - begin);

@@ -23,6 +23,15 @@ assert (home / "py.typed").exists()
 strays = {"devices", "native", "tests", "tools", "bench"} & {path.name for path in home.parent.iterdir()}
 assert not strays, strays
 """
+BUILD_CLIENT = """
+import os, pathlib, shutil, subprocess, shardio
+include = pathlib.Path(shardio.get_include())
+assert "site-packages" in include.parts, include
+sources = [{example!r}, str(include / "shardio.c")]
+for compiler, language in (("cc", "c"), ("c++", "c++")):
+    line = [compiler, "-x", language, "-I", str(include), *sources, "-o", "vcpu_loop"]
+    subprocess.run(line, check=True)
+"""
 
 
 def run(*command: str | Path, cwd: Path) -> None:
@@ -44,6 +53,7 @@ def check(package: Path, folder: Path) -> None:
         "install", package, cwd=folder)  # fmt: skip
     run(python, "-W", "error", "-c", PROBE, cwd=folder)
     run(environment / "bin" / "shardio", "--version", cwd=folder)
+    run(python, "-c", BUILD_CLIENT.format(example=str(ROOT / "examples" / "native_vcpu" / "vcpu_loop.c")), cwd=folder)
     print(f"check-dist: {package.name} installs and works")
 
 
