@@ -31,6 +31,7 @@ from shardio.range import MmioRange, PioRange
 from shardio.shard import notebook, protocol
 from shardio.shard.blame import Blamed, blame, described
 from shardio.shard.host import Host
+from shardio.shard.leaving import leave
 from shardio.shard.loading import make
 from shardio.shard.log import log_to_stderr
 from shardio.shard.runtime import Runtime
@@ -342,3 +343,4 @@ def main(control_fd: int, interrupt_fd: int, parent: int, notebook_fd: int) -> N
             shard = Shard(spare, setup.shard, doorbell, control, interrupts)
             log_to_stderr(setup.log_level, parent, setup.name, shard.name_of)
             shard.run()
+    leave()
