@@ -13,6 +13,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+EXAMPLE = ROOT / "examples" / "native_vcpu" / "vcpu_loop.c"
 PROBE = """
 import pathlib, shardio, shardio.devices, shardio._core, shardio._measure
 from shardio.devices import Uart16550
@@ -53,7 +54,7 @@ def check(package: Path, folder: Path) -> None:
         "install", package, cwd=folder)  # fmt: skip
     run(python, "-W", "error", "-c", PROBE, cwd=folder)
     run(environment / "bin" / "shardio", "--version", cwd=folder)
-    run(python, "-c", BUILD_CLIENT.format(example=str(ROOT / "examples" / "native_vcpu" / "vcpu_loop.c")), cwd=folder)
+    run(python, "-c", BUILD_CLIENT.format(example=str(EXAMPLE)), cwd=folder)
     print(f"check-dist: {package.name} installs and works")
 
 
