@@ -75,9 +75,12 @@ class Interpreter:
             self.notebook = notebook.create()
             undo.callback(os.close, self.notebook)
             given = (theirs.fileno(), their_lines.fileno(), self.notebook)
-            forked = template.fork(given) if template is not None else None
-            if forked is not None:
-                self._process: Sibling | subprocess.Popen[bytes] = forked
+            self._process: Sibling | subprocess.Popen[bytes]
+            if template is not None:
+                if (forked := template.fork(given)) is None:
+                    self._start(stdin, bytecode, None)
+                    return
+                self._process = forked
             else:
                 arguments = f"{given[0]}, {given[1]}, {os.getpid()}, {given[2]}"
                 self._process = _python("process", arguments, given, stdin, bytecode)

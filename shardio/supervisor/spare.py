@@ -96,6 +96,7 @@ class SpareKeeper:
 
     def close(self) -> None:
         """Let the bytecode go; no interpreter is started any more. Idempotent."""
+        self._end_template()
         if self._compiled >= 0:
             os.close(self._compiled)
         self._bytecode = -1

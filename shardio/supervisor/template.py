@@ -11,8 +11,8 @@ import socket
 import subprocess
 from collections.abc import Callable, Sequence
 
-PATIENCE_S = 5.0
-"""How long the first fork may take, for which the template has to start; then shards start without it."""
+PATIENCE_S = 10.0
+"""How long a fork may take (the first one, until the template has started); then it is given up."""
 
 
 class Sibling:
@@ -61,12 +61,14 @@ class Template:
 
     def fork(self, fds: Sequence[int]) -> Sibling | None:
         """A new interpreter that has these descriptors, for `shardio.shard.process.main`; None where there is
-        none to be had.
+        none to be had, now and later. Whoever may have been forked all the same ends when their other ends
+        are closed.
         """
         with contextlib.suppress(OSError, ValueError):
             socket.send_fds(self._control, [b"fork"], fds)
             if (pid := int(self._control.recv(32))) > 0:
                 return Sibling(pid)
+        self.close()
         return None
 
     def close(self) -> None:

@@ -7,12 +7,13 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from shardio import Dispatcher
-from shardio.supervisor.template import Template
+from shardio.supervisor.template import Sibling, Template
 from tests.dispatcher.counter import Counter
 from tests.e2e.support import until
 
@@ -61,8 +62,14 @@ def test_a_shard_that_was_forked_has_a_successor() -> None:
         assert port.read(MMIO, BASE, 4)[1] == 5
 
 
-def test_shards_start_where_nothing_can_be_forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Template, "fork", lambda *_: None)
+def test_shards_start_where_the_template_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+    fork = Template.fork
+
+    def die_first(template: Template, fds: Sequence[int]) -> Sibling | None:
+        template._process.kill()
+        return fork(template, fds)
+
+    monkeypatch.setattr(Template, "fork", die_first)
     with Dispatcher(vcpus=1, shards=3) as d:
         d.add(Counter, mmio=BASE, size=8)
         port = d.port(0)
