@@ -472,6 +472,7 @@ class Dispatcher(Closing):
             supervisor.vcpus.append(self._vcpu(index, bells, supervisor.state_event, cpu))
         if hypervisor is not None:
             hypervisor.supervised(supervisor.watch, supervisor.forget)
+        supervisor.call(lambda: supervisor.expect_shards(count))
         for shard in supervisor.shards[:count]:
             supervisor.call(lambda shard=shard: supervisor.start_shard(shard))  # type: ignore[misc]
         self._devices.start(self._fabric, supervisor, placement)

@@ -33,6 +33,7 @@ from shardio.shard import notebook, protocol
 from shardio.shard.blame import Blamed, blame, described
 from shardio.shard.breakpoint_hook import breakpoint_hook
 from shardio.shard.host import Host
+from shardio.shard.leaving import leave
 from shardio.shard.loading import make
 from shardio.shard.log import log_to_stderr
 from shardio.shard.runtime import Runtime
@@ -431,3 +432,4 @@ def main(control_fd: int, interrupt_fd: int, parent: int, notebook_fd: int) -> N
             )
             log_to_stderr(setup.log_level, parent, setup.name, shard.name_of)
             shard.run()
+    leave()

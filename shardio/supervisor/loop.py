@@ -170,6 +170,10 @@ class Supervisor:
         """Watch the process that a vCPU has."""
         self._context.watch(vcpu.pidfd, lambda: self._on_vcpu_death(vcpu))
 
+    def expect_shards(self, count: int) -> None:
+        """So many are about to be started."""
+        self._spares.expect(count)
+
     def start_shard(self, shard: ShardProcess) -> None:
         """Start and watch a shard, and give it the devices on its record; it serves when it holds them."""
         self._failover.start(shard)
