@@ -1,7 +1,14 @@
 """Runs a machine until its guest ends it: from a configuration file, a kernel, a firmware or a flat image.
 
-The first serial device is on the terminal: Ctrl-a x leaves, Ctrl-a h helps. The exit status is the one that
-the guest gave to the exit port; 2 is a mistake in the command line or the configuration, 1 a failed guest.
+The first serial device is on the terminal: Ctrl-a x leaves, Ctrl-a h helps.
+
+exit status:
+  the guest's, which it wrote to an exit device; else
+  0        an orderly end: halted, reset, powered off, left by Ctrl-a x, shardio stop or --expect
+  1        the guest failed, or what --expect waits for did not come
+  2        a mistake in the command line or the configuration, or something that the host lacks
+  124      the time of --timeout was over
+  128 + N  signal N ended it
 
 examples:
   shardio run machine.toml
