@@ -11,6 +11,7 @@ from typing import Any
 
 from shardio.dispatcher.device import DeviceHandle, DeviceRequest, IrqMode, Span
 from shardio.errors import MachineError
+from shardio.interrupt.wires import LINES
 from shardio.memory import MemoryRegion
 from shardio.range import MmioRange, PioRange
 from shardio.reserved import Reserved
@@ -26,7 +27,8 @@ class Claims:
     """Devices by name (`handles`) and by address (`routes`).
 
     `regions`: guest RAM; `reserved`: tells what else answers in a device's place (`shardio.reserved`);
-    `interrupts`: the hypervisor's, or whatever else stands for lines being there, None where there are none;
+    `interrupts`: the hypervisor's, or whatever else stands for lines being there, `lines` of them or as many
+    as an IOAPIC has; None where there are none;
     `line_hint`: what to do then; `call`: `DeviceHandle.call` of a running dispatcher.
     """
 
@@ -133,8 +135,8 @@ class Claims:
             raise MachineError(
                 f"device {request.name} wants irq {request.irq} and there are no lines", self._line_hint
             )
-        lines = getattr(self._interrupts, "lines", None)
-        if lines is not None and request.irq >= lines:
+        lines = getattr(self._interrupts, "lines", LINES)
+        if request.irq >= lines:
             raise MachineError(
                 f"device {request.name} wants irq {request.irq}, and there are {lines} lines",
                 f"use a line from 0 to {lines - 1}",

@@ -116,7 +116,11 @@ class Shard:
             self._interrupt_backend.close()
 
     def _on_message(self) -> None:
-        message, fds = protocol.receive_in_shard(self.control)
+        try:
+            message, fds = protocol.receive_in_shard(self.control)
+        except ValueError as error:  # a fault of the VMM's: whoever waits for the answer learns of it now
+            log.error("a message of the VMM's makes no sense: %s", error)
+            message, fds = None, []
         match message:
             case None | protocol.Quit():
                 self.loop.stop()

@@ -1,0 +1,29 @@
+"""What the arguments of `Dispatcher.add` must be, before anything is made of them: what is no number would
+fail where nobody knows of it any more, in a message to a shard say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import SupportsIndex
+
+from shardio.errors import MachineError
+
+
+def check_number(label: str, key: str, value: object) -> None:
+    """Raises `MachineError` for what is no whole number; a truth value is none."""
+    if not isinstance(value, SupportsIndex) or isinstance(value, bool):
+        raise MachineError(f"device {label} has {key}={value!r}", "give a whole number")
+
+
+def check_numbers(label: str, **values: object) -> None:
+    """The same for each that was given."""
+    for key, value in values.items():
+        if value is not None:
+            check_number(label, key, value)
+
+
+def check_list(label: str, key: str, value: object, of: str) -> None:
+    """Raises `MachineError` for what is given and no list or tuple."""
+    if value is not None and (not isinstance(value, Sequence) or isinstance(value, str | bytes)):
+        raise MachineError(f"device {label} has {key}={value!r}", f"give a list of {of}")
