@@ -87,7 +87,8 @@ class Claims:
 
     def find(self, device: DeviceHandle | str) -> DeviceHandle:
         """The handle of a device that is there. Raises `MachineError`."""
-        handle = self.handles.get(device if isinstance(device, str) else device.name)
+        name = device.name if isinstance(device, DeviceHandle) else device
+        handle = self.handles.get(name) if isinstance(name, str) else None
         if handle is None or (isinstance(device, DeviceHandle) and handle is not device):
             raise MachineError(f"there is no device {device!r}", "name one that was added and not removed")
         return handle

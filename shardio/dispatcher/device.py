@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from shardio.device import DevicePio, MutDevicePio, answers, declared_capabilities, is_mutable
-from shardio.dispatcher.kinds import check_list, check_number, check_numbers
+from shardio.dispatcher.kinds import check_list, check_number, check_numbers, is_text
 from shardio.dispatcher.placement import Shard, shard_name
 from shardio.errors import MachineError, ShardioError
 from shardio.interrupt.config import MESSAGE_MODES
@@ -152,7 +152,7 @@ def device_request(
             f"{device!r} is no class or factory of devices",
             "add the class, a function that makes the device, or its dotted path",
         )
-    if name is not None and (not isinstance(name, str) or not name):
+    if name is not None and not is_text(name):
         raise MachineError(f"no device can have the name {name!r}", "give it a name of one letter or more")
     label: str = name or getattr(factory, "__name__", None) or type(factory).__name__
     check_numbers(label, pio=pio, mmio=mmio, size=size, irq=irq)

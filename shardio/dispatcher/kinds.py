@@ -23,6 +23,14 @@ def check_numbers(label: str, **values: object) -> None:
             check_number(label, key, value)
 
 
+def is_text(value: object) -> bool:
+    """Whether it is a text of one letter or more that can be told to another process."""
+    try:
+        return isinstance(value, str) and bool(value.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def check_list(label: str, key: str, value: object, of: str) -> None:
     """Raises `MachineError` for what is given and no list or tuple."""
     if value is not None and (not isinstance(value, Sequence) or isinstance(value, str | bytes)):
