@@ -155,8 +155,8 @@ def device_request(
     if name is not None and not is_text(name):
         raise MachineError(f"no device can have the name {name!r}", "give it a name of one letter or more")
     label: str = name or getattr(factory, "__name__", None) or type(factory).__name__
-    check_numbers(label, pio=pio, mmio=mmio, size=size, irq=irq)
-    check_number(label, "replicas", replicas)
+    check_numbers(f"device {label}", pio=pio, mmio=mmio, size=size, irq=irq)
+    check_number(f"device {label}", "replicas", replicas)
     check_list(label, "ranges", ranges, "PioRanges and MmioRanges")
     check_list(label, "pass_fds", pass_fds, "descriptors")
     if replicas < 1:
@@ -289,7 +289,7 @@ def _wanted(factory: Any, label: str, size: int | None) -> tuple[ResourceConstra
 
 
 def _open(label: str, fd: int) -> int:
-    check_number(label, "pass_fds", fd)
+    check_number(f"device {label}", "pass_fds", fd)
     number = operator.index(fd)
     try:
         os.fstat(number)

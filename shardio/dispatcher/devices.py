@@ -160,7 +160,7 @@ class Devices(Claims):
 
         Raises `DeviceOverlap`, `RangeTaken`, and then nothing has changed; `MachineError`.
         """
-        check_numbers(handle.name, pio=pio, mmio=mmio)
+        check_numbers(f"device {handle.name}", pio=pio, mmio=mmio)
         spans = [_moved(span, pio if isinstance(span, PioRange) else mmio) for span in handle.spans]
         if len(spans) != len(set(map(type, spans))):
             raise MachineError(

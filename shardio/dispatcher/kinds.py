@@ -10,17 +10,17 @@ from typing import SupportsIndex
 from shardio.errors import MachineError
 
 
-def check_number(label: str, key: str, value: object) -> None:
+def check_number(what: str, key: str, value: object) -> None:
     """Raises `MachineError` for what is no whole number; a truth value is none."""
     if not isinstance(value, SupportsIndex) or isinstance(value, bool):
-        raise MachineError(f"device {label} has {key}={value!r}", "give a whole number")
+        raise MachineError(f"{what} has {key}={value!r}", "give a whole number")
 
 
-def check_numbers(label: str, **values: object) -> None:
+def check_numbers(what: str, **values: object) -> None:
     """The same for each that was given."""
     for key, value in values.items():
         if value is not None:
-            check_number(label, key, value)
+            check_number(what, key, value)
 
 
 def is_text(value: object) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shardio import Dispatcher, MachineError
+from shardio import Dispatcher, Machine, MachineError
 from shardio.devices import Counter
 from shardio.dispatcher import DeviceHandle
 from shardio.dispatcher.device import device_request
@@ -67,3 +67,26 @@ def test_a_name_that_cannot_be_told_is_refused() -> None:
         device_request(Counter, mmio=MMIO, name="\udcff")
     with pytest.raises(MachineError, match="no shard"):
         check_shards(["\udcff"])
+
+
+@pytest.mark.parametrize("value", [True, 1.5, "", "1", b"x", [], {}, float("nan"), object()])
+@pytest.mark.parametrize("key", ["vcpus", "max_ranges", "stdin"])
+@pytest.mark.parametrize("kind", [Dispatcher, Machine])
+def test_a_dispatcher_of_no_whole_numbers_is_refused_where_it_is_made(
+    kind: Any, key: str, value: Any
+) -> None:
+    with pytest.raises(MachineError, match=f"has {key}="):
+        kind(**{key: value})
+
+
+@pytest.mark.parametrize("value", [True, "1", None, [], -1.0, 0, float("nan")])
+def test_a_deadline_that_is_no_time_is_refused(value: Any) -> None:
+    with pytest.raises(MachineError, match="hang deadline"):
+        Dispatcher(hang_deadline=value)
+
+
+@pytest.mark.parametrize("fd", [-1, -2, 1 << 70])
+def test_what_can_be_no_descriptor_is_no_standard_input(fd: int) -> None:
+    """To `subprocess`, which starts the shards, -1 is a pipe that nobody has."""
+    with pytest.raises(MachineError, match="no descriptor"):
+        Dispatcher(stdin=fd)
