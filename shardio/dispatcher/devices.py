@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import TYPE_CHECKING, Any
 
 from shardio.dispatcher.claims import Claims, resource_of
 from shardio.dispatcher.device import DeviceHandle, IrqMode, Posted, Span
+from shardio.dispatcher.kinds import check_numbers, is_text
 from shardio.dispatcher.life import Life, State
 from shardio.dispatcher.placement import Placement
 from shardio.dispatcher.structure import structure
@@ -161,6 +163,7 @@ class Devices(Claims):
 
         Raises `DeviceOverlap`, `RangeTaken`, and then nothing has changed; `MachineError`.
         """
+        check_numbers(f"device {handle.name}", pio=pio, mmio=mmio)
         spans = [_moved(span, pio if isinstance(span, PioRange) else mmio) for span in handle.spans]
         if len(spans) != len(set(map(type, spans))):
             raise MachineError(
@@ -193,7 +196,13 @@ class Devices(Claims):
             raise MachineError(
                 f"device {handle.name} is in no running dispatcher", "start it, or add() it again"
             )
-        packed = by_value.dumps((arguments, dict(options)), handle.request.factory)
+        if not is_text(method):
+            raise MachineError(f"device {handle.name} has no method {method!r}", "give a method's name")
+        try:
+            packed = by_value.dumps((arguments, dict(options)), handle.request.factory)
+        except (TypeError, ValueError, AttributeError, RecursionError, pickle.PicklingError) as error:
+            what = f"{handle.name}.{method}() is given what cannot be sent to its shard: {error}"
+            raise MachineError(what, "give plain values, or objects that can be pickled") from None
         shard = self._supervisor.shards[handle.shard_numbers[0]]
         future = self._call(shard.request, lambda serial: Call(serial, handle.name, method, packed))
         result = self.answer(shard, future, timeout)

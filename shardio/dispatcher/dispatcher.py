@@ -18,6 +18,7 @@ from shardio.closing import Closing
 from shardio.dispatcher.device import DeviceHandle, Span, device_request, own_arguments
 from shardio.dispatcher.devices import ACCESS_TIMEOUT_S, Devices
 from shardio.dispatcher.events import EventStream, Subscribers
+from shardio.dispatcher.kinds import check_number
 from shardio.dispatcher.life import Life, State
 from shardio.dispatcher.placement import (
     Placement,
@@ -101,6 +102,10 @@ class Dispatcher(Closing):
         terminal: TerminalLender | None = None,
     ) -> None:
         self.check(vcpus, shards, hang_deadline, max_ranges, max_deaths)
+        if stdin is not None:
+            check_number("it", "stdin", stdin)
+            if not 0 <= stdin < 1 << 31:
+                raise MachineError(f"no descriptor {stdin}", "give the number of an open one as stdin")
         self.vcpus = vcpus
         self.life = Life(noun)
         self._shards, self._stdin, self._pin = shards, stdin, pin
@@ -124,6 +129,10 @@ class Dispatcher(Closing):
         vcpus: int, shards: object, hang_deadline: float, max_ranges: int, max_deaths: int = DEATHS
     ) -> None:
         """Raises `MachineError` for arguments that make no dispatcher."""
+        for key, number in (("vcpus", vcpus), ("max_deaths", max_deaths), ("max_ranges", max_ranges)):
+            check_number("it", key, number)
+        if not isinstance(hang_deadline, int | float) or isinstance(hang_deadline, bool):
+            raise MachineError(f"a hang deadline of {hang_deadline!r}", "use a positive number of seconds")
         if not 1 <= vcpus <= lib.SIO_MAX_VCPUS:
             raise MachineError(f"{vcpus} vCPUs", f"use 1 to {lib.SIO_MAX_VCPUS}")
         check_shards(shards)

@@ -135,7 +135,7 @@ class Shard:
             self._interrupt_backend.close()
 
     def _on_message(self) -> None:
-        self._act(*protocol.receive_in_shard(self.control))
+        self._act(*self._received())
 
     def ask_terminal(self, where: str) -> int | None:
         """The user's terminal, a descriptor, once it is lent; None where there is none. Blocks, in the loop's
@@ -143,12 +143,20 @@ class Shard:
         """
         protocol.tell(self.control, protocol.AskTerminal(where[: protocol.MAX_TEXT]))
         while True:
-            message, fds = protocol.receive_in_shard(self.control)
+            message, fds = self._received()
             if isinstance(message, protocol.Terminal):
                 return fds[0] if message.lent else None
             self.loop.call_soon(self._act, message, fds)
             if message is None:
                 return None
+
+    def _received(self) -> tuple[protocol.ToShard | None, list[int]]:
+        """The VMM's next message; None where it has gone."""
+        try:
+            return protocol.receive_in_shard(self.control)
+        except ValueError as error:  # a fault of the VMM's: whoever waits for the answer learns of it now
+            log.error("a message of the VMM's makes no sense: %s", error)
+            return None, []
 
     def _act(self, message: protocol.ToShard | None, fds: list[int]) -> None:
         match message:
