@@ -32,6 +32,7 @@ from shardio.spelling import listed, nearest
 
 if TYPE_CHECKING:
     from shardio.machine import Machine
+    from shardio.supervisor.prompts import TerminalLender
 
 # Where Debian's packages put firmware: `firmware = "bios.bin"` finds SeaBIOS.
 FIRMWARE_FOLDERS = (Path("/usr/share/seabios"), Path("/usr/share/qemu"), Path("/usr/share/bochs"))
@@ -262,11 +263,13 @@ def find_firmware(name: str | Path, folder: Path = Path()) -> Path:
     return next((place / name for place in FIRMWARE_FOLDERS if (place / name).exists()), here)
 
 
-def build(config: MachineConfig, *, stdin: int | None = None) -> Machine:
+def build(
+    config: MachineConfig, *, stdin: int | None = None, terminal: TerminalLender | None = None
+) -> Machine:
     """The machine that the configuration describes, loaded and not started.
 
-    `stdin` is the descriptor that the shards get as standard input. Raises what Machine raises; then nothing
-    of the machine is left.
+    `stdin` is the descriptor that the shards get as standard input; `terminal` lends one to devices at
+    `breakpoint()`. Raises what Machine raises; then nothing of the machine is left.
     """
     from shardio.machine import Machine  # only for a machine that is made
 
@@ -279,6 +282,7 @@ def build(config: MachineConfig, *, stdin: int | None = None) -> Machine:
         irqchip=config.irqchip,
         repairs=config.repairs,
         stdin=stdin,
+        terminal=terminal,
         **{key: value for key, value in given.items() if value is not None},
     )
     try:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from shardio.gdb.server import GdbServer
     from shardio.kvm import Vm
     from shardio.kvm.cpuid import CpuidFilter
+    from shardio.supervisor.prompts import TerminalLender
 
 _REASONS = {
     VcpuState.SHUTDOWN: "shutdown",
@@ -67,7 +68,7 @@ class Machine(Closing):
     APICs alone, for messages. `repairs`: execute instructions that KVM's emulator lacks
     (docs/reference/kvm.md); "auto": where KVM emulates guest code. `cpuid`: a function of a vCPU's number and
     a `shardio.kvm.CpuidLeaf`, which gives the leaf that the guest sees, None for none. `shards`, `stdin`,
-    `pin`, `hang_deadline`, `max_ranges`: see `Dispatcher`.
+    `pin`, `hang_deadline`, `max_ranges`, `terminal`: see `Dispatcher`.
 
     Raises `KvmError` or `HostError` where the CPU cannot be used here, `MachineError` for arguments that make
     no machine.
@@ -94,6 +95,7 @@ class Machine(Closing):
         max_ranges: int = SPARE_RANGES,
         repairs: bool | str = "auto",
         cpuid: CpuidFilter | None = None,
+        terminal: TerminalLender | None = None,
     ) -> None:
         if irqchip not in (True, False, "split"):
             raise MachineError(f"no irqchip {irqchip!r}", 'use True, False or "split"')
@@ -118,7 +120,7 @@ class Machine(Closing):
             self.dispatcher = Dispatcher(
                 vcpus, shards, self.memory, stdin=stdin, pin=pin, hang_deadline=hang_deadline,
                 max_ranges=max_ranges, hypervisor=self.hypervisor, on_event=self._on_event, noun="machine",
-                exits=self._exits,
+                exits=self._exits, terminal=terminal,
             )  # fmt: skip
             self._life = self.dispatcher.life
             self._cleanup = undo.pop_all()

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from shardio import pc
+from shardio.cli.prompt import TerminalDesk
 from shardio.cli.script import AddStep, Script
 from shardio.cli.stop import StopRequested, StopRequests
 from shardio.cli.streams import give_up, say, say_lines
@@ -190,9 +191,9 @@ def execute(arguments: argparse.Namespace) -> int:
         with contextlib.ExitStack() as streams:
             script = streams.enter_context(Script(arguments.script, stop.leave)) if arguments.script else None
             source = STDIN if script is None else script.keys
-            streams.enter_context(RawMode(source))
+            raw = streams.enter_context(RawMode(source))
             serial = streams.enter_context(SerialInput(source, stop.leave))
-            with build(config, stdin=serial.reader) as vm:
+            with build(config, stdin=serial.reader, terminal=TerminalDesk(raw, serial)) as vm:
                 vm.control(arguments.name or default_name(arguments), stop=stop.leave)
                 trace = _trace(vm, arguments)
                 if arguments.metrics is not None:

@@ -36,6 +36,7 @@ from shardio.shard.loading import Factory
 from shardio.supervisor import ShardProcess, Supervisor, events
 from shardio.supervisor.events import Event
 from shardio.supervisor.exits import UnservedExits
+from shardio.supervisor.prompts import TerminalLender
 from shardio.vcpu import ExternalVcpu, Vcpu, VcpuState
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class Dispatcher(Closing):
     shard that does not answer is killed. `max_ranges`: room for address ranges beyond those added before the
     start. `hypervisor`: what runs the vCPUs; without one they are the user's own processes, with a `port`
     each. `on_event`: called with each event in the supervisor's thread, which it must not hold up; `noun`:
-    what messages call the whole; `exits`: what becomes of exits of the hypervisor that nobody serves.
+    what messages call the whole; `exits`: what becomes of exits of the hypervisor that nobody serves;
+    `terminal`: who lends one to devices at `breakpoint()`.
 
     Raises `MachineError` for arguments that make no dispatcher. Methods may be called from any thread, and
     take turns. In a fork of this process it cannot be used, and closing it there does nothing.
@@ -93,6 +95,7 @@ class Dispatcher(Closing):
         on_event: Callable[[Event], None] = lambda _: None,
         noun: str = "dispatcher",
         exits: UnservedExits | None = None,
+        terminal: TerminalLender | None = None,
     ) -> None:
         self.check(vcpus, shards, hang_deadline, max_ranges)
         self.vcpus = vcpus
@@ -101,6 +104,7 @@ class Dispatcher(Closing):
         self._hang_deadline, self._spare_ranges = hang_deadline, max_ranges
         self._hypervisor = hypervisor
         self._exits = exits
+        self._terminal = terminal
         self._devices = Devices(memory, hypervisor, self.life)
         self._subscribers = Subscribers()
         self._on_each = on_event
@@ -408,6 +412,7 @@ class Dispatcher(Closing):
             doorbells=None if hypervisor is None else hypervisor.doorbells,
             stdin=self._stdin,
             exits=self._exits,
+            terminal=self._terminal,
         )
         if self._exits is not None:
             self._exits.on_event = self._on_event

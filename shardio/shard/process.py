@@ -16,6 +16,7 @@ import os
 import pickle
 import signal
 import socket
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from shardio.processes import set_process_name
 from shardio.range import MmioRange, PioRange
 from shardio.shard import notebook, protocol
 from shardio.shard.blame import Blamed, blame, described
+from shardio.shard.breakpoint_hook import breakpoint_hook
 from shardio.shard.host import Host
 from shardio.shard.loading import make
 from shardio.shard.log import log_to_stderr
@@ -117,7 +119,22 @@ class Shard:
             self._interrupt_backend.close()
 
     def _on_message(self) -> None:
-        message, fds = protocol.receive_in_shard(self.control)
+        self._act(*protocol.receive_in_shard(self.control))
+
+    def ask_terminal(self, where: str) -> int | None:
+        """The user's terminal, a descriptor, once it is lent; None where there is none. Blocks, in the loop's
+        thread; what comes meanwhile is seen to later.
+        """
+        protocol.tell(self.control, protocol.AskTerminal(where[: protocol.MAX_TEXT]))
+        while True:
+            message, fds = protocol.receive_in_shard(self.control)
+            if isinstance(message, protocol.Terminal):
+                return fds[0] if message.lent else None
+            self.loop.call_soon(self._act, message, fds)
+            if message is None:
+                return None
+
+    def _act(self, message: protocol.ToShard | None, fds: list[int]) -> None:
         match message:
             case None | protocol.Quit():
                 self.loop.stop()
@@ -347,5 +364,8 @@ def main(control_fd: int, interrupt_fd: int, parent: int, notebook_fd: int) -> N
             setup, doorbell = told
             set_process_name(f"shardio:{setup.name}")
             shard = Shard(spare, setup.shard, doorbell, control, interrupts)
+            sys.breakpointhook = breakpoint_hook(
+                shard.ask_terminal, lambda: protocol.tell(control, protocol.ReturnTerminal())
+            )
             log_to_stderr(setup.log_level, parent, setup.name, shard.name_of)
             shard.run()

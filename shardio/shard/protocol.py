@@ -162,13 +162,20 @@ class Serve(msgspec.Struct, frozen=True, tag="serve"):
     """Every device is there: begin to drain."""
 
 
+class Terminal(msgspec.Struct, frozen=True, tag="terminal"):
+    """The answer to `AskTerminal`. Beside it: the terminal's descriptor, where it is `lent`."""
+
+    lent: bool
+
+
 class Quit(msgspec.Struct, frozen=True, tag="quit"):
     """Detach the devices and end."""
 
 
 ToShard = (
-    Prepare | Setup | ShareMemory | ShareRing | AddDevices | RemoveDevice | MoveDevice | Call | Serve | Quit
-)
+    Prepare | Setup | ShareMemory | ShareRing | AddDevices | RemoveDevice | MoveDevice | Call | Serve
+    | Terminal | Quit
+)  # fmt: skip
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -224,7 +231,17 @@ class HandlerFailed(msgspec.Struct, frozen=True, tag="failed"):
     text: str
 
 
-FromShard = Ready | Done | ExitRequest | ResetRequest | HandlerFailed
+class AskTerminal(msgspec.Struct, frozen=True, tag="breakpoint"):
+    """A device is at `breakpoint()`, and waits for the user's terminal. `where`: function, file and line."""
+
+    where: str
+
+
+class ReturnTerminal(msgspec.Struct, frozen=True, tag="continue"):
+    """The terminal is not needed any more."""
+
+
+FromShard = Ready | Done | ExitRequest | ResetRequest | HandlerFailed | AskTerminal | ReturnTerminal
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_to_shard = msgspec.msgpack.Decoder(ToShard).decode

@@ -176,6 +176,11 @@ class ShardProcess:
         with contextlib.suppress(OSError):  # its death is noticed by its pidfd
             self._send(protocol.Serve())
 
+    def lend_terminal(self, fd: int | None) -> None:
+        """The terminal that it asked for is its own, or there is none."""
+        with contextlib.suppress(OSError):  # its death is noticed by its pidfd
+            self._send(protocol.Terminal(fd is not None), () if fd is None else (fd,))
+
     def answered(self, done: protocol.Done) -> None:
         """The shard's answer to a request; one that nobody waits for is ignored."""
         future = self._waiting.pop(done.serial, None)

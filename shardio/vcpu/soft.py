@@ -38,10 +38,17 @@ STILLBORN = 5
 
 
 class SoftWorker(Worker):
-    """The worker of one software vCPU of a machine's `record`; it is started with what it is `told`."""
+    """The worker of one software vCPU of a machine's `record`; it is started with what it is `told`.
+    `ram`: the guest's, for a debugger.
+    """
 
     def __init__(
-        self, record: Record, fabric: Fabric, told: Start, cpu: int | None, ram: GuestMemory
+        self,
+        record: Record,
+        fabric: Fabric,
+        told: Start,
+        cpu: int | None,
+        ram: GuestMemory | None = None,
     ) -> None:
         self._record = record
         self._ram = ram
@@ -166,6 +173,8 @@ class SoftWorker(Worker):
     def translate(self, linear: int) -> int | None:
         """See `Vcpu.translate`."""
         registers = self.registers.all()
+        if self._ram is None:
+            return None
         return walk(self._ram, linear, registers["cr0"], registers["cr3"], registers["cr4"])
 
     @property
