@@ -249,6 +249,10 @@ class Machine(Closing):
         """See `Dispatcher.move`."""
         self.dispatcher.move(device, pio=pio, mmio=mmio)
 
+    def profile(self, device: DeviceHandle | str, file: str | os.PathLike[str]) -> None:
+        """See `Dispatcher.profile`."""
+        self.dispatcher.profile(device, file)
+
     def on_exit(self, hook: Hook) -> None:
         """Have `hook` decide about exits that the vCPUs do not serve themselves: those that would end them.
 

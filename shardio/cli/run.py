@@ -165,6 +165,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gdb-wait", action="store_true", help="the guest's first instruction waits for the debugger"
     )
+    parser.add_argument(
+        "--profile", metavar="DEVICE", help="profile the handlers of this device, by its name, with cProfile"
+    )
+    parser.add_argument(
+        "--profile-file", metavar="FILE", help="what is profiled, for pstats (default: DEVICE.pstats)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no table at the end")
     parser.add_argument("--debug", action="store_true", help="tell an error with its tracebacks")
     parser.add_argument(
@@ -201,12 +207,15 @@ def execute(arguments: argparse.Namespace) -> int:
                     if arguments.metrics != at:
                         say(f"shardio: metrics at http://{at}/metrics")
                 _listen_for_gdb(vm, arguments, stop)
+                profile = _profile(vm, arguments)
                 ended = _run(vm, stop, arguments.timeout)
                 late = ended is None and not stop.requested
                 reports = late_reports(vm) if late else ()
                 table = summary(vm.statistics())
     if not arguments.quiet:
         _tell(table)
+    if profile is not None:
+        say(f"shardio: profile of {arguments.profile}: python -m pstats {profile}")
     warn_of_quarantine(ended)
     if trace is not None:
         _warn_of_trace(trace)
@@ -365,6 +374,17 @@ def _listen_for_gdb(vm: Machine, arguments: argparse.Namespace, stop: StopReques
         server = vm.gdb(arguments.gdb, wait=arguments.gdb_wait, stop=stop.leave)
         waits = ", and the guest waits for it" if arguments.gdb_wait else ""
         say(f"shardio: a debugger can come{waits}: (gdb) target remote {server.address}")
+
+
+def _profile(vm: Machine, arguments: argparse.Namespace) -> str | None:
+    if arguments.profile is None:
+        if arguments.profile_file is not None:
+            hint = "say which device: --profile NAME"
+            raise ConfigError(COMMAND_LINE, "--profile-file without --profile", hint)
+        return None
+    file: str = arguments.profile_file or f"{arguments.profile}.pstats"
+    vm.profile(arguments.profile, file)
+    return file
 
 
 def _run(vm: Machine, stop: StopRequests, timeout: float | None) -> ExitInfo | None:

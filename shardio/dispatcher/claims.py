@@ -16,6 +16,7 @@ from shardio.range import MmioRange, PioRange
 from shardio.reserved import Reserved
 from shardio.resources import Resource, ResourceAllocator, ResourceConstraint
 from shardio.routing import AddressMap
+from shardio.spelling import listed, nearest
 
 
 def _cannot_call(handle: DeviceHandle, *_: Any) -> Any:
@@ -87,7 +88,10 @@ class Claims:
         """The handle of a device that is there. Raises `MachineError`."""
         handle = self.handles.get(device if isinstance(device, str) else device.name)
         if handle is None or (isinstance(device, DeviceHandle) and handle is not device):
-            raise MachineError(f"there is no device {device!r}", "name one that was added and not removed")
+            hint = "name one that was added and not removed"
+            if isinstance(device, str):
+                hint = nearest(device, self.handles) or listed(self.handles)
+            raise MachineError(f"there is no device {device!r}", hint)
         return handle
 
     def _unused(self, name: str) -> str:

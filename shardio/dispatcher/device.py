@@ -92,6 +92,8 @@ class DeviceRequest(msgspec.Struct):
     """Delivery modes of its messages beside fixed and lowest priority."""
     checked: Callable[[Span], None] = lambda _: None
     """Raises `MachineError` for a range that the device cannot answer."""
+    profile: str = ""
+    """The file into which its handlers are profiled, "" for none."""
 
 
 class DeviceHandle:

@@ -322,6 +322,7 @@ class Devices(Claims):
         spec = DeviceSpec(
             request.name, request.packed, ranges, request.kind, request.dma, irq, level, passed, followed,
             persistent, request.persistent, request.capabilities, request.message_modes,
+            request.profile,
         )  # fmt: skip
         return DeviceRecord(spec, passed)
 

@@ -206,6 +206,19 @@ class Dispatcher(Closing):
             handle = self._devices.find(device)
             self._devices.move(handle, pio, mmio)
 
+    def profile(self, device: DeviceHandle | str, file: str | os.PathLike[str]) -> None:
+        """Profile the device's handlers with cProfile: `file` is for pstats, and is written when the device
+        goes or the dispatcher stops; a shard that is killed writes none. Before the start.
+
+        Raises `MachineError` for a device that is not there, or that is replicated.
+        """
+        with self.life.turn(State.NEW):
+            request = self._devices.find(device).request
+            if request.replicas > 1:
+                hint = "profile it with replicas=1"
+                raise MachineError(f"device {request.name} is in several shards", hint)
+            request.profile = os.path.abspath(file)
+
     def refuse_memory(self, span: MmioRange) -> None:
         """Raises `MachineError` where memory at `span` would cover RAM, the hypervisor's own, or a device."""
         self._devices.routes.refuse_memory(span)

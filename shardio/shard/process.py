@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from shardio.interrupt.interrupt import Interrupt
     from shardio.memory import GuestMemory
     from shardio.shard.persistent import Persistent
+    from shardio.shard.profiling import Profile
 
 log = logging.getLogger("shardio.shard")
 
@@ -58,10 +59,11 @@ class Held:
     their index.
     """
 
-    __slots__ = ("device", "host", "kind", "ranges")
+    __slots__ = ("device", "host", "kind", "profile", "ranges")
 
-    def __init__(self, device: Any, kind: str, host: Host) -> None:
+    def __init__(self, device: Any, kind: str, host: Host, profile: Profile | None) -> None:
         self.device = device
+        self.profile = profile
         self.kind = kind
         self.host = host
         self.ranges: list[int] = []
@@ -215,6 +217,7 @@ class Shard:
             if (spec.dma and self.memory is None) or (coalesced and self.ring is None):
                 raise self._unshared or MachineError("what the device shares was not handed over")
             self._capabilities.require(spec.name, spec.capabilities)
+            profile = _profile(spec.profile)
             with blame(spec.name, spec.kind, "constructor"):
                 device = make(spec.device)
             trigger = _trigger(interrupts, spec)
@@ -229,7 +232,7 @@ class Shard:
                 with blame(spec.name, spec.kind, "attach()"):
                     attach(host)
             undo.pop_all()
-        self.devices[spec.name] = held = Held(device, spec.kind, host)
+        self.devices[spec.name] = held = Held(device, spec.kind, host, profile)
         try:
             for span in spec.ranges:
                 self._register(span, held, spec.name)
@@ -261,12 +264,15 @@ class Shard:
         posted = spec.posted or spec.coalesced
         owner, device, persistent = self.runtime.owner, held.device, held.host.persistent
         if isinstance(device, PioManager if spec.space == Space.PIO else MmioManager):
+            if held.profile is not None:
+                raise MachineError(f"device {name} dispatches by itself", "profile it by its own means")
             owner.set_manager(spec.index, span, device, posted=posted)
         else:
             handlers_for = getattr(device, "handlers_for", None)
             answering = device if handlers_for is None else handlers_for(span)
             guarded = answering if persistent is None else persistent.guard(answering, spec.space)
-            owner.set_handler(spec.index, span, guarded, posted=posted)
+            counted = guarded if held.profile is None else held.profile.handlers(guarded)
+            owner.set_handler(spec.index, span, counted, posted=posted)
         held.ranges.append(spec.index)
         self.runtime.names[spec.index] = name
         if spec.coalesced and self.ring is not None:
@@ -307,6 +313,8 @@ class Shard:
             if held.host.persistent is not None:
                 last_first.callback(held.host.persistent.close)
             last_first.callback(held.host.interrupts.close)
+            if held.profile is not None:
+                last_first.callback(held.profile.close)
             if (detach := getattr(held.device, "detach", None)) is not None:
                 last_first.enter_context(blame(name, held.kind, "detach()"))
                 last_first.callback(detach)
@@ -322,6 +330,14 @@ class Shard:
 
     def _report(self, name: str, text: str) -> None:
         protocol.tell(self.control, protocol.HandlerFailed(name, text))
+
+
+def _profile(path: str) -> Profile | None:
+    if not path:
+        return None
+    from shardio.shard.profiling import Profile  # no shard's start waits for it
+
+    return Profile(path)
 
 
 def _close_all(passed: dict[int, int]) -> None:

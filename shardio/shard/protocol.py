@@ -67,7 +67,7 @@ class DeviceSpec(msgspec.Struct, frozen=True):
     kind that its controller sees rise and fall. `passed`: the VMM's numbers of the descriptors that it is
     given, which are in the message in this order. `persistent`: which of them is its memory (-1: it has
     none), for a state of `persistent_size` bytes. `capabilities`, `message_modes`: what its class
-    declares that it needs.
+    declares that it needs. `profile`: the file into which its handlers are profiled, "" for none.
     """
 
     name: str
@@ -83,6 +83,7 @@ class DeviceSpec(msgspec.Struct, frozen=True):
     persistent_size: int = 0
     capabilities: tuple[str, ...] = ()
     message_modes: tuple[str, ...] = ()
+    profile: str = ""
 
 
 class ShareMemory(msgspec.Struct, frozen=True, tag="memory"):
