@@ -240,6 +240,16 @@ def test_memory_that_is_no_ram_is_an_error_and_what_is_there_is_given(tmp_path: 
         assert gdb.ask("Zd0000000,1").startswith("E") or gdb.ask("Z0,d0000000,1").startswith("E")
 
 
+def test_more_than_the_processor_has_is_refused_when_it_is_asked_for(tmp_path: Path) -> None:
+    with debugged(tmp_path, NOP * 3 + JMP_SELF) as (vm, gdb):
+        room = 4 if vm.vcpu(0).trap else 64
+        answers = [gdb.ask(f"Z1,{LOAD_ADDRESS + 2 * n:x},1") for n in range(room + 1)]
+        assert answers[:room] == ["OK"] * room
+        assert answers[room].startswith("E.")
+        assert gdb.ask(f"Z1,{LOAD_ADDRESS:x},1") == "OK"  # it is there already
+        assert go(gdb).startswith(TRAPPED)
+
+
 def test_a_second_server_and_one_that_waits_too_late_are_refused(tmp_path: Path) -> None:
     with debugged(tmp_path, JMP_SELF) as (vm, _):
         with pytest.raises(DebuggerError, match="already"):
