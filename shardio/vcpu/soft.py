@@ -141,13 +141,17 @@ class SoftWorker(Worker):
     def check_watch(self, watch: Watch) -> None:
         """See `Vcpu.check_watch`. Any size may be watched."""
 
+    def check_room(self, breakpoints: int, hardware: int, watches: int) -> None:
+        """See `Vcpu.check_room`."""
+        if breakpoints + hardware > lib.SIO_SOFT_BREAKPOINTS or watches > lib.SIO_SOFT_WATCHES:
+            most = f"{lib.SIO_SOFT_BREAKPOINTS} breakpoints and {lib.SIO_SOFT_WATCHES} watchpoints at most"
+            raise VcpuError(self.index, f"has {most}", "remove one")
+
     def set_debug(self, plan: DebugPlan) -> None:
         """See `Vcpu.set_debug`."""
         self.require_parked()
         debug, breakpoints = self._vcpu.debug, sorted(plan.breakpoints | plan.hardware)
-        if len(breakpoints) > lib.SIO_SOFT_BREAKPOINTS or len(plan.watches) > lib.SIO_SOFT_WATCHES:
-            most = f"{lib.SIO_SOFT_BREAKPOINTS} breakpoints and {lib.SIO_SOFT_WATCHES} watchpoints at most"
-            raise VcpuError(self.index, f"has {most}", "remove one")
+        self.check_room(len(breakpoints), 0, len(plan.watches))
         for number, each in enumerate(plan.watches):
             physical = self.translate(each.address)
             if physical is None:
