@@ -33,6 +33,8 @@ DISK_SECTORS = 16384
 PARTITION_START = 2048
 """Where fdisk puts the first partition: at 1 MiB."""
 LINUX_PARTITION = 0x83
+BOOT_CODE_BYTES = 440
+"""Of a boot sector, before the disk's signature and the partition table."""
 UUID = "a5c3f7e0-5b1d-4c53-9a6e-0123456789ab"
 LARGE_FILE_SIZE = 128 << 10
 """65,536 reads of two bytes at an IDE controller's data port."""
@@ -68,6 +70,11 @@ def disk() -> Path:
     return _made("disk", _disk) / "disk.img"
 
 
+def boot_disk() -> Path:
+    """The same disk with GRUB installed on it, for a BIOS."""
+    return _made("boot-disk", _boot_disk) / "disk.img"
+
+
 def linux() -> Path:
     """Linux 6.1 as vmlinux: one processor, no PCI (`linux.config`). It takes some four CPU minutes."""
     return _made("linux", lambda folder: _linux(folder, "linux.config")) / "vmlinux"
@@ -78,7 +85,9 @@ def linux_smp() -> Path:
     return _made("linux-smp", lambda folder: _linux(folder, "linux.config", "linux-smp.config")) / "vmlinux"
 
 
-GUESTS: tuple[Callable[[], Path], ...] = (bochs_bios, u_boot, disk, grub, linux, linux_smp)
+GUESTS: tuple[Callable[[], Path], ...] = (
+    bochs_bios, u_boot, disk, grub, boot_disk, linux, linux_smp,
+)  # fmt: skip
 
 
 def present(guest: Callable[[], Path]) -> bool:
@@ -133,6 +142,25 @@ def _grub(folder: Path) -> None:
     maker = package("grub-common") / "usr/bin/grub-mkimage"
     words = [maker, "-d", modules, "-O", "i386-coreboot", "-o", folder / "grub.elf", "-c", start]
     _run([*map(str, words), "-p", "(ata0,msdos1)", *GRUB_MODULES], folder)
+
+
+def _boot_disk(folder: Path) -> None:
+    """GRUB's installation by hand: its boot sector before the partition table, its core in the gap behind it,
+    where the boot sector (which loads sector 1) and the core's first one (the rest from sector 2) expect it.
+    """
+    modules = package("grub-pc-bin") / "usr/lib/grub/i386-pc"
+    start, core = folder / "start.cfg", folder / "core.img"
+    start.write_text(GRUB_START)
+    maker = package("grub-common") / "usr/bin/grub-mkimage"
+    words = [maker, "-d", modules, "-O", "i386-pc", "-o", core, "-c", start, "-p", "(ata0,msdos1)"]
+    _run([*map(str, words), *GRUB_MODULES], folder)
+    content = bytearray(disk().read_bytes())
+    content[:BOOT_CODE_BYTES] = (modules / "boot.img").read_bytes()[:BOOT_CODE_BYTES]
+    image = core.read_bytes()
+    if len(image) > (PARTITION_START - 1) * SECTOR:
+        raise Missing(f"GRUB's core of {len(image)} bytes does not fit before the partition")
+    content[SECTOR : SECTOR + len(image)] = image
+    (folder / "disk.img").write_bytes(content)
 
 
 def _disk(folder: Path) -> None:

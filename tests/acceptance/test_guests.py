@@ -14,6 +14,7 @@ from tests.acceptance.images import (
     SMALL_FILE_SIZE,
     Missing,
     bochs_bios,
+    boot_disk,
     counted,
     disk,
     grub,
@@ -25,6 +26,7 @@ from tests.acceptance.images import (
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(180)]
 
+SEABIOS = Path("/usr/share/seabios/bios.bin")
 U_BOOT_PROMPT = "\\n=> "
 U_BOOT_SESSION = (
     ("version", "GNU ld"),
@@ -116,6 +118,18 @@ def test_a_session_in_grub_that_reads_a_disk() -> None:
         steps += ["--send", line + r"\r", *(["--expect", answer] if answer else []), "--expect", GRUB_PROMPT]
 
     done = run("--payload", payload, "--disk", drive, *steps, "--send", r"outb 0xf4 5\r", "--timeout", 150)
+
+    assert done.returncode == 5 << 1 | 1, done.stdout[-2000:] + done.stderr
+
+
+@pytest.mark.kvm
+def test_the_same_session_in_a_grub_that_a_bios_boots_from_its_disk() -> None:
+    drive = image(boot_disk)
+    steps = ["--expect", GRUB_PROMPT]
+    for line, answer in GRUB_SESSION:
+        steps += ["--send", line + r"\r", *(["--expect", answer] if answer else []), "--expect", GRUB_PROMPT]
+
+    done = run("--firmware", SEABIOS, "--disk", drive, *steps, "--send", r"outb 0xf4 5\r", "--timeout", 150)
 
     assert done.returncode == 5 << 1 | 1, done.stdout[-2000:] + done.stderr
 
