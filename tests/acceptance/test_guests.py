@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.images import (
+    PARTITION_START,
+    SECTOR,
     SMALL_FILE_SIZE,
     Missing,
     bochs_bios,
@@ -162,6 +164,16 @@ def test_linux_brings_its_processors_up_and_mounts_its_root_from_pci(vcpus: int,
     )  # fmt: skip
 
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    # It is mounted for writing until the machine ends, and e2fsck says whether what is there is consistent.
+    checked = partition_check(drive, tmp_path / "partition")
+    assert checked.returncode == 0, checked.stdout
+
+
+def partition_check(drive: Path, scratch: Path) -> subprocess.CompletedProcess[bytes]:
+    """e2fsck's word on the first partition of the disk, which it does not change."""
+    scratch.write_bytes(drive.read_bytes()[PARTITION_START * SECTOR :])
+    words = ["/usr/sbin/e2fsck", "-fn", str(scratch)]
+    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
 
 @pytest.mark.kvm
