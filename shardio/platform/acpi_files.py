@@ -1,7 +1,7 @@
 """ACPI tables as files of fw_cfg, for firmware that publishes what its machine offers: SeaBIOS does.
 
-The firmware chooses where the tables lie. A script, the file `etc/table-loader`, tells it which files to load,
-which of their words are addresses in another one, and which bytes are checksums.
+The firmware chooses where the tables lie. A script, the file `etc/table-loader`, tells it which files to
+load, which of their words are addresses in another one, and which bytes are checksums.
 
 Source: QEMU's hw/acpi/bios-linker-loader.c, which is where the format is described.
 """

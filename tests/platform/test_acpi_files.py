@@ -1,4 +1,4 @@
-"""ACPI tables as fw_cfg's files, loaded as a firmware loads them: the tables that `acpi_tables` would make."""
+"""ACPI tables as files of fw_cfg, loaded as a firmware does: what `acpi_tables` would make."""
 
 from __future__ import annotations
 
