@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +24,8 @@ from shardio.dispatcher.claims import Claims
 from shardio.dispatcher.device import Span, device_request, own_arguments
 from shardio.errors import ConfigError, DeviceOverlap, ShardioError
 from shardio.memory import check_size, parse_size, regions_of
-from shardio.options import check_options
-from shardio.platform import TABLE_KINDS
+from shardio.options import check_options, takes_option
+from shardio.platform import TABLE_KINDS, acpi_files
 from shardio.reserved import Reserved, reserved_by_kvm, reserved_by_soft
 from shardio.shard.loading import resolve
 from shardio.soft.machine import BOARD
@@ -297,12 +298,30 @@ def build(
             machine.load_payload(config.payload)
         for kind in _tables(config):
             machine.load_tables(kind)
+        tell = [device for device in config.devices if _tells_of_tables(config, device)]
         for device in config.devices:
-            machine.add(device.type, **device.arguments)
+            if device not in tell:
+                machine.add(device.type, **device.arguments)
+        for device in tell:  # last, as it tells of the others
+            tables = acpi_files(machine.hardware).items()
+            files = [f"{name}={b64encode(content).decode()}" for name, content in tables]
+            machine.add(device.type, **_with_options(device, acpi_files=files))
     except BaseException:
         machine.__exit__(None, None, None)
         raise
     return machine
+
+
+def _tells_of_tables(config: MachineConfig, device: DeviceConfig) -> bool:
+    """Whether that is where firmware finds the machine's ACPI tables."""
+    wanted = config.firmware and config.platform and config.irqchip is True and config.tables != "none"
+    return bool(
+        wanted and "acpi_files" not in device.options and takes_option(resolve(device.type), "acpi_files")
+    )
+
+
+def _with_options(device: DeviceConfig, **options: Any) -> dict[str, Any]:
+    return msgspec.structs.replace(device, options={**device.options, **options}).arguments
 
 
 def _tables(config: MachineConfig) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ examples:
   shardio run --payload grub.elf
   shardio run --firmware bios.bin --vcpus 2 --shards 2
   shardio run --firmware bios.bin --cpu soft
+  shardio run --kernel vmlinux --console unix:/tmp/console
   shardio run --image guest.bin --trace all --trace-file trace.json
   shardio run --image guest.bin --expect 'name? ' --send 'world\\r' --expect 'hello world' --timeout 10
 """
@@ -40,6 +41,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from shardio import pc
+from shardio.cli.far_console import FarConsole
 from shardio.cli.prompt import TerminalDesk
 from shardio.cli.script import AddStep, Script
 from shardio.cli.stop import StopRequested, StopRequests
@@ -123,6 +125,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-irqchip", action="store_true", help="no in-kernel interrupt controller")
     parser.add_argument("--no-pin", action="store_true", help="leave processes to the scheduler")
     parser.add_argument(
+        "--console", metavar="WHERE", default="stdio",
+        help="where the first serial device is: stdio (the default), pty (a new pseudo-terminal, whose path "
+        "is told) or unix:PATH (a socket for one client at a time)",
+    )  # fmt: skip
+    parser.add_argument(
         "--expect", action=AddStep, dest="script", metavar="TEXT", default=[],
         help="wait until the guest prints TEXT, which may have \\n \\r \\t \\e \\x1b; the last step "
         "ends the machine. What did not come is a failure",
@@ -197,16 +204,26 @@ def execute(arguments: argparse.Namespace) -> int:
                 tables = load_tables(arguments.config) if arguments.config is not None else {}
         except StopRequested:
             return exit_status(None, stop)
+        if arguments.console != "stdio" and arguments.script:
+            hint = "leave --console out, or let a program talk to it there"
+            raise ConfigError(COMMAND_LINE, "--expect and --send are for the console on stdio", hint)
         config = on_terminal(configuration(arguments, tables))
         if arguments.save_config:
             sys.stdout.write(as_toml(config))
             return 0
         with contextlib.ExitStack() as streams:
+            if arguments.console != "stdio":
+                far = streams.enter_context(FarConsole(arguments.console))
+                config = with_console(config, far)
+                say(f"shardio: the console is {far.path}")
             script = streams.enter_context(Script(arguments.script, stop.leave)) if arguments.script else None
-            source = STDIN if script is None else script.keys
-            raw = streams.enter_context(RawMode(source))
-            serial = streams.enter_context(SerialInput(source, stop.leave))
-            with build(config, stdin=serial.reader, terminal=TerminalDesk(raw, serial)) as vm:
+            stdin = desk = None
+            if arguments.console == "stdio":
+                source = STDIN if script is None else script.keys
+                raw = streams.enter_context(RawMode(source))
+                serial = streams.enter_context(SerialInput(source, stop.leave))
+                stdin, desk = serial.reader, TerminalDesk(raw, serial)
+            with build(config, stdin=stdin, terminal=desk) as vm:
                 vm.control(arguments.name or default_name(arguments), stop=stop.leave)
                 trace = _trace(vm, arguments)
                 if arguments.metrics is not None:
@@ -325,6 +342,25 @@ def on_terminal(config: MachineConfig) -> MachineConfig:
             devices[i] = msgspec.structs.replace(device, options={**device.options, "input": "stdin"})
             break
     return msgspec.structs.replace(config, devices=tuple(devices))
+
+
+def with_console(config: MachineConfig, far: FarConsole) -> MachineConfig:
+    """The configuration whose device on the terminal is at that console instead.
+
+    Raises ConfigError where none is.
+    """
+    devices = list(config.devices)
+    for i, device in enumerate(devices):
+        if device.options.get("input") == "stdin":
+            ends = {"input": f"fd:{far.reader}", "output": f"fd:{far.writer}"}
+            devices[i] = msgspec.structs.replace(
+                device,
+                options={**device.options, **ends},
+                pass_fds=(*device.pass_fds, far.reader, far.writer),
+            )
+            return msgspec.structs.replace(config, devices=tuple(devices))
+    hint = "add a device with an input, or leave --console out"
+    raise ConfigError(COMMAND_LINE, "--console, and no serial device", hint)
 
 
 def parse_device(text: str) -> dict[str, Any]:
