@@ -60,7 +60,7 @@ def keep(benchmark: Any) -> Keep:
     of the whole measurement. Fails for a missed gate, when all is kept."""
 
     def measured(figures: Callable[[], Iterable[Figure]]) -> list[Figure]:
-        found = benchmark.pedantic(lambda: list(figures()), rounds=1, iterations=1)
+        found: list[Figure] = benchmark.pedantic(lambda: list(figures()), rounds=1, iterations=1)
         _keep(benchmark, found)
         missed = [
             f"{figure.title}: {figure.value:.3f} {figure.unit}, gate {figure.gate}"

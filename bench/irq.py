@@ -1,5 +1,5 @@
-"""What triggers cost, both ways, on a real guest: `python -m bench.irq [--quick]` prints the tables of
-docs/reference/interrupts.md.
+"""What triggers cost, both ways, on a real guest: `python -m shardio.bench.irq [--quick]` prints the tables
+of docs/reference/interrupts.md.
 
 Writes: a guest writes to a device and goes on (its cost), or waits until the device has answered in memory (a
 round trip); the write is a plain exit, a posted one, one through KVM's coalesced ring, or a doorbell.
@@ -17,66 +17,71 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from shardio import Machine, MutDeviceMmio
 from shardio._core import lib
+from shardio.bench.errors import BenchError
+from shardio.bench.guests import MMIO, add_exit_port, guest, result
 from shardio.interrupt import Doorbell, MsiConfig
-from tests.e2e.support import MMIO, PATIENCE_S, add_exit_port, result
-from tests.guests.build import guest
 
+PATIENCE_S = 60.0
 ANSWER = 0x9100
 TRIGGER_GAP_S = 50e-6
 VECTOR = 0x50
 RAM = 0xB000
 TIMES = 0x4_0000
+WAYS = {
+    "message, eventfd": (3, 5, "message"),
+    "message, through the VMM": (3, 5, "vmm"),
+    "line, PIC, eventfd": (0, 5, "line"),
+    "line, IOAPIC, eventfd": (1, 20, "line"),
+    "line, PIC, through the VMM": (0, 5, "vmm"),
+}
+"""The guest's mode (tests/guests/irq.inc), the line, and who triggers."""
+LINES = {"PIC": (0, 5, "edge"), "IOAPIC, edge": (1, 20, "edge"), "IOAPIC, level": (2, 10, "level")}
 
 
-class Responder(MutDeviceMmio):
-    """Answers a write by the number in memory. With `ring`, by way of a doorbell."""
+class Answering(MutDeviceMmio):
+    """A device with one word of memory in its hands."""
 
     mmio_size = 0x1000
     dma = True
 
-    def __init__(self, ring: bool = False) -> None:
-        self.doorbells = [Doorbell(0, 4)] if ring else []
-
     def attach(self, host: Any) -> None:
-        """Keep the word."""
         self.host = host
         self.word = host.memory.view(ANSWER, 4).cast("I")
 
     def detach(self) -> None:
-        """Let memory go."""
         self.word.release()
 
+
+class Responder(Answering):
+    """Answers a write by the number in memory. With `ring`, by way of a doorbell."""
+
+    def __init__(self, ring: bool = False) -> None:
+        self.doorbells = [Doorbell(0, 4)] if ring else []
+
     def write(self, offset: int, size: int, value: int) -> None:
-        """Answer."""
         self.word[0] = value
 
     def doorbell(self, index: int) -> None:
-        """Answer."""
         self.word[0] = self.host.doorbells[0].rings[0]
 
 
-class Caller(MutDeviceMmio):
+class Caller(Answering):
     """Triggers again and again from its loop, and times each until the guest's handler has begun.
 
-    `way`: "line", "message", or the number of a socket to the VMM, which is asked to do it.
+    `way`: "line", "message", or "vmm": the VMM is asked to do it, over the socket that is named `peer`.
     """
-
-    mmio_size = 0x1000
-    dma = True
 
     def __init__(self, way: str, peer: str = "") -> None:
         self.way, self.peer = way, peer
         self.times: list[int] = []
 
     def attach(self, host: Any) -> None:
-        """Keep the word and the way."""
-        self.host = host
-        self.word = host.memory.view(ANSWER, 4).cast("I")
+        super().attach(host)
         if self.way == "message":
             message = host.interrupts.message(MsiConfig(0xFEE0_0000, VECTOR))
             message.enable()
@@ -88,12 +93,7 @@ class Caller(MutDeviceMmio):
             sock.connect("\0" + self.peer)
             self.trigger = lambda: sock.send(b"!")
 
-    def detach(self) -> None:
-        """Let memory go."""
-        self.word.release()
-
     def write(self, offset: int, size: int, value: int) -> None:
-        """Start."""
         self.count = value
         self.host.loop.call_later(0.01, self._one)
 
@@ -112,25 +112,33 @@ class Caller(MutDeviceMmio):
         return self.times
 
 
-class Late(MutDeviceMmio):
-    """Triggers within a write by its eventfd alone."""
+class Prompt(MutDeviceMmio):
+    """Triggers within a write."""
 
     mmio_size = 0x1000
 
     def attach(self, host: Any) -> None:
-        """Find the eventfd."""
         self.trigger = host.trigger
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Trigger."""
+        getattr(self.trigger, "deassert", int)()
+        self.trigger.trigger()
+
+
+class Late(Prompt):
+    """Triggers within a write by its eventfd alone."""
+
+    def write(self, offset: int, size: int, value: int) -> None:
         getattr(self.trigger, "deassert", int)()
         os.eventfd_write(self.trigger._irqfd.fd, 1)
 
 
 def _run(vm: Machine) -> None:
+    add_exit_port(vm)
+    vm.start()
     ended = vm.wait(PATIENCE_S)
-    assert ended is not None, "the guest goes on and on"
-    assert ended.reason == "exit", ended
+    if ended is None or ended.reason != "exit":
+        raise BenchError(f"the guest did not come to its end: {ended}", "see `shardio doctor`")
 
 
 def writes(kind: str, count: int, *, wait: bool) -> tuple[float, float]:
@@ -141,10 +149,7 @@ def writes(kind: str, count: int, *, wait: bool) -> tuple[float, float]:
         posted: bool | str = "coalesced" if kind == "coalesced" else kind == "posted"
         if kind != "ram":
             vm.add(Responder, mmio=MMIO, posted=posted, ring=kind == "doorbell")
-        add_exit_port(vm)
-        vm.start()
         _run(vm)
-        vm.stop()
         ticks = sorted(vm.memory.view(TIMES, 4 * count).cast("I"))
         fabric = vm.dispatcher.fabric.view
         p50, p99 = (lib.sio_ticks_to_ns(fabric, ticks[count * at // 100]) for at in (50, 99))
@@ -162,17 +167,14 @@ def interrupts(mode: int, line: int, way: str, count: int, halt: int) -> tuple[f
             server.listen()
             threading.Thread(target=_vmm, args=(server, vm, line if mode != 3 else None), daemon=True).start()
         device = vm.add(Caller, mmio=MMIO, way=way, peer=peer, irq=line if way == "line" else None)
-        add_exit_port(vm)
-        vm.start()
         _run(vm)
         times = sorted(device.call("results"))
-        vm.stop()
         if server is not None:
             server.close()
     return statistics.median(times), times[len(times) * 99 // 100]
 
 
-def _vmm(server: socket.socket, vm: Machine, line: int | None) -> None:
+def _vmm(server: socket.socket, vm: Any, line: int | None) -> None:
     sock, _ = server.accept()
     while sock.recv(1):
         if line is None:
@@ -187,15 +189,14 @@ def order(mode: int, line: int, device: Any, count: int, irq_mode: str = "edge")
     with Machine(memory="2M", shards=1) as vm:
         vm.load(guest("irq_order", MODE=mode, IRQ=line, COUNT=count))
         vm.add(device, mmio=MMIO, irq=line, irq_mode=irq_mode)
-        add_exit_port(vm)
-        vm.start()
         _run(vm)
-        vm.stop()
         return result(vm, 4)
 
 
-def _head(*columns: str) -> None:
-    print(f"\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
+def _table(head: str, rows: Iterable[tuple[str, Iterable[object]]]) -> None:
+    print(f"\n| {head} |\n{'|---' * (head.count(' | ') + 1)}|")
+    for name, cells in rows:
+        print(f"| {name} | {' | '.join(map(str, cells))} |", flush=True)
 
 
 def main() -> None:
@@ -204,32 +205,25 @@ def main() -> None:
     loop, _ = writes("ram", 4000 // scale, wait=False)
     print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} CPUs")
     print(f"a round without a device takes {loop / 1000:.2f} us: taken off")
-    _head("write", "cost to the guest: p50", "p99", "until the device has answered: p50", "p99")
-    for kind in ("plain", "posted", "coalesced", "doorbell"):
-        cells = [f"{(each - loop) / 1000:.1f} us" for wait in (False, True)
-                 for each in writes(kind, (1000 if wait else 4000) // scale, wait=wait)]
-        print(f"| {kind} | {' | '.join(cells)} |", flush=True)
-    _head("interrupt, to the handler's first instruction", "spinning guest: p50", "p99", "HLT: p50", "p99")
-    for name, mode, line, way in (
-        ("message, eventfd", 3, 5, "message"),
-        ("message, through the VMM", 3, 5, "vmm"),
-        ("line, PIC, eventfd", 0, 5, "line"),
-        ("line, IOAPIC, eventfd", 1, 20, "line"),
-        ("line, PIC, through the VMM", 0, 5, "vmm"),
-    ):
-        cells = [
-            f"{each / 1000:.1f} us"
-            for halt in (0, 1)
-            for each in interrupts(mode, line, way, 1000 // scale, halt)
-        ]
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
-    _head("trigger during an access, 2000 of them", "late with the eventfd alone", "with the completion")
-    for name, mode, line, irq_mode in (
-        ("PIC", 0, 5, "edge"), ("IOAPIC, edge", 1, 20, "edge"), ("IOAPIC, level", 2, 10, "level"),
-    ):
-        late = order(mode, line, Late, 2000 // scale, irq_mode)
-        prompt = order(mode, line, "tests.e2e.irq_devices:Prompt", 2000 // scale, irq_mode)
-        print(f"| {name} | {late} | {prompt} |", flush=True)
+
+    def of_write(kind: str) -> Iterator[str]:
+        for count, wait in ((4000, False), (1000, True)):
+            yield from (f"{(ns - loop) / 1000:.1f} us" for ns in writes(kind, count // scale, wait=wait))
+
+    def of_interrupt(mode: int, line: int, way: str) -> Iterator[str]:
+        for halt in (0, 1):
+            yield from (f"{ns / 1000:.1f} us" for ns in interrupts(mode, line, way, 1000 // scale, halt))
+
+    def of_order(mode: int, line: int, irq_mode: str) -> Iterator[int]:
+        yield from (order(mode, line, device, 2000 // scale, irq_mode) for device in (Late, Prompt))
+
+    kinds = ("plain", "posted", "coalesced", "doorbell")
+    head = "write | cost to the guest: p50 | p99 | until the device has answered: p50 | p99"
+    _table(head, ((kind, of_write(kind)) for kind in kinds))
+    head = "interrupt, to the handler's first instruction | spinning guest: p50 | p99 | HLT: p50 | p99"
+    _table(head, ((name, of_interrupt(*what)) for name, what in WAYS.items()))
+    head = "trigger during an access, 2000 of them | late with the eventfd alone | with the completion"
+    _table(head, ((name, of_order(*what)) for name, what in LINES.items()))
 
 
 if __name__ == "__main__":

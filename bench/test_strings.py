@@ -5,58 +5,42 @@ Asked from Python, in floors.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
-from bench.conftest import Keep
+from shardio.bench.conftest import Keep
 from shardio.bench.effort import Effort
-from shardio.bench.messages import Handlers
-from shardio.bench.pair import Pair, Setting
+from shardio.bench.pair import Handlers, Pair, Setting
 from shardio.bench.results import Figure, Rounds, Unit
-from shardio.fabric import Outcome, Port
+from shardio.bench.rows import BASE, MMIO, PAGE
+from shardio.fabric import Outcome
 
-BASE, MMIO = 0xD000_0000, 1
 CALLS = 64
-Exchange = Callable[[], Outcome]
 
 
-def write(client: Port, length: int) -> Exchange:
-    data = bytes(length)
-    return lambda: client.write_string(MMIO, BASE, 1, data)
-
-
-def read(client: Port, length: int) -> Exchange:
-    return lambda: client.read_string(MMIO, BASE, 1, length)[0]
-
-
-def measure(
-    make: Callable[[Port, int], Exchange], device: str, length: int, cpus: tuple[int, int], effort: Effort
-) -> Iterator[Figure]:
+def measure(way: str, device: str, length: int, cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
     """Blocks of strings, and blocks of the floor."""
-    setting, rounds = Setting([Handlers(0, MMIO, BASE, 0x1000, device)]), Rounds()
+    setting, rounds = Setting([Handlers(0, MMIO, BASE, PAGE, device)]), Rounds()
     with Pair([setting], cpus) as pair:
-        exchange = make(setting.client(), length)
+        client, data = setting.client(), bytes(length)
+        read = partial(client.read_string, MMIO, BASE, 1, length)
         for _ in effort.pairs(rounds):
             floor = pair.floor(effort.n)
             began = time.perf_counter_ns()
-            outcomes = {exchange() for _ in range(CALLS)}
-            took = (time.perf_counter_ns() - began) / CALLS
-            assert outcomes == {Outcome.ANSWERED}
-            rounds.add(took, floor.ns, floor=floor.samples)
-    name = f"{make.__name__} a string of {length} bytes, {device} handler"
+            for _ in range(CALLS):
+                outcome = read()[0] if way == "read" else client.write_string(MMIO, BASE, 1, data)
+                assert outcome is Outcome.ANSWERED
+            rounds.add((time.perf_counter_ns() - began) / CALLS, floor)
+    name = f"{way} a string of {length} bytes, {device} handler"
     yield rounds.figure(name, name, Unit.FLOOR)
 
 
-@pytest.mark.parametrize("make", [write, read])
+@pytest.mark.parametrize("way", ["write", "read"])
 @pytest.mark.parametrize("device", ["native", "register", "view"])
 @pytest.mark.parametrize("length", [1, 64, 4096])
 def test_string(
-    keep: Keep,
-    cpus: tuple[int, int],
-    brief: Effort,
-    make: Callable[[Port, int], Exchange],
-    device: str,
-    length: int,
+    keep: Keep, cpus: tuple[int, int], brief: Effort, way: str, device: str, length: int
 ) -> None:
-    assert keep(lambda: measure(make, device, length, cpus, brief))[0].value > 1
+    assert keep(lambda: measure(way, device, length, cpus, brief))[0].value > 1

@@ -4,6 +4,7 @@ on the near CPU, the far one, or both. Asked from Python, in floors of the two C
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 import time
@@ -12,14 +13,13 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from bench.conftest import Keep
+from shardio.bench.conftest import Keep
 from shardio.bench.effort import Effort
-from shardio.bench.messages import Handlers
-from shardio.bench.pair import Pair, Setting
+from shardio.bench.pair import Handlers, Pair, Setting
 from shardio.bench.results import Figure, Rounds, Unit
-from shardio.fabric import Outcome, Port
+from shardio.bench.rows import BASE, MMIO, PAGE
+from shardio.fabric import Outcome
 
-BASE, MMIO = 0xD000_0000, 1
 GAPS_S = (0.0, 10e-6, 30e-6, 100e-6, 1e-3)
 CALLS = 32
 
@@ -37,41 +37,29 @@ def stranger(cpu: int) -> Iterator[None]:
             process.kill()
 
 
-def accesses(client: Port, gap: float) -> list[float]:
-    """Nanoseconds of each."""
-    clock, times = time.perf_counter_ns, list[float]()
-    for _ in range(CALLS):
-        if gap:
-            time.sleep(gap)
-        began = clock()
-        outcome, _ = client.read(MMIO, BASE, 4)
-        times.append(clock() - began)
-        assert outcome is Outcome.ANSWERED
-    return times
-
-
 def measure(
-    title: str,
-    cpus: tuple[int, int],
-    effort: Effort,
-    *,
-    gap: float = 0.0,
-    one_cpu: bool = False,
-    busy: tuple[int, ...] = (),
-) -> Iterator[Figure]:
-    """Blocks of accesses, and blocks of the floor. No wake-up may be lost."""
-    setting, rounds = Setting([Handlers(0, MMIO, BASE, 0x1000, "native")]), Rounds()
-    with Pair([setting], cpus) as pair:
-        client = setting.client()
-        floor = pair.floor(effort.n)
+    title: str, cpus: tuple[int, int], effort: Effort, *,
+    gap: float = 0.0, one_cpu: bool = False, busy: tuple[int, ...] = (),
+) -> Iterator[Figure]:  # fmt: skip
+    """Blocks of accesses, each timed, and a block of the floor before them. No wake-up may be lost."""
+    setting, rounds = Setting([Handlers(0, MMIO, BASE, PAGE, "native")]), Rounds()
+    clock = time.perf_counter_ns
+    with Pair([setting], cpus) as pair, ExitStack() as stack:
+        client, floor = setting.client(), pair.floor(effort.n)
         if one_cpu:
             pair.pin(cpus[0], cpus[0])
-        with ExitStack() as stack:
-            for cpu in busy:
-                stack.enter_context(stranger(cpu))
-            for _ in effort.pairs(rounds):
-                times = accesses(client, gap)
-                rounds.add(sorted(times)[CALLS // 2], floor.ns, floor=floor.samples, latency=times)
+        for cpu in busy:
+            stack.enter_context(stranger(cpu))
+        for _ in effort.pairs(rounds):
+            times = list[float]()
+            for _ in range(CALLS):
+                if gap:
+                    time.sleep(gap)
+                began = clock()
+                outcome, _ = client.read(MMIO, BASE, 4)
+                times.append(clock() - began)
+                assert outcome is Outcome.ANSWERED
+            rounds.add(statistics.median(times), floor, latency=times)
         counters = setting.fabric.shard_counters(0), setting.fabric.vcpu_counters(0)
         assert sum(each.lost_wakeups for each in counters) == 0
     yield rounds.figure(title, title, Unit.FLOOR)

@@ -51,7 +51,8 @@ def _module(name: str, declarations: list[Path], sources: list[Path]) -> FFI:
 
 _sources = [path for path in sorted(NATIVE.glob("*.c")) if path.name not in ("_core.c", "_measure.c")]
 ffibuilder = _module("shardio._core", _declarations(), _sources)
-measure = _module("shardio._measure", [MEASURE / "measure.cdef"], [MEASURE / "measure.c", *CLIENT])
+_loops = [*sorted(MEASURE.glob("*.c")), NATIVE / "unicorn_api.c", *CLIENT]
+measure = _module("shardio._measure", [MEASURE / "measure.cdef"], _loops)
 
 if __name__ == "__main__":
     ffibuilder.compile(verbose=True)

@@ -1,5 +1,6 @@
 /* Lays a fabric out, views one that a peer laid out, and measures the tick. */
 #include "fabric.h"
+#include "pace.h"
 
 #include "sys.h"
 
@@ -117,6 +118,9 @@ int sio_fabric_create(struct sio_fabric *f, void *base, uint32_t vcpus, uint32_t
     f->size = lines(end, SIO_PAGE);
     f->ticks_to_ns_32 = measure_ticks_to_ns_32();
     f->membarrier = sio_membarrier_register() == 0;
+    uint32_t pause_ticks, yield_ticks;
+    sio_pace_measure(f, &pause_ticks, &yield_ticks);
+    sio_pace_follow(f, pause_ticks, yield_ticks);
     struct sio_header header = {
         .magic = SIO_MAGIC,
         .layout_version = SIO_LAYOUT_VERSION,
@@ -128,6 +132,8 @@ int sio_fabric_create(struct sio_fabric *f, void *base, uint32_t vcpus, uint32_t
         .posted_slots = posted_slots,
         .ticks_to_ns_32 = f->ticks_to_ns_32,
         .membarrier = f->membarrier,
+        .pause_ticks = pause_ticks,
+        .yield_ticks = yield_ticks,
     };
     memcpy(base, &header, sizeof header);
     return 0;
@@ -154,6 +160,7 @@ int sio_fabric_attach(struct sio_fabric *f, void *base, uint64_t size)
     /* A tick between 10 ps and 1 us: what any x86 or Arm counter has. */
     if (!sane(f) || f->ticks_to_ns_32 < (1ull << 32) / 100 || f->ticks_to_ns_32 > (1000ull << 32))
         return -EBADMSG;
+    sio_pace_follow(f, header.pause_ticks, header.yield_ticks);
     uint64_t end = arrange(f);
     f->size = lines(end, SIO_PAGE);
     return end == header.total_size && f->size <= size ? 0 : -EBADMSG;

@@ -17,6 +17,9 @@ struct sio_fabric {
     uint32_t in_use_row;           /* words of `in_use` from one row to the next */
     uint64_t ticks_to_ns_32;
     uint32_t membarrier;
+    uint32_t polls;                /* pauses between two looks at the clock: pace.h */
+    uint64_t spin_ticks;           /* of a wait, before it yields */
+    uint64_t quick_yield_ticks;    /* a yield that takes longer let somebody else run */
     struct sio_shard_control *shard;
     struct sio_vcpu_control *vcpu;
     struct sio_mailbox *mailboxes;

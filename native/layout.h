@@ -24,7 +24,7 @@
 #endif
 
 #define SIO_MAGIC 0x314f494452414853ull /* "SHARDIO1" */
-#define SIO_LAYOUT_VERSION 7u
+#define SIO_LAYOUT_VERSION 8u
 #define SIO_LINE 64u
 #define SIO_PAGE 4096u
 #define SIO_MAX_SHARDS 64u
@@ -73,6 +73,8 @@ struct sio_header {                /* writer: the creator, before any peer attac
     uint64_t ticks_to_ns_32;       /* nanoseconds = ticks * this >> 32 */
     uint32_t membarrier;           /* who sleeps or changes the map fences the others (membarrier), so that accesses need not: all
                                     * ends, or none */
+    uint32_t pause_ticks;          /* of SIO_PACE_PAUSES pauses, and */
+    uint32_t yield_ticks;          /* of a yield, on this host: pace.h */
 } SIO_ALIGNED;
 
 struct sio_shard_control {

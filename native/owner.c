@@ -189,7 +189,7 @@ static enum idleness linger(struct sio_owner *o)
     int crowded = 0;
     if (polls) {
         do {
-            for (uint32_t i = 0; i < SIO_POLLS; i++) {
+            for (uint32_t i = 0; i < o->fabric.polls; i++) {
                 sio_relax();
                 if (look(o, 0)) {
                     o->poll_budget.yield_bias = 0;

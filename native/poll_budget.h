@@ -6,8 +6,8 @@
  * another program does, a yield takes as long as that one runs, two switches at least, and polls keep the CPU from it.
  *
  * Consequences. While yields come back at once, an owner polls for twice the time that its requests are apart, if that is no more
- * than SIO_POLL_BUDGET_NS; as soon as one does not, for SIO_SPIN_NS; and where that happens again and again, it yields at once. One wait
- * in SIO_POLL_BUDGET_TRIAL polls for SIO_SPIN_NS whatever the rule says, so that the yields behind it tell what has changed.
+ * than SIO_POLL_BUDGET_NS; as soon as one does not, for as long as a client spins; and where that happens again and again, it yields at once. One wait
+ * in SIO_POLL_BUDGET_TRIAL polls for that long whatever the rule says, so that the yields behind it tell what has changed.
  */
 #ifndef SHARDIO_POLL_BUDGET_H
 #define SHARDIO_POLL_BUDGET_H
@@ -16,7 +16,6 @@
 
 #define SIO_POLL_BUDGET_NS 20000u
 #define SIO_POLL_BUDGET_TRIAL 32u
-#define SIO_QUICK_YIELD_NS 1000u /* a yield that takes longer let somebody else run */
 
 struct sio_poll_budget { /* times in ticks */
     uint64_t polls;      /* for now: from `least` to `most` */
@@ -29,9 +28,9 @@ struct sio_poll_budget { /* times in ticks */
 
 static inline void sio_poll_budget_init(struct sio_poll_budget *p, const struct sio_fabric *f)
 {
-    p->polls = p->least = sio_ns_to_ticks(f, SIO_SPIN_NS);
+    p->polls = p->least = f->spin_ticks;
     p->most = sio_ns_to_ticks(f, SIO_POLL_BUDGET_NS);
-    p->quick = sio_ns_to_ticks(f, SIO_QUICK_YIELD_NS);
+    p->quick = f->quick_yield_ticks;
     p->yield_bias = p->waits = 0;
 }
 

@@ -7,7 +7,7 @@
  * A poll that meets the peer at work on the line takes a copy away, which the peer has to claim back before it can write:
  * polls closer than a `pause` to each other meet it more often (first_poll.h).
  *
- * Consequences. Spin for about 3 us, one `pause` a poll from the first; yield between polls for about what a wake-up
+ * Consequences. Spin for 3 to 5 us (pace.h), one `pause` a poll from the first; yield between polls for about what a wake-up
  * costs, which bounds the loss at twice the best; then announce sleep, full fence, look again, and sleep with a time-out.
  * Where recent waits ended only after a yield, both peers share a CPU: start with the yield, and try the spin again
  * every 32nd time. A waker publishes, full fence, then looks for the announcement (SP-WAKEUP).
@@ -19,8 +19,6 @@
 #include "first_poll.h"
 #include "sys.h"
 
-#define SIO_POLLS 64u /* between two looks at the clock */
-#define SIO_SPIN_NS 3000u
 #define SIO_YIELD_NS 40000u
 #define SIO_SLEEP_NS 10000000u
 #define SIO_VAIN_SLEEPS 32u   /* sleeps of one wait that ended early and in vain: from then on it naps, and announces nothing */
@@ -34,6 +32,7 @@ struct sio_pause {
 
 struct sio_waiter {
     uint64_t spin_ticks;
+    uint32_t polls;
     uint64_t yield_ticks;
     const uint32_t *abort;      /* when *abort == abort_value the wait gives up; may be NULL */
     uint32_t abort_value;
@@ -45,7 +44,8 @@ struct sio_waiter {
 
 static inline void sio_waiter_init(struct sio_waiter *w, const struct sio_fabric *f)
 {
-    w->spin_ticks = sio_ns_to_ticks(f, SIO_SPIN_NS);
+    w->spin_ticks = f->spin_ticks;
+    w->polls = f->polls;
     w->yield_ticks = sio_ns_to_ticks(f, SIO_YIELD_NS);
     w->abort = 0;
     w->abort_value = 0;
@@ -131,7 +131,7 @@ static inline uint64_t sio_wait_change(struct sio_waiter *w, struct sio_vcpu_con
             sio_first_poll_miss(first_poll);
         }
         do {
-            for (unsigned i = 0; i < SIO_POLLS; i++) {
+            for (uint32_t i = 0; i < w->polls; i++) {
                 sio_relax();
                 if ((now = sio_load_acquire(word)) != old)
                     goto spun;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <linux/kvm.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
@@ -25,15 +26,8 @@ static inline __attribute__((always_inline)) int await(const uint64_t *line, uin
     return 1;
 }
 
-/* One in `every` operations: notes how long it is since the last such one. */
-static inline uint64_t sample_start(struct sio_measure_block *b, uint64_t *last)
-{
-    uint64_t now = sio_ticks();
-    if (now - *last > b->gap)
-        b->gap = now - *last;
-    *last = now;
-    return now;
-}
+/* One in `every` operations. */
+static inline uint64_t sample_start(struct sio_measure_block *b, uint64_t *last) { return *last = sio_measure_gap(b, *last); }
 
 /* Even: the far side's answer; odd: the near side's call. */
 static inline __attribute__((always_inline)) uint64_t ping(uint64_t *line, struct sio_measure_block *b, uint64_t patience, int pause)
@@ -169,6 +163,40 @@ uint64_t sio_measure_pauses(uint32_t n)
 }
 
 uint64_t sio_measure_ticks(void) { return sio_ticks(); }
+
+#ifdef __x86_64__
+#define TRAP_FLAG 0x100
+
+static int64_t steps; /* of the one thread that is counted */
+static int (*between_steps)(void *);
+static void *between_argument;
+
+/* The kernel takes the trap flag back for the handler, and gives it again to what was interrupted. */
+static void stepped(int number)
+{
+    steps++;
+    if (between_steps)
+        between_steps(between_argument);
+}
+
+int64_t sio_measure_step(int on, uintptr_t between, uintptr_t argument)
+{
+    if (!on) {
+        __asm__ volatile("subq $128, %%rsp; pushfq; andq %0, (%%rsp); popfq; addq $128, %%rsp" ::"i"(~TRAP_FLAG) : "cc", "memory");
+        return steps;
+    }
+    struct sigaction action = {.sa_handler = stepped};
+    if (sigaction(SIGTRAP, &action, NULL) < 0)
+        return -errno;
+    steps = 0;
+    between_steps = (int (*)(void *))between;
+    between_argument = (void *)argument;
+    __asm__ volatile("subq $128, %%rsp; pushfq; orq %0, (%%rsp); popfq; addq $128, %%rsp" ::"i"(TRAP_FLAG) : "cc", "memory");
+    return 0;
+}
+#else
+int64_t sio_measure_step(int on, uintptr_t between, uintptr_t argument) { return -ENOSYS; }
+#endif
 
 void sio_measure_guest(uint64_t ticks)
 {

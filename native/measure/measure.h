@@ -30,6 +30,15 @@ struct sio_measure_block {
     uint64_t until;             /* accesses only: stop at this tick, whatever `n`, after `every` of them; 0: never */
 };
 
+/* Notes how long it is since the last sample; returns now. */
+static inline uint64_t sio_measure_gap(struct sio_measure_block *b, uint64_t last)
+{
+    uint64_t now = sio_ticks();
+    if (now - last > b->gap)
+        b->gap = now - last;
+    return now;
+}
+
 /* The floor, near side: returns ticks for the block. `line`: a cache line that both processes map; `pause`: one a poll. */
 uint64_t sio_measure_ping(uint64_t *line, struct sio_measure_block *block, uint64_t patience_ticks, int pause);
 /* The floor, far side: answers `n` pings; returns how many came in time. */
@@ -39,12 +48,18 @@ uint64_t sio_measure_access(void *client, struct sio_measure_block *block);
 /* The floor of a real exit: runs a vCPU of KVM and answers each of its accesses right here. Returns ticks; `done` is less than
  * `n` where the guest made another exit or KVM_RUN failed. `run`: its struct kvm_run. */
 uint64_t sio_measure_exits(int vcpu, void *run, struct sio_measure_block *block);
+/* The same for the software CPU: runs flat 32-bit code in Unicorn, from its shared library, and answers each IN right here. One
+ * code a process. */
+uint64_t sio_measure_software(const char *library, const void *code, uint32_t size, struct sio_measure_block *block);
 /* For `native_handler`: the address of a device whose reads give the value written last; its context is a uint64_t. */
 uintptr_t sio_measure_device_address(void);
 /* Ticks of `n` pauses. */
 uint64_t sio_measure_pauses(uint32_t n);
 /* The clock of the blocks. */
 uint64_t sio_measure_ticks(void);
+/* Counts this thread's instructions: begins with `on`; without, ends and returns how many there were since, or -ENOSYS where
+ * the processor is none that can. `between`: the address of a function that is called with `argument` after each, uncounted. */
+int64_t sio_measure_step(int on, uintptr_t between, uintptr_t argument);
 /* Holds the CPU for this many ticks: a guest between two exits. */
 void sio_measure_guest(uint64_t ticks);
 

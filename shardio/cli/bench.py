@@ -1,6 +1,6 @@
 """Measures how dispatch performs and scales on this machine, against its floor and against peers.
 
-quick     the data path's table, in under a minute
+quick     the data path's table, in about a minute
 scaling   vCPUs x shards x devices x what a handler computes
 peers     the same device served in other ways, in the same run
 kvm       real exits of a guest, answered by a shard and inside the KVM_RUN loop
@@ -15,8 +15,9 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from shardio.bench.results import Run
     from shardio.bench.suites import Plan
 
-WIDTH = 165
+WIDTH = 200
 """Columns of a table into a file or pipe."""
 EXIT_MISSED = 1
 EXIT_INTERRUPTED = 130
@@ -36,90 +37,16 @@ EXIT_INTERRUPTED = 130
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options, by suite."""
     suites = parser.add_subparsers(dest="suite", metavar="SUITE", required=True)
-    for name, text in (
-        ("quick", "the data path's table; status 1 when a gate is missed"),
-        ("scaling", "vCPUs x shards x devices x handlers, beside one process under its GIL"),
-        ("peers", "other ways to serve the same device"),
-        ("kvm", "real exits"),
-        ("report", "everything, as one HTML file"),
-    ):
+    for name, text in SUITES.items():
         suite = suites.add_parser(name, help=text, description=text, allow_abbrev=False)
-        suite.add_argument("--json", metavar="FILE", help="keep the run in this file")
-        suite.add_argument(
-            "--rounds", type=_positive, default=5, metavar="N", help="rounds of each figure (default 5)"
-        )
-        suite.add_argument(
-            "--time", type=_seconds, default=0.8, metavar="SECONDS", help="of each round (default 0.8)"
-        )
-        if name in ("scaling", "report"):
-            _add_grid(suite)
-        if name in ("peers", "report"):
-            _add_python(suite)
-        if name == "peers":
-            suite.add_argument(
-                "--only", metavar="NAME,...", type=_names, default=(), help="these peers alone"
-            )
-        if name == "report":
-            _add_report(suite)
-    compare = suites.add_parser(
-        "compare",
-        help="two runs",
-        description="two runs, with a verdict where they differ by more than their noise",
-        allow_abbrev=False,
-    )
-    compare.add_argument("before", metavar="A.json", help="a run that --json has kept")
-    compare.add_argument("after", metavar="B.json", help="another one")
-
-
-def _add_grid(suite: argparse.ArgumentParser) -> None:
-    few, many = (1, 2, 4), (1, 10, 100, 1000, 10_000)
-    for name, default in (("devices", many), ("vcpus", few), ("shards", few)):
-        shown = ",".join(map(str, default))
-        suite.add_argument(
-            f"--{name}",
-            type=_numbers,
-            default=default,
-            metavar="N,...",
-            help=f"numbers of {name.replace('vcpus', 'vCPUs')} (default {shown})",
-        )
-    suite.add_argument(
-        "--handler",
-        type=_durations,
-        default=(0, 1000, 10_000),
-        metavar="TIME,...",
-        help="what a handler computes: 0, 1us, 250ns (default 0,1us,10us)",
-    )
-
-
-def _add_python(suite: argparse.ArgumentParser) -> None:
-    suite.add_argument(
-        "--python",
-        default="",
-        metavar="PROGRAM",
-        help="the free-threaded Python, or that with subinterpreters, to compare with (default: "
-        "$SHARDIO_BENCH_PYTHON, or one on PATH or of pyenv)",
-    )
-
-
-def _add_report(suite: argparse.ArgumentParser) -> None:
-    suite.add_argument(
-        "--from",
-        dest="sources",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="show this run, do not measure (may be repeated)",
-    )
-    suite.add_argument(
-        "--output", default="shardio-report.html", metavar="FILE", help="default shardio-report.html"
-    )
-    suite.add_argument(
-        "--validate",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="a scaling run of another machine, to hold the model against",
-    )
+        for option, (kind, default, metavar, words, of) in OPTIONS.items():
+            if name in of.split():
+                many: dict[str, Any] = {"action": "append", "dest": option} if default == [] else {}
+                more = {"default": default, "metavar": metavar, "help": words, **many}
+                suite.add_argument(f"--{option}", type=kind, **more)
+    suite = suites.add_parser("compare", help="two runs", description=COMPARE, allow_abbrev=False)
+    suite.add_argument("before", metavar="A.json", help="a run that --json has kept")
+    suite.add_argument("after", metavar="B.json", help="another one")
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -156,48 +83,31 @@ def _measure(arguments: argparse.Namespace, out: Console) -> Run:
 def _plan(arguments: argparse.Namespace) -> Plan:
     from shardio.bench import suites
     from shardio.bench.effort import Effort
+    from shardio.bench.peers.interpreter import VARIABLE
+    from shardio.bench.scaling import Grid
 
     effort = Effort(rounds=arguments.rounds, seconds=arguments.time)
+    if getattr(arguments, "python", ""):
+        os.environ[VARIABLE] = arguments.python  # for this program, and what it starts
     match arguments.suite:
         case "quick":
             return suites.quick(effort)
         case "kvm":
             return suites.kvm(effort)
         case "peers":
-            return suites.peers(effort, arguments.only, arguments.python)
-        case "scaling":
-            return suites.scaling(
-                effort, arguments.devices, arguments.vcpus, arguments.shards, arguments.handler
-            )
-        case _:
-            return suites.everything(
-                effort,
-                arguments.devices,
-                arguments.vcpus,
-                arguments.shards,
-                arguments.handler,
-                arguments.python,
-            )
+            return suites.peers(effort, arguments.only)
+    grid = Grid(arguments.devices, arguments.vcpus, arguments.shards, arguments.handler)
+    return suites.scaling(effort, grid) if arguments.suite == "scaling" else suites.everything(effort, grid)
 
 
 def _with_progress(plan: Plan, err: Console) -> Run:
     """Runs a plan. The bar is drawn between blocks only: a thread that draws would be part of what is
     measured.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns,
-        console=err,
-        auto_refresh=False,
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    ) as progress:
+    percent = TextColumn("{task.percentage:>3.0f}%")
+    shown = TextColumn("{task.description}"), BarColumn(), percent, TimeRemainingColumn()
+    quiet: Any = dict.fromkeys(("auto_refresh", "redirect_stdout", "redirect_stderr"), False)
+    with Progress(*shown, console=err, transient=True, **quiet) as progress:
         task = progress.add_task("", total=plan.seconds)
         drawn = time.monotonic()
 
@@ -225,12 +135,12 @@ def _report(arguments: argparse.Namespace, out: Console) -> int:
     report.check_installed()
     _check_writable(arguments.output)
     others = [results.load(Path(source)) for source in arguments.validate]
-    runs = [results.load(Path(source)) for source in arguments.sources] or [_measure(arguments, out)]
+    runs = [results.load(Path(source)) for source in getattr(arguments, "from")] or [_measure(arguments, out)]
     run = results.merged(runs)
     Path(arguments.output).write_text(report.html(run, others))
     _show(run, out)
     out.print(f"report: {arguments.output}")
-    return EXIT_INTERRUPTED if run.interrupted and not arguments.sources else 0
+    return EXIT_INTERRUPTED if run.interrupted and not getattr(arguments, "from") else 0
 
 
 def _compare(arguments: argparse.Namespace, out: Console) -> int:
@@ -303,3 +213,37 @@ def _duration(text: str) -> int:
     if value < 0:
         raise ValueError(text)
     return value
+
+
+SUITES = {
+    "quick": "the data path's table; status 1 when a gate is missed",
+    "scaling": "vCPUs x shards x devices x handlers, beside one process under its GIL",
+    "peers": "other ways to serve the same device",
+    "kvm": "real exits",
+    "report": "everything, as one HTML file",
+}
+COMPARE = "two runs, with a verdict where they differ by more than their noise"
+HANDLER = "what a handler computes: 0, 1us, 250ns (default 0,1us,10us)"
+PYTHON = (
+    "the free-threaded Python, or that with subinterpreters, to compare with (default: "
+    "$SHARDIO_BENCH_PYTHON, or one on PATH or of pyenv)"
+)
+_ALL, _GRID = " ".join(SUITES), "scaling report"
+_FEW, _MANY = (1, 2, 4), (1, 10, 100, 1000, 10_000)
+OPTIONS: dict[str, tuple[Callable[[str], Any], Any, str, str, str]] = {
+    "json": (str, None, "FILE", "keep the run in this file", _ALL),
+    "rounds": (_positive, 5, "N", "rounds of each figure (default 5)", _ALL),
+    "time": (_seconds, 0.8, "SECONDS", "of each round (default 0.8)", _ALL),
+    "devices": (_numbers, _MANY, "N,...", "numbers of devices (default 1,10,100,1000,10000)", _GRID),
+    "vcpus": (_numbers, _FEW, "N,...", "numbers of vCPUs (default 1,2,4)", _GRID),
+    "shards": (_numbers, _FEW, "N,...", "numbers of shards (default 1,2,4)", _GRID),
+    "handler": (_durations, (0, 1000, 10_000), "TIME,...", HANDLER, _GRID),
+    "python": (str, "", "PROGRAM", PYTHON, "peers report"),
+    "only": (_names, (), "NAME,...", "these peers alone", "peers"),
+    "from": (str, [], "FILE", "show this run, do not measure (may be repeated)", "report"),
+    "output": (str, "shardio-report.html", "FILE", "default shardio-report.html", "report"),
+    "validate": (str, [], "FILE", "a scaling run of another machine, to hold the bound against", "report"),
+}
+"""Each option: its type, default, metavar and help, and the suites that have it. A list is one that may be
+repeated.
+"""

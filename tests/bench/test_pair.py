@@ -10,8 +10,7 @@ import pytest
 from shardio._measure import lib
 from shardio.bench.blocks import SAMPLE_EVERY, address_array, new_block
 from shardio.bench.errors import BenchError
-from shardio.bench.messages import Handlers
-from shardio.bench.pair import POSTED_WARM_UP, Pair, Setting
+from shardio.bench.pair import POSTED_WARM_UP, Handlers, Pair, Setting
 
 BASE, MMIO, PAGE, N = 0xD000_0000, 1, 0x1000, 256
 
@@ -45,8 +44,8 @@ def test_blocks_of_floor_work_and_local_calls(pair: Pair, setting: Setting) -> N
     messages = pair.work(posted, N, MMIO, address_array([BASE + 2 * PAGE]), write=True, posted=BASE)
     local = pair.local(1000, index=1)
 
-    assert all(block.ns > 0 for block in (floor, native, python, messages))
-    assert len(floor.samples) == len(native.samples) == N // SAMPLE_EVERY
+    assert all(block.ns > 0 for block in (*floor, native, python, messages))
+    assert len(floor.pause.samples) == len(floor.bare.samples) == len(native.samples) == N // SAMPLE_EVERY
     assert local > 0
     assert setting.fabric.service(0, 0).reads >= N
     assert setting.fabric.service(0, 2).posted == POSTED_WARM_UP + N

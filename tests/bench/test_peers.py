@@ -9,19 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from shardio.bench.peers import PEERS, Peer, Session
+from shardio.bench.errors import BenchError
+from shardio.bench.peers import PEERS, Session
 from shardio.bench.peers.iceoryx import Iceoryx
 from shardio.bench.peers.measure import check
 from shardio.bench.peers.peer import READ, WRITE
+from shardio.bench.peers.pipe import Pipe
 
 
 @pytest.fixture(params=PEERS, ids=lambda peer: peer.name)
 def session(request: pytest.FixtureRequest) -> Iterator[Session]:
-    peer: Peer = request.param
+    peer: type[Session] = request.param
     reason = peer.missing()
     if reason:
         pytest.skip(reason)
-    opened = peer.open(max(os.sched_getaffinity(0)))
+    opened = peer(max(os.sched_getaffinity(0)))
     yield opened
     opened.close()
 
@@ -35,28 +37,26 @@ def test_it_serves_a_device(session: Session) -> None:
 
 
 def test_a_package_that_is_not_installed_is_the_reason() -> None:
-    class Absent(Peer):
+    class Absent(Pipe):
         name, title, package = "absent", "absent", "no_such_package_anywhere"
 
-        def open(self, cpu: int) -> Session:
-            raise AssertionError(cpu)
-
-    assert Absent().missing() == "no_such_package_anywhere is not installed"
+    assert Absent.missing() == "no_such_package_anywhere is not installed"
 
 
-def test_each_peer_has_a_file_of_its_own() -> None:
-    files = {Path(__import__(type(peer).__module__, fromlist=["x"]).__file__).name for peer in PEERS}
+def test_each_peer_has_a_file_of_its_own_of_less_than_60_lines() -> None:
+    files = {Path(__import__(peer.__module__, fromlist=["x"]).__file__) for peer in PEERS}
 
     assert len(files) == len(PEERS) - 1, "shardio's two clients share one"
+    assert {path.name: lines for path in files if (lines := len(path.read_text().splitlines())) >= 60} == {}
 
 
 def test_iceoryx2_leaves_no_name_and_no_file() -> None:
-    peer = Iceoryx()
+    peer = Iceoryx
     if peer.missing():
         pytest.skip(peer.missing())
     before = set(os.listdir("/dev/shm"))
 
-    opened = peer.open(max(os.sched_getaffinity(0)))
+    opened = peer(max(os.sched_getaffinity(0)))
     ours = sorted(name for name in os.listdir("/dev/shm") if name.startswith(f"shardio-bench-{os.getpid()}-"))
     opened.close()
 
@@ -64,3 +64,8 @@ def test_iceoryx2_leaves_no_name_and_no_file() -> None:
     assert not {name for name in set(os.listdir("/dev/shm")) - before if name.startswith("iox2_")}
     assert not {name for name in os.listdir("/dev/shm") if name in ours}
     assert not list(Path(tempfile.gettempdir()).glob(f"shardio-bench-{os.getpid()}-*"))
+
+
+def test_a_server_that_does_not_start_is_told_of() -> None:
+    with pytest.raises(BenchError, match=r"the server of multiprocessing\.Pipe does not start"):
+        Pipe(1 << 20)  # there is no such CPU

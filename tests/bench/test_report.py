@@ -14,7 +14,6 @@ from shardio.bench.tables import everything
 from tests.bench.test_results import FIGURE, HOST
 
 pytest.importorskip("matplotlib")
-pytest.importorskip("simpy")
 SOME = Percentiles(100.0, 200.0, 300.0)
 POINTS = [
     Point(devices, vcpus, shards, 0, 1e6 * vcpus, 0.1, SOME, vcpus + shards > 2)
@@ -81,3 +80,10 @@ def test_the_tables_name_reach_gate_and_verdict() -> None:
     assert "1.10" in line
     assert "1.25" in line
     assert "in gate" in line
+
+
+def test_a_bound_that_is_not_valid_is_marked() -> None:
+    lines = [line for line in text(RUN).splitlines() if line.endswith("shares CPUs")]
+
+    assert [line for line in lines if " ? " not in line] == []
+    assert "points outside of its validity are marked (?)" in text(RUN)

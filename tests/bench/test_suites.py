@@ -64,7 +64,7 @@ def test_progress_names_the_step() -> None:
 def test_every_round_has_pairs() -> None:
     rounds = Rounds()
 
-    pairs = [rounds.add(1.0, 1.0) for _ in EFFORT.pairs(rounds)]
+    pairs = [rounds.add(1.0, rest=1.0) for _ in EFFORT.pairs(rounds)]
 
     assert len(pairs) >= EFFORT.rounds * MIN_PAIRS
     assert len(rounds.figure("x", "x", FIGURE.unit).rounds) == EFFORT.rounds

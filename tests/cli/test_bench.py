@@ -56,7 +56,8 @@ def test_quick_fills_the_table_and_its_status_is_the_gates(
     run, printed = load(tmp_path / "run.json"), capsys.readouterr()
     assert run.skipped == {}
     assert run.rows[0].name == "native"
-    assert {"python", "posted", "one-cpu", "routing", "kvm"} <= {row.name for row in run.rows}
+    names = {row.name for row in run.rows}
+    assert {"python", "posted", "one-cpu", "routing", "kvm", "soft-native", "soft"} <= names
     assert [row.title for row in run.rows if row.title not in printed.out] == []
     assert "pinned to CPUs" in printed.err
     assert status == any(row.verdict == "missed" for row in run.rows)
@@ -151,7 +152,6 @@ def test_report_shows_kept_runs_in_one_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], no_measuring: None
 ) -> None:
     pytest.importorskip("matplotlib")
-    pytest.importorskip("simpy")
     rows = kept(tmp_path / "rows.json", Run(host=HOST, rows=[FIGURE]))
     scaling = kept(tmp_path / "scaling.json", msgspec.structs.replace(RUN, rows=[]))
     page = tmp_path / "report.html"

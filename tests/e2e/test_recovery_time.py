@@ -1,8 +1,8 @@
 """The bounds on what a guest waits when a process dies.
 
 The machine that runs these tests has other things to do, so a bound holds if the best of a few kills is
-within it: what is done too late every time is found, one bad moment is not. `bench.recovery` tells the
-distribution. A cold start computes all the time, so its bound is held against the machine's speed around it.
+within it: what is done too late every time is found, one bad moment is not. `shardio.bench.recovery` tells
+the whole distribution. A cold start computes all the time: its bound is held against the speed around it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from tests.e2e.deaths import computing, shard_kills, worker_kills
+from shardio.bench.recovery import computing, shard_kills, worker_kills
 
 pytestmark = pytest.mark.kvm
 

@@ -1,0 +1,105 @@
+"""The floor of an exit: the same guest, whose accesses are answered where it leaves, in C (`native/measure`).
+It has no worker, shard or fabric: nothing of what is measured is in it.
+
+`InLoop` is a VM of KVM, answered where KVM_RUN returns; `OwnProcess` is Unicorn, which leaves its guest in
+tens of nanoseconds, answered by its own hook.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+from shardio._measure import ffi, lib
+from shardio.bench.blocks import PATIENCE, Block, new_block, timed
+from shardio.bench.errors import BenchError
+from shardio.closing import Closing
+from shardio.memory import GuestMemory
+from shardio.soft.library import library
+from shardio.vcpu.kvm import KvmHypervisor
+
+ENTRY = 0x1000
+KVM_EXITS, SOFT_EXITS = 400, 20_000
+"""Of a block: a millisecond or some."""
+WARM_UP = 20
+
+
+class _Loop(Closing):
+    """A guest without devices; each vCPU has a thread of its own on its CPU of `cpus`, -1: anywhere.
+
+    A vCPU keeps its thread: KVM waits for a grace period when another one takes it over.
+    """
+
+    def __init__(self, cpus: Sequence[int]) -> None:
+        self._held = ExitStack()
+        self._threads = [
+            self._held.enter_context(ThreadPoolExecutor(1, initializer=_settle, initargs=(cpu,)))
+            for cpu in cpus
+        ]
+        self.blocks: list[Callable[[], Block]] = []
+
+    def exit_ns(self) -> float:
+        """Nanoseconds of an exit from a vCPU's point of view, all of them running at once; a block during
+        which one lost its CPU is measured again. Raises `BenchError` when the guest does not go on.
+        """
+        for _ in range(PATIENCE):
+            jobs = [thread.submit(block) for thread, block in zip(self._threads, self.blocks, strict=True)]
+            found = [job.result() for job in jobs]
+            if not any(block.stolen for block in found):
+                break
+        return sum(block.ns for block in found) / len(found)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._held.close()
+
+
+class InLoop(_Loop):
+    """KVM. Raises `KvmError` or `HostError` where it cannot be used."""
+
+    def __init__(self, code: bytes, mode: str, cpus: Sequence[int] = (-1,)) -> None:
+        super().__init__(cpus)
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            self.memory = self._held.enter_context(GuestMemory(1 << 20))
+            self.memory.write(ENTRY, code)
+            hypervisor = self._held.enter_context(KvmHypervisor(self.memory, len(cpus), irqchip=False))
+            hypervisor.set_entry(mode, ENTRY)
+            self.blocks = [partial(_kvm_block, vcpu) for vcpu in hypervisor.vm.vcpus]
+            undo.pop_all()
+
+
+class OwnProcess(_Loop):
+    """Unicorn, in 32-bit code. Raises `HostError` where it is not installed."""
+
+    def __init__(self, code: bytes, _mode: str, cpus: Sequence[int] = (-1,)) -> None:
+        path = ffi.new("char[]", os.fsencode(library()))
+        super().__init__(cpus[:1])
+        self.blocks = [partial(_soft_block, path, code)]
+
+
+def _settle(cpu: int) -> None:
+    if cpu >= 0:
+        os.sched_setaffinity(0, {cpu})
+
+
+def _kvm_block(vcpu: Any) -> Block:
+    for count in (WARM_UP, KVM_EXITS):
+        block = new_block(count)
+        ticks = lib.sio_measure_exits(vcpu.fd, vcpu.run_struct, block)
+        if block.done != count:
+            reason = vcpu.run_struct.exit_reason
+            raise BenchError(f"the guest ended with exit {reason}", "see `shardio doctor`")
+    return timed(block, ticks)
+
+
+def _soft_block(path: Any, code: bytes) -> Block:
+    block = new_block(SOFT_EXITS)
+    ticks = lib.sio_measure_software(path, ffi.from_buffer(code), len(code), block)
+    if block.done != SOFT_EXITS:
+        raise BenchError("the guest does not run in Unicorn", "see `shardio doctor`")
+    return timed(block, ticks)

@@ -1,0 +1,244 @@
+"""The near process of a pair: starts the far one, and times blocks of the floor and blocks of work
+against it.
+
+The near process stands for the vCPU workers (the same `struct sio_client`, driven from C), the far one
+is a shard. Both are pinned while the pair lives.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing import Pipe
+from typing import Any, NamedTuple
+
+from shardio._measure import ffi, lib
+from shardio.bench.blocks import PATIENCE, SAMPLE_EVERY, Block, Floor, new_block, patience_ticks, timed
+from shardio.bench.errors import BenchError
+from shardio.closing import Closing
+from shardio.fabric import Fabric, Port
+from shardio.range import MmioRange, PioRange
+from shardio.routing import AddressMap
+
+ANSWER_TIMEOUT_S = 30.0
+WARM_UP = 200
+"""Operations before a block that are not timed: after them both processes are in the loop that is
+measured.
+"""
+POSTED_WARM_UP = 4096
+"""The same for posted writes: some laps of the ring."""
+POSTED_SAMPLE_EVERY = 512
+"""The same for posted writes, which take less than reading the clock does."""
+
+
+class Handlers(NamedTuple):
+    """`number` ranges of `size` bytes from `base` on, `stride` apart, with indices from `first` on, each
+    answered by a `device` of its own (a name of `devices.make`).
+    """
+
+    first: int
+    space: int
+    base: int
+    size: int
+    device: str
+    number: int = 1
+    stride: int = 0
+    posted: bool = False
+
+    @property
+    def ranges(self) -> list[MmioRange | PioRange]:
+        """Each of them."""
+        kind = MmioRange if self.space else PioRange
+        return [kind(self.base + i * self.stride, self.size) for i in range(self.number)]
+
+
+class Service(NamedTuple):
+    """One shard of one fabric, served by the far process: descriptors, and who answers."""
+
+    fabric: int
+    shard: int
+    doorbell: int
+    handlers: list[Handlers]
+
+
+class Setting:
+    """A fabric of the benchmark: its counts, what answers on it, and a client per vCPU as they are asked
+    for. `shard_of`: the shard of each of `handlers`; all on shard 0 by default.
+    """
+
+    def __init__(
+        self, handlers: Sequence[Handlers], *, vcpus: int = 1, shards: int = 1, shard_of: Sequence[int] = ()
+    ) -> None:
+        self.handlers = tuple(handlers)
+        self.shard_of = tuple(shard_of or [0] * len(handlers))
+        self.fabric = Fabric.create(vcpus=vcpus, shards=shards, ranges=sum(h.number for h in handlers))
+        self.doorbells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(shards)]
+        routes = AddressMap(self.fabric)
+        for group, shard in zip(self.handlers, self.shard_of, strict=True):
+            for i, span in enumerate(group.ranges):
+                route = routes.add(span, (shard,), posted=group.posted)
+                assert route.index == group.first + i, "indices are given out in order"
+        routes.publish()
+
+    def client(self, vcpu: int = 0) -> Port:
+        """The client of a vCPU."""
+        return Port(self.fabric, vcpu, dict(enumerate(self.doorbells)))
+
+    def service(self, shard: int = 0) -> Service:
+        """What the far process is told of one shard."""
+        mine = [group for group, owner in zip(self.handlers, self.shard_of, strict=True) if owner == shard]
+        return Service(self.fabric.fd, shard, self.doorbells[shard], mine)
+
+    def close(self) -> None:
+        """Give the fabric back."""
+        while self.doorbells:
+            os.close(self.doorbells.pop())
+        self.fabric.close()
+
+
+class FarProcess:
+    """A far process and the pipe to it. `line_fd`: the page with the floor's line; `cpu`: None anywhere."""
+
+    def __init__(self, services: Sequence[Service], line_fd: int, cpu: int | None) -> None:
+        self.pipe, theirs = Pipe()
+        fds = [theirs.fileno(), line_fd]
+        fds += [fd for service in services for fd in (service.fabric, service.doorbell)]
+        with theirs:
+            # From the folder that shardio was imported from, wherever the caller is.
+            code = (
+                f"import sys; sys.path[:] = {sys.path!r}; from shardio.bench.far import main; "
+                f"main({theirs.fileno()}, {os.getpid()})"
+            )
+            command = [sys.executable, "-c", code]
+            self.process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL)
+        self.ask(line_fd, cpu, list(services))
+
+    def send(self, *request: Any) -> None:
+        """Ask for something that is not answered, as the methods of `far.Far` say."""
+        self.pipe.send(request)
+
+    def ask(self, *request: Any) -> int:
+        """Ask, and wait for the answer. Raises `BenchError` when the process ended or does not answer."""
+        try:
+            self.send(*request)
+            if self.pipe.poll(ANSWER_TIMEOUT_S):
+                return int(self.pipe.recv())
+        except (EOFError, OSError):
+            raise BenchError("the far process of the benchmark ended", "see its traceback above") from None
+        what = f"the far process has not answered for {ANSWER_TIMEOUT_S} s"
+        raise BenchError(what, "run on a quieter machine")
+
+    def close(self) -> None:
+        """End the process and collect it."""
+        self.pipe.close()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class Pair(Closing):
+    """Two processes over some settings, all of which the one far process answers.
+
+    `cpus`: (near, far). Raises `BenchError` where the far process cannot be started.
+    """
+
+    def __init__(self, settings: Sequence[Setting], cpus: tuple[int, int] | None) -> None:
+        self.settings = tuple(settings)
+        self._before = os.sched_getaffinity(0)
+        self._line_fd = os.memfd_create("shardio-bench", os.MFD_CLOEXEC)
+        os.ftruncate(self._line_fd, mmap.PAGESIZE)
+        self._page = mmap.mmap(self._line_fd, mmap.PAGESIZE)
+        self.line: Any = ffi.cast("uint64_t *", ffi.from_buffer(self._page))
+        self.blocks = self.stolen = 0
+        self.again = True
+        """Whether disturbed blocks are measured again."""
+        near, far = cpus or (None, None)
+        if near is not None:
+            os.sched_setaffinity(0, {near})
+        try:
+            self.far = FarProcess([setting.service() for setting in self.settings], self._line_fd, far)
+        except BaseException:
+            self._release()
+            raise
+
+    def close(self) -> None:
+        """End the far process, close the settings, and run where this process ran before."""
+        self.far.close()
+        self._release()
+
+    def _release(self) -> None:
+        os.sched_setaffinity(0, self._before)
+        self.line = None
+        self._page.close()
+        os.close(self._line_fd)
+        for setting in self.settings:
+            setting.close()
+
+    def floor(self, n: int) -> Floor:
+        """Blocks of `n` bare ping-pongs: with a `pause` a poll, and without."""
+        return Floor(self._undisturbed(lambda: self._ping(n, 1)), self._undisturbed(lambda: self._ping(n, 0)))
+
+    def work(
+        self, client: Port, n: int, space: int, addresses: Any, *,
+        write: bool = False, size: int = 4, posted: int | None = None,
+    ) -> Block:  # fmt: skip
+        """A block of `n` accesses at `addresses` (`address_array`), each taken in turn. `posted`: they
+        are posted, and this is an address to read after the block, by which all of them have been
+        served.
+
+        Raises `BenchError` when an access was not answered.
+        """
+
+        def block() -> Block:
+            # Posted writes run at the owner's pace once the ring is full: the block begins there.
+            every = SAMPLE_EVERY if posted is None else POSTED_SAMPLE_EVERY
+            for count in (WARM_UP if posted is None else POSTED_WARM_UP, n):
+                block = new_block(count, addresses, space=space, size=size, write=write, every=every)
+                ticks = lib.sio_measure_access(client.view, block)
+                if block.failed:
+                    what = f"{block.failed} of {count} accesses were not answered"
+                    raise BenchError(what, "report this as a fault of shardio")
+            if posted is not None:
+                client.read(space, posted, size)
+            return timed(block, ticks)
+
+        return self._undisturbed(block)
+
+    @property
+    def set_aside(self) -> float:
+        """The part of all blocks that were measured again."""
+        return self.stolen / max(1, self.blocks)
+
+    def _undisturbed(self, measure: Callable[[], Block]) -> Block:
+        for _ in range(PATIENCE):
+            self.blocks += 1
+            block = measure()
+            if not block.stolen or not self.again:
+                break
+            self.stolen += 1
+        return block
+
+    def _ping(self, n: int, pause: int) -> Block:
+        self.far.send("echo", n + WARM_UP, pause)
+        for count in (WARM_UP, n):
+            block = new_block(count)
+            ticks = lib.sio_measure_ping(self.line, block, patience_ticks(), pause)
+            if block.done != count:
+                hint = "run on a machine that is not overloaded"
+                raise BenchError("the far process answers no pings", hint)
+        return timed(block, ticks)
+
+    def local(self, n: int, *, service: int = 0, index: int = 0, write: bool = False) -> float:
+        """Nanoseconds that one call of the handler takes from Python, in the far process, over `n` calls."""
+        self.far.ask("local", service, index, write, WARM_UP)
+        return self.far.ask("local", service, index, write, n) / n
+
+    def pin(self, near: int, far: int) -> None:
+        """Move both processes."""
+        os.sched_setaffinity(0, {near})
+        self.far.ask("pin", far)

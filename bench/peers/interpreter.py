@@ -1,0 +1,86 @@
+"""Another Python than this one: the interpreter that `--python` or SHARDIO_BENCH_PYTHON names, this one, what
+is on PATH, and what pyenv and uv have installed, the newest first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from shardio.bench.errors import BenchError
+
+VARIABLE = "SHARDIO_BENCH_PYTHON"
+NAMES = [f"python3.{minor}{kind}" for minor in (15, 14, 13, 12) for kind in ("t", "")]
+MANAGED = ("${PYENV_ROOT}/versions", "~/.pyenv/versions", "~/.local/share/uv/python")
+TIMEOUT_S = 30.0
+_PROBE = """
+import json, sys
+gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+print(json.dumps([sys.implementation.name, list(sys.version_info[:3]), gil]))
+"""
+
+
+class Interpreter(NamedTuple):
+    """A Python: `gil` is False where it runs without one."""
+
+    path: str
+    implementation: str
+    version: tuple[int, int, int]
+    gil: bool
+
+    @property
+    def title(self) -> str:
+        """Its kind and version."""
+        kind = "" if self.gil else ", free-threaded"
+        return f"{self.implementation} {'.'.join(map(str, self.version))}{kind}"
+
+
+@cache
+def probed(path: str) -> Interpreter | None:
+    """What is at `path`; None when it is no Python that runs."""
+    try:
+        command = [path, "-I", "-c", _PROBE]
+        done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=True)
+        implementation, version, gil = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    return Interpreter(path, implementation, tuple(version), gil)
+
+
+def find(fits: Callable[[Interpreter], bool]) -> Interpreter | None:
+    """The first interpreter that fits. Raises what `check_named` raises."""
+    return next((found for path in _paths(check_named()) if (found := probed(path)) and fits(found)), None)
+
+
+def check_named() -> str:
+    """The interpreter to try first, by the variable. Raises `BenchError` when it is no Python."""
+    named = os.environ.get(VARIABLE, "")
+    if named and probed(shutil.which(named) or named) is None:
+        raise BenchError(f"{named} is no Python that runs", f"correct --python or {VARIABLE}")
+    return named
+
+
+def _paths(named: str) -> Iterator[str]:
+    yield from [shutil.which(named) or named] if named else []
+    yield sys.executable
+    yield from filter(None, map(shutil.which, NAMES))
+    for folder in MANAGED:
+        # Without the variable the folder has its name, which does not exist.
+        versions = Path(os.path.expandvars(folder)).expanduser().glob("*/bin/python3")
+        yield from map(str, sorted(versions, key=lambda path: _numbers(path.parts[-3]), reverse=True))
+
+
+def _numbers(name: str) -> list[int]:
+    """The numbers in a folder's name, to sort by.
+
+    >>> _numbers("cpython-3.13.0t-linux")
+    [3, 13, 0]
+    """
+    return [int(part) for part in "".join(c if c.isdigit() else " " for c in name).split()]

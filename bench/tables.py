@@ -1,0 +1,147 @@
+"""Results as tables for a terminal."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+
+from rich.table import Table
+
+from shardio.bench.bound import Check, check, summary
+from shardio.bench.errors import BenchError
+from shardio.bench.results import Cost, Figure, Percentiles, Run
+
+_COLOURS = {"reached": "green", "in gate": "yellow", "missed": "red", "": ""}
+
+
+WIDE, MEDIUM = 150, 100
+"""Columns of the terminal from which on times are shown, and the rounds."""
+
+
+def everything(run: Run, width: int = WIDE) -> list[Table | str]:
+    """All that a run has, in reading order, for a terminal of so many columns."""
+    shown: list[Table | str] = []
+    for title, rows in (("data path", run.rows), ("peers", run.peers), ("KVM exits", run.kvm)):
+        if rows:
+            shown += [figures(rows, title, width), *(f"  {line}" for line in notes(rows)), ""]
+    if run.scaling:
+        shown += [points(run, "scaling"), *_bounded(run), ""]
+    if run.costs:
+        shown += [costs(run.costs, "start-up and memory"), ""]
+    shown += [f"not measured: {name}: {why}" for name, why in run.skipped.items()]
+    return shown + (["interrupted: what was complete is above"] if run.interrupted else [])
+
+
+def figures(rows: Iterable[Figure], title: str, width: int = WIDE) -> Table:
+    """Rows with what was to be reached, what was measured, by its ratio and by what is beyond, and in which
+    regime. Times in nanoseconds.
+    """
+    rows = list(rows)
+    gated = any(row.gate is not None for row in rows)
+    counted = any(row.instructions is not None for row in rows)
+    columns: list[tuple[str, Callable[[Figure], str], float]] = [
+        ("reach", lambda row: number(row.reach), 0 if gated else math.inf),
+        ("gate", _gate, 0 if gated else math.inf),
+        ("measured", lambda row: number(row.value), 0),
+        ("rounds", lambda row: f"{number(min(row.rounds))}-{number(max(row.rounds))}", MEDIUM),
+        ("of", lambda row: str(row.unit), 0),
+        ("beyond, ns", lambda row: number(row.beyond), 0),
+        ("instructions", lambda row: number(row.instructions), MEDIUM if counted else math.inf),
+        ("one, ns", lambda row: f"{row.operation:.0f}", WIDE if gated else 0),
+        ("p50/p99/p99.9", lambda row: percentiles(row.latency), WIDE),
+        ("of the floor", lambda row: percentiles(row.floor), WIDE),
+    ]
+    shown = [(name, cell) for name, cell, least in columns if width >= least]
+    table = _table(title, "work", *(name for name, _ in shown))
+    for column, (name, _) in zip(table.columns[1:], shown, strict=False):
+        if name == "of":
+            column.justify, column.no_wrap, column.overflow, column.min_width = "left", False, "fold", 12
+    for row in rows:
+        verdict = f"[{_COLOURS[row.verdict]}]{row.verdict}[/]" if row.verdict else ""
+        table.add_row(row.title, *(cell(row) for _, cell in shown), verdict)
+    return table
+
+
+def _gate(row: Figure) -> str:
+    return number(row.gate) + (f", {row.gate_ns:.0f} ns" if row.gate_ns else "")
+
+
+def notes(rows: Sequence[Figure]) -> list[str]:
+    """What rows say beside their numbers, and the floor's two loops."""
+    lines = [f"{row.title}: {row.note}" for row in rows if row.note]
+    lines += [
+        f"{row.title}: {row.set_aside:.0%} of the blocks measured again, another program had a CPU"
+        for row in rows
+        if row.set_aside >= 0.01
+    ]
+    floors = [row.floors for row in rows if row.floors is not None]
+    if floors:
+        pause, bare = (statistics.median(each) for each in zip(*floors, strict=True))
+        loops = f"{pause:.0f} ns with a pause a poll, {bare:.0f} without"
+        lines.append(f"the floor: {loops}; the lower one counts")
+    return lines
+
+
+def _checks(run: Run) -> list[Check]:
+    try:
+        return check(run)
+    except BenchError:  # without a point of one vCPU there is no bound
+        return []
+
+
+def _bounded(run: Run) -> list[str]:
+    checks = _checks(run)
+    return [f"  the bound in closed form: {summary(checks)} (?)"] if checks else []
+
+
+def points(run: Run, title: str) -> Table:
+    """Scaling: accesses a second by what was varied, and at most by `bound`; "?" where that is not valid."""
+    times = ("p50, us", "p99, us", "p99.9, us")
+    numbers = "vCPUs", "shards", "accesses/s", "at most", "spread"
+    table, bounds = _table(title, "handler, us", "devices", *numbers, *times), _checks(run)
+    for row in run.scaling:
+        bound = next((each.bound for each in bounds if each.point is row), None)
+        most = f"{bound.rate:,.0f}{'' if bound.valid else ' ?'}" if bound else ""
+        latency = [f"{value / 1000:.2f}" for value in (row.latency.p50, row.latency.p99, row.latency.p999)]
+        shards = str(row.shards) if row.shards else "GIL"
+        what = f"{row.handler_ns / 1000:g}", str(row.devices), str(row.vcpus), shards
+        shares = "shares CPUs" if row.oversubscribed else ""
+        table.add_row(*what, f"{row.rate:,.0f}", most, f"{row.spread:.0%}", *latency, shares)
+    return table
+
+
+def costs(rows: Iterable[Cost], title: str) -> Table:
+    """Start-up times and memory."""
+    table = _table(title, "what", "value")
+    for row in rows:
+        table.add_row(row.title, f"{row.value:,.2f} {row.unit}", row.note)
+    return table
+
+
+def _table(title: str, first: str, *numbers: str) -> Table:
+    """A column of words, columns of numbers, and one for a remark."""
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left", header_style="bold")
+    table.add_column(first, overflow="fold", min_width=min(22, 2 * len(first)))
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    return table
+
+
+def number(value: float | None) -> str:
+    """Three digits, a dash for none.
+
+    >>> number(1.2345), number(0.0561), number(640.2), number(None)
+    ('1.23', '0.056', '640', '-')
+    """
+    if value is None:
+        return "-"
+    size = abs(value)
+    return f"{value:.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.1 else 3}f}"
+
+
+def percentiles(value: Percentiles | None) -> str:
+    """p50/p99/p99.9 in whole nanoseconds."""
+    return "-" if value is None else f"{value.p50:.0f}/{value.p99:.0f}/{value.p999:.0f}"
+
