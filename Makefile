@@ -78,7 +78,7 @@ guests: setup
 
 # All of them run. `make test` runs those that are there, or can be had within seconds.
 acceptance: guests
-	@$(PY) -m pytest -q tests/acceptance
+	@$(PY) -m pytest -q -m 'soak or not soak' tests/acceptance
 
 soak: setup
 	@$(PY) -m pytest -q -m soak --timeout 1800

@@ -1,9 +1,11 @@
-"""The compiled core, and the benchmarks' loops beside it: cffi in API mode over native/; and the commit that
-a distribution is made from, for `shardio --version` (everything else is in pyproject.toml).
+"""The compiled core, and the benchmarks' loops beside it: cffi in API mode over native/. With them go the
+client's sources, which shardio/include/shardio.c has, and the commit that a distribution is made from, for
+`shardio --version` (everything else is in pyproject.toml).
 """
 
 from pathlib import Path
 from runpy import run_path
+from shutil import copyfile
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
@@ -19,13 +21,24 @@ def write_commit(folder: Path) -> None:
         (folder / "_commit.py").write_text(f'"""Written by the build."""\n\nCOMMIT = "{commit}"\n')
 
 
+def copy_sources(include: Path) -> None:
+    """Puts the client's sources beside shardio.c, which in the source tree finds them in native/."""
+    included = (include / "shardio.c").read_text()
+    (include / "native").mkdir(exist_ok=True)
+    for path in (ROOT / "native").glob("*.[ch]"):
+        if path.suffix == ".h" or f'"native/{path.name}"' in included:
+            copyfile(path, include / "native" / path.name)
+
+
 class BuildPy(build_py):
-    """With the commit in what is built; an editable installation asks git."""
+    """With the commit and the sources in what is built; an editable installation has git and native/."""
 
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            write_commit(Path(self.build_lib) / "shardio")
+            built = Path(self.build_lib) / "shardio"
+            write_commit(built)
+            copy_sources(built / "include")
 
 
 class Sdist(sdist):

@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from shardio.device import DeviceHost, MutDevicePio
+from shardio.device import DeviceHost, HostPersistent, MutDevicePio
 
 SLEEP_CONTROL, SLEEP_STATUS, RESET, TIMER = 0, 1, 2, 4
 FREQUENCY: Final = 3_579_545
@@ -30,6 +30,8 @@ RESET_VALUE: Final = 1
 _SLEEP_ENABLE: Final = 0x20
 _SLEEP_TYPE_SHIFT: Final = 2
 _SLEEP_TYPE: Final = 0x07
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[int, float | None, int]).decode
 
 
 class AcpiPowerState(msgspec.Struct):
@@ -44,6 +46,7 @@ class AcpiPower(MutDevicePio):
 
     compatible = "acpi,power"
     pio_size = 8
+    persistent = 64
 
     def __init__(self) -> None:
         self.clock: Callable[[], float] = time.monotonic
@@ -51,14 +54,21 @@ class AcpiPower(MutDevicePio):
         self._ticks_before = 0
         self._sleep = 0
         self._host: DeviceHost | None = None
+        self._store: HostPersistent | None = None
 
     def attach(self, host: DeviceHost) -> None:
-        """Power off and reset through `host` from now on."""
-        self._host = host
+        """Power off and reset through `host` from now on. The timer goes on where a predecessor's is."""
+        self._host, self._store = host, getattr(host, "persistent", None)
+        if self._store is not None and self._store.state is not None:
+            self._sleep, self._began, self._ticks_before = _decode(self._store.state)
 
     def detach(self) -> None:
         """Neither any more."""
-        self._host = None
+        self._host = self._store = None
+
+    def _keep(self) -> None:
+        if self._store is not None:
+            self._store.save(_encode((self._sleep, self._began, self._ticks_before)))
 
     def read(self, offset: int, size: int) -> int:
         """The timer, from any of its bytes on; the type of sleep; 0 for the status, which is for waking."""
@@ -70,6 +80,7 @@ class AcpiPower(MutDevicePio):
         """Sleep or reset; the timer cannot be written, and there is no sleep but S5."""
         if offset == SLEEP_CONTROL:
             self._sleep = value & _SLEEP_TYPE << _SLEEP_TYPE_SHIFT
+            self._keep()
             if value & _SLEEP_ENABLE and self._sleep >> _SLEEP_TYPE_SHIFT == SOFT_OFF and self._host:
                 self._host.exit(0)
         elif offset == RESET and value & 0xFF == RESET_VALUE and self._host:
@@ -80,6 +91,7 @@ class AcpiPower(MutDevicePio):
         now = self.clock()
         if self._began is None:
             self._began = now
+            self._keep()
         return self._ticks_before + int((now - self._began) * FREQUENCY) & 0xFFFF_FFFF
 
     def snapshot(self) -> AcpiPowerState:
@@ -90,3 +102,4 @@ class AcpiPower(MutDevicePio):
         """The timer goes on where it was."""
         self._sleep = state.sleep
         self._began, self._ticks_before = None, state.ticks
+        self._keep()

@@ -13,6 +13,7 @@ before each small transfer.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -107,6 +108,27 @@ class ByteFd:
             return os.write(self._fd, data[:_GUARDED_CHUNK])
         except BlockingIOError:
             return 0
+
+    def send_from(self, source: int, count: int) -> int:
+        """Up to `count` bytes from the offset of the file `source`, which moves by what was taken: how many,
+        0 when none can be now. Raises OSError for anything but EAGAIN.
+        """
+        if self._guarded:
+            if not self.wait(select.POLLOUT, 0):
+                return 0
+            count = min(count, _GUARDED_CHUNK)
+        if self._socket is None:  # on which it would wait
+            try:
+                return os.sendfile(self._fd, source, None, count)
+            except BlockingIOError:
+                return 0
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # a file that is appended to
+                    raise
+        at = os.lseek(source, 0, os.SEEK_CUR)
+        taken = self.write(os.pread(source, count, at))
+        os.lseek(source, at + taken, os.SEEK_SET)
+        return taken
 
     def wait(self, events: int, timeout_ms: int) -> bool:
         """Whether any of `events` (poll(2) bits) came within `timeout_ms` milliseconds."""

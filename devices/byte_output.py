@@ -20,6 +20,7 @@ from shardio.errors import DeviceOptionError
 
 if TYPE_CHECKING:
     from shardio.device import DeviceHost
+    from shardio.devices.output_ring import OutputRing
 
 _LOG = logging.getLogger(__name__)
 _FORMS = (
@@ -56,6 +57,8 @@ class ByteOutput:
         self._fd: ByteFd | None = None
         self._pty: Pty | None = None
         self._backlog = bytearray()
+        self._ring: OutputRing | None = None
+        self._upto = 0
         self._host: DeviceHost | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watching = False
@@ -64,11 +67,13 @@ class ByteOutput:
     @property
     def backlog(self) -> int:
         """Bytes that were given and are not in the file yet."""
-        return len(self._backlog)
+        return len(self._backlog) if self._ring is None else self._ring.pending
 
     @property
     def full(self) -> bool:
         """Whether a device with flow control should hold back; `on_room` is called when that ends."""
+        if self._ring is not None:
+            return not self._ring.room
         return len(self._backlog) >= self._limit and self._pty is None
 
     def open(self, pty: Pty | None = None) -> None:
@@ -104,6 +109,17 @@ class ByteOutput:
         self.open(pty)
         self._watch(bool(self._backlog))
 
+    def keep_in(self, ring: OutputRing) -> None:
+        """From now on the output's bytes are in `ring`, and leave by `send`; before `attach`."""
+        self._ring, self._upto = ring, ring.tail
+
+    def send(self, upto: int) -> None:
+        """Let what has come into the ring before `upto` leave. Never within an access: what that gave counts
+        after its end.
+        """
+        self._upto = upto
+        self._flush_ring()
+
     def write(self, data: bytes) -> None:
         """Take `data`, whole. Never blocks and never raises for what the file does; see `dropped`."""
         if self.spec == "null":
@@ -130,17 +146,47 @@ class ByteOutput:
         """Flush everything, waiting for a slow reader as long as it makes progress, then close."""
         if self._fd is not None:
             stall_ms = 0 if self._pty is not None else self._stall_ms
-            while self._backlog and self._fd.wait(select.POLLOUT, stall_ms):
+            while self.backlog and self._fd.wait(select.POLLOUT, stall_ms):
                 self._flush()
-            self.dropped += len(self._backlog)
+            self.dropped += self.backlog
             self._backlog.clear()
             self._watch(False)
             self._fd.close()
+        if self._ring is not None:
+            self._ring.skip(self._ring.pending)
+            self._ring = None
         if self._pty is not None:
             self._pty.close()
         self._fd, self._pty, self._loop = None, None, None
 
+    def _flush_ring(self) -> None:
+        ring = self._ring
+        assert ring is not None
+        if self._fd is None:
+            self.open()
+        had_room = ring.room
+        try:
+            self.written += ring.send(self._fd, self._upto)
+        except OSError as error:
+            self._drop(self._upto - ring.head, str(error))
+            ring.skip(self._upto - ring.head)
+        if self._pty is not None and ring.pending > self._limit_of(ring):
+            excess = ring.pending - self._limit_of(ring)
+            ring.skip(excess)
+            self.dropped += excess
+        self._watch(self._upto > ring.head)
+        if ring.room > had_room and self.on_room is not None:
+            self.on_room()
+
+    @staticmethod
+    def _limit_of(ring: OutputRing) -> int:
+        """A terminal that nobody looks at takes nothing: half of the ring stays free for what comes."""
+        return (ring.pending + ring.room) // 2
+
     def _flush(self) -> None:
+        if self._ring is not None:
+            self._flush_ring()
+            return
         was_full = self.full
         with memoryview(bytes(self._backlog[:1 << 16])) as head:
             taken = self._try_write(head)
@@ -180,5 +226,5 @@ class ByteOutput:
     def _flush_file(self) -> None:
         """A regular file took only a part: try the rest in the next turn."""
         self._watching = False
-        if self._backlog:
+        if self.backlog:
             self._flush()

@@ -7,14 +7,20 @@ True
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from shardio.device import DeviceHost, MutDevicePio
 from shardio.devices.byte_output import ByteOutput
+from shardio.devices.output_ring import OutputRing
+
+if TYPE_CHECKING:
+    from shardio.device import HostPersistent
 
 READBACK = 0xE9
 LINE_BYTES = 1024
 LINE_S = 0.05
 """How long an unfinished line is held back."""
+RING_BYTES = 1 << 16
 
 
 class DebugConsole(MutDevicePio):
@@ -26,6 +32,7 @@ class DebugConsole(MutDevicePio):
     """
 
     pio_size = 1
+    persistent, persistent_area = 8, RING_BYTES
 
     def __init__(self, output: str = "stderr") -> None:
         """`output`: "stdout", "stderr", "null", "file:PATH" (appended), "pty" or "fd:N".
@@ -36,17 +43,32 @@ class DebugConsole(MutDevicePio):
         self._line = bytearray()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._store: HostPersistent | None = None
+        self._ring: OutputRing | None = None
+        self._lines = 0
+        """What has come into the ring up to the end of its last whole line."""
 
     def attach(self, host: DeviceHost) -> None:
-        """Open the output; what it cannot take at once is flushed by the shard's loop."""
+        """Open the output; what it cannot take at once is flushed by the shard's loop, and what a
+        predecessor had not written is written.
+        """
+        if (store := getattr(host, "persistent", None)) is not None:
+            tail = int.from_bytes(store.state or b"", "little")
+            self._store, self._ring, self._lines = store, OutputRing(store, 0, RING_BYTES, tail), tail
+            self.output.keep_in(self._ring)
         self.output.attach(host)
         self._loop = host.loop
+        if self._ring is not None and self._ring.pending:
+            self._loop.call_soon(self._flush)
 
     def detach(self) -> None:
         """Flush and close the output."""
         self._flush()
         self._loop = None
         self.output.close()
+        if self._ring is not None:
+            self._ring.close()
+        self._ring = self._store = None
 
     def read(self, offset: int, size: int) -> int:
         """0xE9, at any width."""
@@ -54,16 +76,39 @@ class DebugConsole(MutDevicePio):
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Print the `size` bytes of `value`."""
-        self._line += (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+        data = (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+        if self._ring is not None:
+            self._put(self._ring, data)
+            return
+        self._line += data
         if self._loop is None or self._line[-1] == 0x0A or len(self._line) >= LINE_BYTES:
             self._flush()
         elif self._timer is None:
             self._timer = self._loop.call_later(LINE_S, self._flush)
 
+    def _put(self, ring: OutputRing, data: bytes) -> None:
+        """The bytes leave after the access, from when on they count."""
+        assert self._store is not None
+        assert self._loop is not None
+        self.output.dropped += len(data) - ring.put(data)
+        self._store.save(ring.tail.to_bytes(8, "little"))
+        if data[-1] == 0x0A:
+            self._lines = ring.tail
+            self._loop.call_soon(self._flush_lines)
+        if self._timer is None:
+            self._timer = self._loop.call_later(LINE_S, self._flush)
+
+    def _flush_lines(self) -> None:
+        if self._ring is not None and self._lines > self._ring.head:
+            self.output.send(self._lines)
+
     def _flush(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._ring is not None:
+            self.output.send(self._ring.tail)
+            return
         if self._line:
             self.output.write(bytes(self._line))
             self._line.clear()

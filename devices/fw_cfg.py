@@ -11,6 +11,8 @@ b'QEMU'
 
 from __future__ import annotations
 
+import base64
+import binascii
 import logging
 import struct
 from pathlib import Path
@@ -63,7 +65,9 @@ class FwCfg(MutDevicePio):
     """
 
     pio_size = 12
+    persistent, state_type = 128, FwCfgState
     dma = True
+    record_dma = True
 
     def __init__(
         self,
@@ -76,12 +80,14 @@ class FwCfg(MutDevicePio):
         kernel: str = "",
         initrd: str = "",
         command_line: str = "",
+        acpi_files: list[str] | None = None,
     ) -> None:
         """`memory`: RAM in bytes or as "64M", `vcpus`: how many; firmware may take either for what the
         machine has. `sercon_port`: the UART that SeaBIOS uses as its console, 0 for none; `boot_menu`:
         whether it waits for a key; `files`: further items as "NAME=PATH", read now; `boot_order`: device
         paths, the first one first, as SeaBIOS's "bootorder" names them; `kernel`, `initrd`, `command_line`:
-        what firmware that can boot Linux is to boot.
+        what firmware that can boot Linux is to boot; `acpi_files`: the machine's tables and what loads them
+        (`shardio.platform.acpi_files`), each as "NAME=" and base64; a machine of a configuration gives them.
 
         Raises DeviceOptionError for values out of range and for a file that cannot be read.
         """
@@ -118,6 +124,8 @@ class FwCfg(MutDevicePio):
             self.add_file("etc/sercon-port", struct.pack("<H", sercon_port))
         for each in list_of_texts(files, device="FwCfg", option="files"):
             self._load(each)
+        for each in acpi_files or []:
+            self._decode(each)
 
     def add_file(self, name: str, data: bytes) -> None:
         """Offer `data` under `name` (ASCII, at most 55 bytes); a later one of the same name replaces it.
@@ -217,6 +225,13 @@ class FwCfg(MutDevicePio):
         if not equals:
             raise DeviceOptionError("FwCfg", "files", entry, 'write "NAME=PATH"')
         self.add_file(name, self._read("files", path, entry))
+
+    def _decode(self, entry: str) -> None:
+        name, _, text = entry.partition("=")
+        try:
+            self.add_file(name, base64.b64decode(text, validate=True))
+        except binascii.Error as error:
+            raise DeviceOptionError("FwCfg", "acpi_files", name, 'write "NAME=" and base64') from error
 
     def _read(self, option: str, path: str, given: str = "") -> bytes:
         try:

@@ -87,6 +87,7 @@ class I8042(MutDevicePio):
 
     compatible = "intel,8042"
     pio_size = 5
+    persistent, state_type = 4096, I8042State
     ranges = (PioRange(0x60, 1), PioRange(0x64, 1))
     """Where it is without a base: at its own two ports alone."""
 

@@ -28,6 +28,7 @@ from shardio.devices.options import in_range
 from shardio.devices.pci_config import BAR0
 from shardio.devices.pci_functions import NO_ENDPOINT, described_functions
 from shardio.devices.pci_host import PciFunction, PciHost, PciHostState, bdf
+from shardio.devices.pci_memory import PciMemory, area_bytes, state_bytes
 from shardio.devices.pci_ports import IO_WINDOW, IoWindow, PortHandler
 from shardio.devices.pci_window import BarWindow
 from shardio.errors import DeviceOptionError
@@ -52,6 +53,10 @@ class PciEndpoint(Protocol):
     guest does, each by the `read` and `write` of `port(range)`; `io_size` and `io_index` of its class, the
     bytes of its I/O BAR and which of the six it is; it lies at `io_bar` (None: nowhere) and answers by
     `io_read` and `io_write`.
+
+    Optional, for one whose state outlives its shard beside what `snapshot` gives: `persistent` and
+    `persistent_area` of its class (bytes), `keep_in(store, area, keep)` called first of all, `kept()` for the
+    state beside that area, and `transient(offset)`, whether an access of its BAR there changes nothing of it.
     """
 
     mmio_size: int
@@ -130,6 +135,16 @@ class PciBus(MutDevicePio, MutDeviceMmio):
         described = described_functions(functions)
         return {name for _, make, own in described for name in declared_capabilities(make, own)}
 
+    @staticmethod
+    def persistent(functions: list[dict[str, Any]] | None = None) -> int:
+        """What the states of all take at most."""
+        return state_bytes((make, own) for _, make, own in described_functions(functions))
+
+    @staticmethod
+    def persistent_area(functions: list[dict[str, Any]] | None = None) -> int:
+        """What they keep beside it."""
+        return area_bytes((make, own) for _, make, own in described_functions(functions))
+
     def __init__(self, functions: list[dict[str, Any]] | None = None) -> None:
         """`functions`: tables with `type` (dotted path of a `PciEndpoint`), `slot` (1 to 31, default the next
         free one) and the type's own options.
@@ -144,6 +159,9 @@ class PciBus(MutDevicePio, MutDeviceMmio):
         self._io = IoWindow(self.endpoints)
         self._ports: dict[int, PortHandler] = {int(IO_WINDOW.base): self._io}
         self._shard: DeviceHost | None = None
+        self._memory: PciMemory | None = None
+        self._touched: list[int] | None = None
+        """The endpoints that the access in hand may have changed; None outside of one."""
         try:
             for slot, make, options in described_functions(functions):
                 self.add_endpoint(slot, make(**options))
@@ -182,6 +200,7 @@ class PciBus(MutDevicePio, MutDeviceMmio):
         spans = [each for each in getattr(host, "ranges", ()) if isinstance(each, MmioRange)]
         self.window.span = spans[0] if spans else None
         self.host.attach(host)
+        self._remember(host)
         attached: list[PciEndpoint] = []
         try:
             for endpoint in self.endpoints.values():
@@ -200,7 +219,24 @@ class PciBus(MutDevicePio, MutDeviceMmio):
         for endpoint in reversed(self.endpoints.values()):
             endpoint.detach()
         self.host.detach()
-        self._shard = None
+        self._shard = self._memory = None
+
+    def _remember(self, host: DeviceHost) -> None:
+        if getattr(host, "persistent", None) is None:
+            return
+        memory = self._memory = PciMemory(host.persistent, self.host, self.endpoints, self.window.order)
+        for slot, endpoint in self.endpoints.items():
+            for span in getattr(endpoint, "ports", ()):
+                self._ports[int(span.base)].keep = memory.keeper(slot)  # type: ignore[attr-defined]
+        self._io.keep = memory.keeper(  # type: ignore[method-assign]
+            *(slot for slot, each in self.endpoints.items() if getattr(each, "io_size", 0))
+        )
+
+    def keep(self) -> None:
+        """Save what the access in hand may have changed, outside of one everything."""
+        touched, self._touched = self._touched, None
+        if self._memory is not None:
+            self._memory.keep(self.endpoints if touched is None else touched)
 
     def snapshot(self) -> PciBusState:
         """The state that `restore` takes."""
@@ -240,16 +276,18 @@ class PciBus(MutDevicePio, MutDeviceMmio):
 
     def pio_read(self, base: PioAddress, offset: int, data: memoryview) -> None:
         """An endpoint's ports where the range is theirs, else the configuration ports: see `PciHost`."""
+        self._touched = [self.host.slot] if self.host.slot in self.endpoints else []
         value = self._ports.get(base, self.host).read(offset, len(data))
         data[:] = value.to_bytes(len(data), "little")
 
     def pio_write(self, base: PioAddress, offset: int, data: memoryview) -> None:
         """Likewise."""
+        self._touched = [self.host.slot] if self.host.slot in self.endpoints else []
         self._ports.get(base, self.host).write(offset, len(data), int.from_bytes(data, "little"))
 
     def mmio_read(self, base: MmioAddress, offset: int, data: memoryview) -> None:
         """The BAR that lies there; all ones where none does."""
-        found = self.window.find(base + offset, len(data))
+        found = self._find(base + offset, len(data))
         if found is None:
             data[:] = b"\xff" * len(data)
             return
@@ -259,10 +297,20 @@ class PciBus(MutDevicePio, MutDeviceMmio):
 
     def mmio_write(self, base: MmioAddress, offset: int, data: memoryview) -> None:
         """The BAR that lies there; dropped where none does."""
-        found = self.window.find(base + offset, len(data))
+        found = self._find(base + offset, len(data))
         if found is not None:
             distance, endpoint = found
             endpoint.write(distance, len(data), int.from_bytes(data, "little"))
+
+    def _find(self, address: int, size: int) -> tuple[int, PciEndpoint] | None:
+        self._touched = []
+        found = self.window.find(address, size)
+        if found is not None and self._memory is not None:
+            distance, endpoint = found
+            transient = getattr(endpoint, "transient", None)
+            if transient is None or not transient(distance):
+                self._touched = [slot for slot, each in self.endpoints.items() if each is endpoint]
+        return found
 
     def bar(self, slot: int) -> int | None:
         """Where the endpoint's BAR answers now; None where it does not."""

@@ -67,6 +67,7 @@ class PciHost(MutDevicePio):
 
     compatible = "pci-host-cam-generic"
     pio_size = 8
+    persistent, state_type = 1 << 14, PciHostState
 
     def __init__(self) -> None:
         bridge = PciConfig(
@@ -154,6 +155,11 @@ class PciHost(MutDevicePio):
             return 0
         several = any(first + number in self._functions for number in range(1, 8))
         return _MULTI_FUNCTION << 8 * (HEADER_TYPE - register) if several else 0
+
+    @property
+    def slot(self) -> int:
+        """The device number that the address register names."""
+        return self._address >> 11 & 0x1F
 
     def _selected(self) -> PciFunction | None:
         if not self._address & _ENABLE:

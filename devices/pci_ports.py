@@ -32,6 +32,9 @@ class IoWindow:
     def __init__(self, endpoints: Mapping[int, Any]) -> None:
         self._endpoints = endpoints
 
+    def keep(self) -> None:
+        """Save the states of those that have such a BAR; the bus sets this where there is memory for it."""
+
     def read(self, offset: int, size: int) -> int:
         """The BAR that lies there."""
         found = self._find(offset, size)

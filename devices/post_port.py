@@ -29,6 +29,12 @@ class PostPort(MutDevicePio):
     """
 
     pio_size = 1
+    state_type = PostStatistics
+
+    @staticmethod
+    def persistent(keep: int = 64) -> int:
+        """What as many codes take at most."""
+        return 64 + 9 * keep
 
     def __init__(self, keep: int = 64) -> None:
         """`keep`: how many codes to hold (1 to 65536). Raises DeviceOptionError outside that."""

@@ -26,6 +26,7 @@ from shardio.devices.byte_input import ByteInput
 from shardio.devices.byte_output import ByteOutput
 from shardio.devices.uart_core import UartCore
 from shardio.devices.uart_input import UartInput
+from shardio.devices.uart_memory import AREA_BYTES, STATE_BYTES, UartMemory
 from shardio.devices.uart_state import (
     CLOCK_HZ,
     FCR,
@@ -53,6 +54,8 @@ class Uart16550(FastRegisters, MutDevicePio, MutDeviceMmio):
     """
 
     compatible = "ns16550a"
+    persistent, persistent_area = STATE_BYTES, AREA_BYTES
+    guards_itself = True
     pio_size = 8
     mmio_size = 8
 
@@ -76,7 +79,7 @@ class Uart16550(FastRegisters, MutDevicePio, MutDeviceMmio):
         self.output.on_room = self._output_has_room
         self.input = ByteInput(input, device="Uart16550")
         self._core = UartCore(self)
-        self._feed = UartInput(self.input, self._core, self.changed)
+        self._feed = UartInput(self.input, self._core, self._fed)
         self._shift = stride.bit_length() - 1
         self._host: DeviceHost | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -85,6 +88,7 @@ class Uart16550(FastRegisters, MutDevicePio, MutDeviceMmio):
         self._sent = 0
         self._flushing = False
         self.limit = _GATHERED_LIMIT
+        self._memory: UartMemory | None = None
 
     # --- the owner shard ------------------------------------------------------------------------------------
 
@@ -93,16 +97,22 @@ class Uart16550(FastRegisters, MutDevicePio, MutDeviceMmio):
 
         A condition that is pending in a restored state is raised again: its edge may have been lost.
         """
+        if getattr(host, "persistent", None) is not None:
+            self._memory = UartMemory(self, self._core, host.persistent)
+            self.output.keep_in(self._memory.ring)
         try:
             self._feed.attach(host)
             self.output.attach(host, self._feed.pty)
         except BaseException:
             self._feed.close()
+            self._let_go()
             raise
         self._host, self._loop = host, host.loop
         if path := self.output.pty_path or (self._feed.pty.path if self._feed.pty else ""):
             print(f"shardio: {host.name}: the serial port is {path}", file=sys.stderr, flush=True)
         self._revive()
+        if self._memory is not None:
+            self._loop.call_soon(self._flush)
 
     def detach(self) -> None:
         """Flush the output, close both streams. Input that was not read stays with the host."""
@@ -110,9 +120,11 @@ class Uart16550(FastRegisters, MutDevicePio, MutDeviceMmio):
         self._feed.close()
         self._flush()
         waiting, self._core.state.tx = self._core.state.tx, b""
-        self.output.write(waiting)
+        if self._memory is None:
+            self.output.write(waiting)
         self._sent += len(waiting)
         self.output.close()
+        self._let_go()
         self._host, self._loop = None, None
         self.changed()
 
@@ -129,7 +141,7 @@ class Uart16550(FastRegisters, MutDevicePio, MutDeviceMmio):
 
     def statistics(self) -> UartStatistics:
         """Counts since the device was made."""
-        sent, core = self._sent + len(self.gathered), self._core
+        sent, core = self._sent + len(self.gathered) + self.tail, self._core
         lost = core.overruns, core.tx_lost, core.cleared
         return UartStatistics(self._feed.received, sent, *lost, core.interrupts)
 
@@ -139,6 +151,8 @@ class Uart16550(FastRegisters, MutDevicePio, MutDeviceMmio):
         """`size` bytes (1, 2, 4 or 8) from `offset`, little-endian; bytes between strides read 0, past the
         last register 0xFF.
         """
+        if self._memory is not None and not self._memory.inside:
+            return self._memory.read(offset, size)
         if size == 1 and not self._shift:
             return self._read_register(offset)
         value = 0
@@ -151,6 +165,9 @@ class Uart16550(FastRegisters, MutDevicePio, MutDeviceMmio):
         """`size` bytes (1, 2, 4 or 8) to `offset`, little-endian; bytes that are no register's are
         dropped.
         """
+        if self._memory is not None and not self._memory.inside:
+            self._memory.write(offset, size, value)
+            return
         if size == 1 and not self._shift:
             self._write_register(offset, value & 0xFF)
         else:
@@ -184,19 +201,24 @@ class Uart16550(FastRegisters, MutDevicePio, MutDeviceMmio):
     def receive(self, data: bytes) -> None:
         """The host sends `data`: what the receiver has no room for now follows as the guest reads."""
         self._feed.receive(data)
+        self.keep()
 
     def send_break(self) -> None:
         """The host sends a break: a zero character with LSR_BI."""
         self._core.receive(b"\0", LSR_BI)
+        self.keep()
 
     def set_modem_lines(self, lines: int) -> None:
         """Set CTS, DSR, RI and DCD, given as MSR bits 4-7; all but RI are on from the start."""
         self._core.set_lines(lines)
+        self.keep()
 
     # --- UartLine -------------------------------------------------------------------------------------------
 
     def can_send(self) -> bool:
         """Whether the output takes another byte: false only while its backlog is at its limit."""
+        if self._memory is not None:
+            return self._memory.has_room
         return not self.output.full
 
     def send(self, byte: int) -> None:
@@ -205,9 +227,12 @@ class Uart16550(FastRegisters, MutDevicePio, MutDeviceMmio):
             self._sent += 1
             self.output.write(bytes((byte,)))
             return
-        self.gathered.append(byte)
-        if len(self.gathered) >= _GATHERED_LIMIT:
-            self._write_out()
+        if self._memory is not None:
+            self._memory.put(byte)
+        else:
+            self.gathered.append(byte)
+            if len(self.gathered) >= _GATHERED_LIMIT:
+                self._write_out()
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
@@ -222,7 +247,9 @@ class Uart16550(FastRegisters, MutDevicePio, MutDeviceMmio):
             self.status = core.line_status
             self.status_at = LSR << self._shift
         # Only behind a byte that has asked for a flush: what follows it need not.
-        if self._flushing and core.passes_through and self.can_send():
+        if self._flushing and core.passes_through and self.can_send() and not (
+            self._memory and self._memory.repeat
+        ):
             self.data_at = THR
 
     def interrupt(self) -> None:
@@ -247,12 +274,31 @@ class Uart16550(FastRegisters, MutDevicePio, MutDeviceMmio):
 
     # --- inside ---------------------------------------------------------------------------------------------
 
+    def keep(self) -> None:
+        """Save the state, where the device has memory for it; in an access that is done at its end."""
+        if self._memory is not None and not self._memory.inside:
+            self._memory.save()
+
+    def _let_go(self) -> None:
+        if self._memory is not None:
+            self._memory.close()
+        self._memory = None
+
+    def _fed(self) -> None:
+        """The receiver has taken something from the host, or may take something again."""
+        self.changed()
+        self.keep()
+
     def _flush(self) -> None:
         """The loop's turn is over: write what was gathered in it."""
         self._flushing = False
         self._write_out()
 
     def _write_out(self) -> None:
+        if self._memory is not None:
+            self._memory.send(self.output)
+            self.changed()
+            return
         data = bytes(self.gathered)
         self.gathered.clear()  # first: the output may have room for more, which is gathered behind
         self._sent += len(data)
@@ -281,6 +327,7 @@ class Uart16550(FastRegisters, MutDevicePio, MutDeviceMmio):
             self._timer = self._loop.call_later(left, self._on_timer)
         else:
             self._core.timeout()
+            self.keep()
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -288,5 +335,7 @@ class Uart16550(FastRegisters, MutDevicePio, MutDeviceMmio):
         self._timer, self._deadline = None, 0.0
 
     def _output_has_room(self) -> None:
+        if self._memory is not None:
+            self.head = self._memory.ring.head
         self._core.line_has_room()
-        self.changed()
+        self._fed()

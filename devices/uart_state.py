@@ -76,8 +76,9 @@ class UartState(msgspec.Struct):
 
     `rx` holds received characters, oldest first: bits 0-7 the byte, bits 10-12 its PE, FE and BI (LSR bits
     shifted left by 8), bit 16 set when the host sent it. `tx` holds what the line has not taken yet, `held`
-    what the host sent and the receiver had no room for. The defaults are those of master reset (data sheet
-    table III); the divisor, undefined there, is PC firmware's 9600 baud.
+    what the host sent and the receiver had no room for; `sent` counts the bytes that have left the chip,
+    where it keeps them in a ring. The defaults are those of master reset (data sheet table III); the divisor,
+    undefined there, is PC firmware's 9600 baud.
     """
 
     ier: int = 0
@@ -95,6 +96,7 @@ class UartState(msgspec.Struct):
     rx: list[int] = msgspec.field(default_factory=list)
     tx: bytes = b""
     held: bytes = b""
+    sent: int = 0
 
 
 class UartStatistics(msgspec.Struct, frozen=True):

@@ -65,6 +65,7 @@ class VgaText(MutDevicePio):
     """The 32 ports from 0x3C0, and the text in guest RAM at 0xB8000."""
 
     pio_size = 32
+    persistent, state_type = 8192, VgaTextState
     ranges = (PioRange(BASE, 32),)
     dma = True
 

@@ -238,6 +238,30 @@ enum sio_outcome sio_client_access(struct sio_client *c, uint32_t space, uint64_
     return write ? (enum sio_outcome)write_or_post(c, space, address, size, *data, 0) : read_one(c, space, address, size, data);
 }
 
+/* A string up to its reply: what was read is in the side page. */
+static enum sio_outcome string_one(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, int write, uint32_t count,
+                                   const uint8_t *string)
+{
+    uint64_t data = 0;
+    struct sio_route *to;
+    enum sio_outcome outcome;
+
+    if (begin(c, &data, &outcome)) {
+        resumed(c, space, address, size, write, outcome);
+        return outcome;
+    }
+    enum sio_route_result routed = find(c, space, address, address + size - 1, &to);
+    if (routed != SIO_ROUTED)
+        return unclaimed(c, routed, space, address, size, write);
+    if (to->flags & SIO_RANGE_QUARANTINED) {
+        refused(c, to, write, address, size);
+        return SIO_NOT_ANSWERED;
+    }
+    if (write)
+        copy_bytes(sio_side(&c->fabric, c->vcpu), string, size * count);
+    return request(c, to, SIO_STRING | (write ? SIO_WRITE : 0), address, size, count, &data);
+}
+
 enum sio_outcome sio_client_string(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, int write,
                                    uint32_t count, uint8_t *string)
 {
@@ -249,30 +273,9 @@ enum sio_outcome sio_client_string(struct sio_client *c, uint32_t space, uint64_
 enum sio_outcome sio_client_untraced_string(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, int write,
                                             uint32_t count, uint8_t *string)
 {
-    uint8_t *side = sio_side(&c->fabric, c->vcpu);
-    uint64_t data = 0;
-    struct sio_route *to;
-    enum sio_outcome outcome;
-
-    if (begin(c, &data, &outcome)) {
-        resumed(c, space, address, size, write, outcome);
-        goto answered;
-    }
-    enum sio_route_result routed = find(c, space, address, address + size - 1, &to);
-    if (routed != SIO_ROUTED)
-        outcome = unclaimed(c, routed, space, address, size, write);
-    else if (to->flags & SIO_RANGE_QUARANTINED) {
-        refused(c, to, write, address, size);
-        outcome = SIO_NOT_ANSWERED;
-    } else {
-        if (write)
-            copy_bytes(side, string, size * count);
-        sio_count(sio_hist_of(&c->fabric, to->stat)->strings);
-        outcome = request(c, to, SIO_STRING | (write ? SIO_WRITE : 0), address, size, count, &data);
-    }
-answered:
+    enum sio_outcome outcome = string_one(c, space, address, size, write, count, string);
     if (!write && outcome == SIO_ANSWERED)
-        copy_bytes(string, side, size * count);
+        copy_bytes(string, sio_side(&c->fabric, c->vcpu), size * count);
     else if (!write && outcome == SIO_NOT_ANSWERED)
         sio_fill(string, 0xff, size * count);
     return outcome;

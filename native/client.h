@@ -47,8 +47,8 @@ struct sio_route {
     uint32_t reach[8];                  /* by size - 1: writes at offsets below it are posted with no more ado; 0: none */
     uint64_t last;
     struct sio_mailbox *box;
-    struct sio_stat *stat;
     uint64_t command;                   /* range and space, where a mailbox wants them */
+    uint64_t pad;
     struct sio_first_poll first_poll;       /* kept when another entry takes the place */
 };
 
@@ -61,6 +61,18 @@ struct sio_open_ring {
     uint64_t origin;                    /* address of the slot of position 0 (mod 2^48), were the ring that long */
     uint64_t lap;                       /* in the slots */
     const uint64_t *need_wakeup;               /* its owner's */
+};
+
+/* What a client knows of one shard: a line of its own. */
+struct sio_client_shard {
+    uint64_t seq;                   /* of the last request */
+    uint64_t posted;                /* ring position of the next posted write, unless `pending` names it */
+    uint64_t credit;                /* the owner's credit, as last looked up */
+    uint64_t rung;                  /* the need_wakeup that this client's last ring answered */
+    struct sio_mailbox *box;
+    struct sio_posted *ring;
+    const uint64_t *need_wakeup;           /* its owner's */
+    uint64_t pad;
 };
 
 struct sio_client {
@@ -85,16 +97,7 @@ struct sio_client {
     const struct sio_route *last;       /* the one that was posted to last */
     struct sio_map_view map;            /* that `route` was filled from */
     uint8_t pad1[SIO_LINE];
-    struct sio_client_shard {
-        uint64_t seq;                   /* of the last request */
-        uint64_t posted;                /* ring position of the next posted write, unless `pending` names it */
-        uint64_t credit;                /* the owner's credit, as last looked up */
-        uint64_t rung;                  /* the need_wakeup that this client's last ring answered */
-        struct sio_mailbox *box;
-        struct sio_posted *ring;
-        const uint64_t *need_wakeup;           /* its owner's */
-        uint64_t pad;
-    } shard[SIO_MAX_SHARDS];
+    struct sio_client_shard shard[SIO_MAX_SHARDS];
     struct sio_route route[SIO_ROUTE_SLOTS];
     struct sio_first_poll unknown;        /* of waits that belong to no route: none */
 };

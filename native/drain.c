@@ -45,17 +45,17 @@ static int begin_run(struct sio_owner *o, const struct sio_posted_write *m, stru
     if (!h || h->kind == SIO_NO_HANDLER || !fits(h, m))
         return 0;
     run->handler = h;
-    run->stat = sio_stat(f, f->vcpus + o->shard, m->range);
+    run->stat = sio_stat(f, o->shard, m->range);
     run->range = m->range;
     count_run(run);
     return 1;
 }
 
-NEVER_INLINE void sio_refused(const struct sio_owner *o, struct sio_stat *stat, const struct sio_handler *h, uint64_t offset,
-                              uint32_t size, int write)
+NEVER_INLINE void sio_refused(const struct sio_owner *o, const struct sio_handler *h, uint64_t offset, uint32_t size, int write)
 {
-    sio_count(stat->refused);
-    sio_note_access(&sio_hist_of(&o->fabric, stat)->refused, h->space, h->base + offset, size, write);
+    uint32_t range = range_of(o, h);
+    sio_count(sio_stat(&o->fabric, o->shard, range)->refused);
+    sio_note_access(&sio_hist_to_write(&o->fabric, own_row(o), range)->last_refused, h->space, h->base + offset, size, write);
 }
 
 /* Any posted write. `sample`: time it. Negative where no handler wants it, else non-zero where the handler failed. */
@@ -71,9 +71,9 @@ static int apply(struct sio_owner *o, const struct sio_posted_write *m, struct r
     run->n++;
     int failed = handle(o, run->handler, m->offset, m->size, 1, &value);
     if (sample)
-        sio_stat_sample(&o->fabric, run->stat, sio_ticks() - begin);
+        sio_hist_sample(&o->fabric, own_row(o), run->range, sio_ticks() - begin);
     if (unlikely(failed))
-        sio_refused(o, run->stat, run->handler, m->offset, m->size, 1);
+        sio_refused(o, run->handler, m->offset, m->size, 1);
     return failed;
 }
 
@@ -162,7 +162,7 @@ static uint32_t go_on(struct sio_owner *o, struct sio_posted *ring, struct sio_c
         take(credit, ++position);
         if (unlikely(native(context, offset, 1u << width, 1, &value))) {
             o->failed++;
-            sio_refused(o, run->stat, h, offset, 1u << width, 1);
+            sio_refused(o, h, offset, 1u << width, 1);
         }
     }
     run->n += (uint32_t)(slot - begin);

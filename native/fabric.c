@@ -10,41 +10,49 @@
 static uint64_t lines(uint64_t bytes, uint64_t align) { return (bytes + align - 1) / align * align; }
 
 /* Where `at` lies in the mapping: a number, since there is no mapping yet when only the size is asked for. */
-static void *part(const struct sio_fabric *f, uint64_t at) { return (void *)((uintptr_t)f->base + at); }
+#define PART(member) (f->member = (__typeof__(f->member))((uintptr_t)f->base + at))
 
 /* Points to every part; returns where the last one ends: other counts end elsewhere. */
 static uint64_t arrange(struct sio_fabric *f)
 {
-    uint64_t rings = (uint64_t)f->shards * f->vcpus;
+    uint64_t rings = (uint64_t)f->shards * f->vcpus, rows = (uint64_t)f->vcpus + f->shards;
     f->posted_shift = (uint32_t)__builtin_ctz(f->posted_slots);
     uint64_t at = sizeof(struct sio_header);
 
-    f->shard = part(f, at);
+    PART(shard);
     at += (uint64_t)f->shards * sizeof *f->shard;
-    f->vcpu = part(f, at);
+    PART(vcpu);
     at += (uint64_t)f->vcpus * sizeof *f->vcpu;
-    f->mailboxes = part(f, at);
+    PART(mailboxes);
     at += rings * sizeof *f->mailboxes;
-    f->credits = part(f, at);
+    PART(credits);
     at += rings * sizeof *f->credits;
-    f->posted = part(f, at);
+    PART(posted);
     at += rings * f->posted_slots * sizeof *f->posted;
     at = lines(at, SIO_PAGE);
-    f->side = part(f, at);
+    PART(side);
     at += (uint64_t)f->vcpus * SIO_SIDE_BYTES;
-    f->map = part(f, at);
-    at += sizeof *f->map + 2 * (sizeof(struct sio_map_side) + lines((uint64_t)f->ranges * sizeof(struct sio_map_entry), SIO_LINE));
+    PART(map);
+    at += sizeof *f->map + 2 * (sizeof(struct sio_map_side) + lines((uint64_t)f->ranges * sizeof(struct sio_map_place), SIO_LINE));
     f->row = f->ranges + (f->ranges & 1); /* a row's counters share no line with another writer's */
     at = lines(at, SIO_LINE);
-    f->stats = part(f, at);
-    at += ((uint64_t)f->vcpus + f->shards) * f->row * sizeof *f->stats;
-    f->hists = part(f, at);
-    at += (((uint64_t)f->vcpus + f->shards - 1) * f->row + f->ranges) * sizeof *f->hists;
-    uint64_t traces = lines(at, SIO_PAGE);
-    f->trace = part(f, traces);
-    f->trace_rings = part(f, traces + sizeof *f->trace);
+    PART(stats);
+    at += (uint64_t)f->shards * f->row * sizeof *f->stats;
+    f->in_use_row = (uint32_t)(lines(((uint64_t)f->ranges + 7) / 8, SIO_LINE) / sizeof *f->in_use);
+    PART(in_use);
+    at += rows * f->in_use_row * sizeof *f->in_use;
+    at = lines(at, SIO_PAGE);
+    PART(wide);
+    at = lines(at + 2ull * f->ranges * sizeof *f->wide, SIO_PAGE);
+    PART(hists);
+    at += rows * f->ranges * sizeof *f->hists;
+    uint64_t end = at;
+    at = lines(at, SIO_PAGE);
+    PART(trace);
+    at += sizeof *f->trace;
+    PART(trace_rings);
     /* A page for the gap, whatever it is: a gap that fills the page would hide other counts. */
-    return at + SIO_PAGE + sizeof *f->trace + ((uint64_t)f->vcpus + f->shards) * sizeof *f->trace_rings;
+    return end + SIO_PAGE + sizeof *f->trace + ((uint64_t)f->vcpus + f->shards) * sizeof *f->trace_rings;
 }
 
 static int sane(const struct sio_fabric *f)
@@ -60,10 +68,14 @@ uint64_t sio_fabric_size(uint32_t vcpus, uint32_t shards, uint32_t ranges, uint3
     return sane(&f) ? lines(arrange(&f), SIO_PAGE) : 0;
 }
 
-uint64_t sio_fabric_backed_size(uint32_t vcpus, uint32_t shards, uint32_t ranges, uint32_t posted_slots)
+uint64_t sio_fabric_backed_size(uint32_t vcpus, uint32_t shards, uint32_t ranges, uint32_t posted_slots, uint64_t *untraced)
 {
     struct sio_fabric f = {.vcpus = vcpus, .shards = shards, .ranges = ranges, .posted_slots = posted_slots};
-    return sane(&f) ? (arrange(&f), (uint64_t)(uintptr_t)f.trace) : 0;
+    if (!sane(&f))
+        return *untraced = 0;
+    arrange(&f);
+    *untraced = (uintptr_t)f.trace;
+    return (uintptr_t)f.wide;
 }
 
 static uint64_t monotonic_ns(void)
@@ -95,7 +107,7 @@ int sio_fabric_create(struct sio_fabric *f, void *base, uint32_t vcpus, uint32_t
                       uint32_t posted_slots)
 {
     memset(f, 0, sizeof *f);
-    f->base = base;
+    f->base = (uint8_t *)base;
     f->vcpus = vcpus;
     f->shards = shards;
     f->ranges = ranges;
@@ -138,7 +150,7 @@ int sio_fabric_attach(struct sio_fabric *f, void *base, uint64_t size)
         return -EPROTO;
     if (header.layout_version != SIO_LAYOUT_VERSION || header.header_size != sizeof header)
         return -EPROTONOSUPPORT;
-    f->base = base;
+    f->base = (uint8_t *)base;
     f->vcpus = header.vcpus;
     f->shards = header.shards;
     f->ranges = header.ranges;

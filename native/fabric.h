@@ -13,7 +13,8 @@ struct sio_fabric {
     uint32_t ranges;
     uint32_t posted_slots;
     uint32_t posted_shift;         /* log2 of it */
-    uint32_t row;                  /* counters from one row to the next */
+    uint32_t row;                  /* counters from one shard's to the next one's */
+    uint32_t in_use_row;           /* words of `in_use` from one row to the next */
     uint64_t ticks_to_ns_32;
     uint32_t membarrier;
     uint32_t polls;                /* pauses between two looks at the clock: pace.h */
@@ -27,6 +28,8 @@ struct sio_fabric {
     uint8_t *side;
     struct sio_map *map;
     struct sio_stat *stats;
+    uint64_t *in_use;
+    struct sio_map_entry *wide;
     struct sio_hist *hists;
     struct sio_trace *trace;       /* from here on, nothing is backed before the VMM traces */
     struct sio_trace_ring *trace_rings;
@@ -34,8 +37,9 @@ struct sio_fabric {
 
 /* Bytes of a segment with these counts; 0 when a count is 0, over its limit, or posted_slots no power of two. */
 uint64_t sio_fabric_size(uint32_t vcpus, uint32_t shards, uint32_t ranges, uint32_t posted_slots);
-/* How many of them must be backed by memory from the start: the rest is there for tracing. */
-uint64_t sio_fabric_backed_size(uint32_t vcpus, uint32_t shards, uint32_t ranges, uint32_t posted_slots);
+/* How many of them must be backed by memory from the start: what lies behind is written rarely, if ever. `*untraced`: how many come
+ * before what only tracing needs. */
+uint64_t sio_fabric_backed_size(uint32_t vcpus, uint32_t shards, uint32_t ranges, uint32_t posted_slots, uint64_t *untraced);
 /* Lays a zeroed mapping of sio_fabric_size bytes out and writes the header. */
 int sio_fabric_create(struct sio_fabric *fabric, void *base, uint32_t vcpus, uint32_t shards, uint32_t ranges,
                       uint32_t posted_slots);
@@ -69,15 +73,29 @@ static inline uint8_t *sio_side(const struct sio_fabric *f, uint32_t vcpu)
     return f->side + (uint64_t)vcpu * SIO_SIDE_BYTES;
 }
 
-/* `row`: a vCPU, or vcpus + a shard. */
-static inline struct sio_stat *sio_stat(const struct sio_fabric *f, uint32_t row, uint32_t range)
+static inline struct sio_stat *sio_stat(const struct sio_fabric *f, uint32_t shard, uint32_t range)
 {
-    return &f->stats[(uint64_t)row * f->row + range];
+    return &f->stats[(uint64_t)shard * f->row + range];
 }
 
+/* `row`: a vCPU, or vcpus + a shard. Whoever only reads asks sio_hist_in_use first: to read it gives it memory. */
 static inline struct sio_hist *sio_hist(const struct sio_fabric *f, uint32_t row, uint32_t range)
 {
-    return &f->hists[(uint64_t)row * f->row + range];
+    return &f->hists[(uint64_t)row * f->ranges + range];
+}
+
+static inline int sio_hist_in_use(const struct sio_fabric *f, uint32_t row, uint32_t range)
+{
+    return sio_load_relaxed(&f->in_use[(uint64_t)row * f->in_use_row + range / 64]) >> (range & 63) & 1;
+}
+
+/* The same for the row's writer, about to write it. */
+static inline struct sio_hist *sio_hist_to_write(const struct sio_fabric *f, uint32_t row, uint32_t range)
+{
+    uint64_t *word = &f->in_use[(uint64_t)row * f->in_use_row + range / 64], bit = 1ull << (range & 63);
+    if (__builtin_expect(!(*word & bit), 0))
+        sio_store_relaxed(word, *word | bit);
+    return sio_hist(f, row, range);
 }
 
 static inline uint64_t sio_ticks_to_ns(const struct sio_fabric *f, uint64_t ticks)
@@ -100,15 +118,10 @@ static inline uint32_t sio_hist_bucket(uint64_t ns)
     return bucket < SIO_HIST_BUCKETS ? bucket : SIO_HIST_BUCKETS - 1;
 }
 
-static inline struct sio_hist *sio_hist_of(const struct sio_fabric *f, const struct sio_stat *stat)
-{
-    return &f->hists[stat - f->stats];
-}
-
-static inline void sio_stat_sample(const struct sio_fabric *f, const struct sio_stat *stat, uint64_t ticks)
+static inline void sio_hist_sample(const struct sio_fabric *f, uint32_t row, uint32_t range, uint64_t ticks)
 {
     uint64_t ns = sio_ticks_to_ns(f, ticks);
-    struct sio_hist *hist = sio_hist_of(f, stat);
+    struct sio_hist *hist = sio_hist_to_write(f, row, range);
     uint32_t *bucket = &hist->bucket[sio_hist_bucket(ns)];
     sio_store_relaxed(&hist->total_ns, hist->total_ns + ns);
     sio_store_relaxed(&hist->samples, hist->samples + 1);

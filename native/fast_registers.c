@@ -13,6 +13,7 @@
 #include <structmember.h>
 
 #include "fast_registers.h"
+#include "order.h"
 #include "pyint.h"
 
 struct fast_registers {
@@ -22,6 +23,11 @@ struct fast_registers {
     long long data_at;      /* offset at which one written byte gathers; -1: nowhere */
     long long limit;        /* bytes that gather at most */
     PyObject *gathered;     /* a bytearray */
+    uint8_t *ring;          /* NULL: bytes gather in the bytearray; else here, from `head` to `tail` */
+    uint64_t ring_mask;
+    unsigned long long head, tail;
+    uint64_t *mark;
+    const struct sio_shard_control *control;
 };
 
 static PyObject *read_slowly, *write_slowly; /* interned names, as long as the process lives */
@@ -44,9 +50,25 @@ static PyObject *fast_read(PyObject *self, PyObject *const *args, Py_ssize_t n)
     return PyObject_VectorcallMethod(read_slowly, call, 3, NULL);
 }
 
+/* The byte is there before it counts, and it counts with the last of these stores. */
+static int gather_in_ring(struct fast_registers *r, uint8_t byte)
+{
+    if (r->tail - r->head >= (uint64_t)r->limit)
+        return 0;
+    uint64_t count = r->mark[0] + 1, *copy = &r->mark[1 + 3 * (count & 1)];
+    r->ring[r->tail & r->ring_mask] = byte;
+    copy[0] = sio_load_relaxed(&r->control->taken);
+    copy[1] = sio_load_relaxed(&r->control->element);
+    copy[2] = ++r->tail;
+    sio_store_release(&r->mark[0], count);
+    return 1;
+}
+
 /* Zero: there is no room, or no memory. */
 static int gather(struct fast_registers *r, uint8_t byte)
 {
+    if (r->ring)
+        return gather_in_ring(r, byte);
     Py_ssize_t n = PyByteArray_GET_SIZE(r->gathered);
     if (n >= r->limit)
         return 0;
@@ -99,6 +121,8 @@ static PyMemberDef members[] = {
     {"status", T_LONGLONG, offsetof(struct fast_registers, status), 0, "What is read there."},
     {"data_at", T_LONGLONG, offsetof(struct fast_registers, data_at), 0, "Where a written byte gathers; -1: nowhere."},
     {"limit", T_LONGLONG, offsetof(struct fast_registers, limit), 0, "How many bytes gather at most."},
+    {"head", T_ULONGLONG, offsetof(struct fast_registers, head), 0, "How many bytes have left the ring."},
+    {"tail", T_ULONGLONG, offsetof(struct fast_registers, tail), 0, "How many have come into it."},
     {"gathered", T_OBJECT_EX, offsetof(struct fast_registers, gathered), READONLY, "What has gathered."},
     {NULL},
 };
@@ -113,6 +137,15 @@ static PyTypeObject fast_registers_type = {
     .tp_members = members,
     .tp_new = fast_new,
 };
+
+void sio_fast_registers_keep(uintptr_t device, uint8_t *ring, uint64_t size, uint64_t *mark, const struct sio_shard_control *control)
+{
+    struct fast_registers *r = (struct fast_registers *)device;
+    r->ring = size ? ring : NULL;
+    r->ring_mask = size - 1;
+    r->mark = mark;
+    r->control = control;
+}
 
 int sio_fast_registers_into(uintptr_t dictionary)
 {

@@ -6,8 +6,10 @@
  * time, handed over by its state word. Nothing here is a lock.
  *
  *   header | shard control [shards] | vcpu control [vcpus] | mailbox [shards][vcpus] | credit [shards][vcpus]
- *   | posted slots [shards][vcpus][posted_slots] | side page [vcpus] | address map [2]
- *   | stats [vcpus + shards][ranges, made even] | histograms, alike | what is traced | trace rings [vcpus + shards]
+ *   | posted slots [shards][vcpus][posted_slots] | side page [vcpus] | address map [2] | stats [shards][ranges, made even]
+ *   | which histograms are in use [vcpus + shards][ranges]
+ *   and, from a page's start on, without memory of its own until it is first written:
+ *   wide map entries [2][ranges] | histograms [vcpus + shards][ranges] | what is traced | trace rings [vcpus + shards]
  *
  * Of the last two, from a page's beginning on, nothing is in memory before the VMM traces (trace.h).
  */
@@ -16,6 +18,10 @@
 
 #include <stddef.h>
 #include <stdint.h>
+
+#ifdef __cplusplus /* a client's sources compile as C++ too (shardio/include) */
+#define _Static_assert static_assert
+#endif
 
 #define SIO_MAGIC 0x314f494452414853ull /* "SHARDIO1" */
 #define SIO_LAYOUT_VERSION 8u
@@ -53,6 +59,7 @@
 /* map entry flags */
 #define SIO_RANGE_POSTED 1u
 #define SIO_RANGE_QUARANTINED 2u
+#define SIO_PLACE_WIDE 0x80u    /* in a place: beyond 4 GiB, or answered by several shards */
 
 struct sio_header {                /* writer: the creator, before any peer attaches */
     uint64_t magic;
@@ -74,7 +81,8 @@ struct sio_shard_control {
     /* writer: the owner */
     uint64_t need_wakeup;                 /* odd while the owner sleeps in epoll: ring its doorbell */
     uint64_t coalesced;            /* 1: it has writes in KVM's coalesced ring too, and posted ones keep their order with them */
-    uint8_t pad0[SIO_LINE - 16];
+    uint64_t element;              /* journal: how many elements of the string in hand are done, their answers in place */
+    uint8_t pad0[SIO_LINE - 24];
     uint64_t taken;                /* journal: vcpu << 48 | low 48 bits of the sequence number of the request taken last */
     uint64_t progress;             /* synchronous requests taken since the segment was made */
     uint64_t sleeps;
@@ -86,7 +94,9 @@ struct sio_shard_control {
     /* writer: the VMM */
     uint64_t owner_epoch;
     uint32_t traced;               /* non-zero: write trace records */
-    uint8_t pad2[SIO_LINE - 12];
+    uint32_t pad1;
+    uint64_t interrupted;          /* what the last dead owner's journal named: `element` is that request's */
+    uint8_t pad2[SIO_LINE - 24];
 } SIO_ALIGNED;
 
 struct sio_last_access {           /* the last of some accesses, for the log; a reader may find words of two of them */
@@ -154,7 +164,14 @@ struct sio_posted {                /* writer: the client */
     uint64_t data;
 };
 
-struct sio_map_entry {             /* writer: the VMM */
+/* What of a range is in its place in the map: 16 bytes, so that the map of 10,000 ranges leaves room in a small second-level cache. */
+struct sio_map_place {             /* writer: the VMM */
+    uint64_t base;
+    uint64_t rest;                 /* size - 1 | range << 32 | shard << 48 | flags << 56 (SIO_RANGE_*). With SIO_PLACE_WIDE, size and
+                                    * shards are those of the wide entry with the same number */
+};
+
+struct sio_map_entry {             /* a range in full. Wide ones in the segment: writer the VMM */
     uint64_t base;
     uint64_t last;                 /* inclusive */
     uint64_t shards;               /* bit s: shard s may answer; one bit unless the device is replicated */
@@ -162,7 +179,7 @@ struct sio_map_entry {             /* writer: the VMM */
     uint32_t flags;
 };
 
-struct sio_map_side {              /* followed by `ranges` entries, PIO ones first, each kind sorted by base */
+struct sio_map_side {              /* followed by `ranges` places, PIO ones first, each kind sorted by base */
     uint32_t count[2];             /* by space */
     uint64_t scale[2];             /* entries per address * 2^64: where in its kind an address should be */
     uint8_t pad[SIO_LINE - 24];
@@ -173,21 +190,22 @@ struct sio_map {                   /* followed by two sides */
     uint8_t pad[SIO_LINE - 8];
 } SIO_ALIGNED;
 
-struct sio_stat {                  /* [vcpu][range]: writer the client; [vcpus + shard][range]: writer the owner. Two a line: what
-                                    * every access touches */
+struct sio_stat {                  /* [shard][range]: writer the owner. Two a line: what every access touches */
     uint64_t reads;
     uint64_t writes;
     uint64_t posted;
     uint64_t refused;
 };
 
-struct sio_hist {                  /* the same row and range, and writer: what only some accesses touch */
+struct sio_hist {                  /* row [vcpu]: writer the client; [vcpus + shard]: writer the owner. What only some accesses touch */
     uint64_t strings;
     uint64_t samples;              /* accesses that were timed: a client times waits, an owner service */
     uint64_t total_ns;             /* over the samples */
-    struct sio_last_access refused;
-    uint64_t interrupts[2];        /* a device's, at its first range; writer: its owner. Raised; triggers that raised none of their own */
+    uint64_t refused;              /* of a client: accesses that nobody answered; an owner counts them in its sio_stat */
+    struct sio_last_access last_refused;
+    uint8_t pad[8];
     uint32_t bucket[SIO_HIST_BUCKETS];
+    uint64_t interrupts[2];        /* a device's, at its first range; writer: its owner. Raised; triggers that raised none of their own */
 } SIO_ALIGNED;
 
 struct sio_trace {                 /* writer: the VMM */
@@ -233,8 +251,8 @@ _Static_assert(offsetof(struct sio_posted, data) == 8, "a posted slot's head is 
 _Static_assert(offsetof(struct sio_mailbox, lines) == 40, "a mailbox's command is one word");
 _Static_assert(SIO_MAX_RANGES - 1 <= UINT16_MAX && SIO_SIDE_BYTES <= UINT16_MAX, "ranges and counts have 16 bits");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "commands and heads are put together for little-endian");
-_Static_assert(sizeof(struct sio_map_entry) == 32, "two map entries a line");
+_Static_assert(sizeof(struct sio_map_place) == 16, "four places of the map a line");
 _Static_assert(sizeof(struct sio_stat) == SIO_LINE / 2, "the counters of two ranges share a line");
-_Static_assert(sizeof(struct sio_hist) == 9 * SIO_LINE, "histograms of two ranges never share a line");
+_Static_assert(sizeof(struct sio_hist) == 10 * SIO_LINE, "histograms of two ranges never share a line");
 
 #endif

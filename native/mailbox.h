@@ -15,7 +15,7 @@
 #define SIO_JOURNAL(vcpu, seq) (((uint64_t)(vcpu) << 48) | ((seq) & 0xffffffffffffull))
 
 /* What an access of this many bytes holds of a value. 0: no access has that size. */
-static const uint64_t sio_width_mask[16] = {[1] = 0xff, [2] = 0xffff, [4] = 0xffffffff, [8] = ~0ull};
+static const uint64_t sio_width_mask[16] = {0, 0xff, 0xffff, 0, 0xffffffff, 0, 0, 0, ~0ull};
 
 /* A request as one side copied it: what is checked and used, never the line again. */
 struct sio_message {

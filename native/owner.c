@@ -1,7 +1,5 @@
-/* The drain loop of a shard, in the order of a request's path: found, checked, taken, handled, answered. */
-#include "owner_parts.h"
-#include "trace_owner.h"
-#include "wires.h"
+/* The drain loop of a shard: when it looks at its mailboxes (mailboxes.h) and rings (drain.c), when it yields, and when it sleeps. */
+#include "mailboxes.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -58,51 +56,6 @@ void sio_owner_free(struct sio_owner *o)
     o->posted = NULL;
 }
 
-static inline struct sio_shard_control *control(struct sio_owner *o) { return o->control; }
-
-/* The handler of a range, if it is this shard's and the access lies inside. */
-static ALWAYS_INLINE const struct sio_handler *find_handler(struct sio_owner *o, const struct sio_message *m)
-{
-    uint32_t range = sio_command_range(m->command), size = sio_command_size(m->command);
-    if (range >= o->fabric.ranges || size > 8 || !sio_width_mask[size])
-        return NULL;
-    const struct sio_handler *h = &o->handlers[range];
-    uint64_t offset = m->address - h->base, span = h->last - h->base;
-    if (h->kind == SIO_NO_HANDLER || (uint8_t)(m->command >> 48) != h->space || offset > span || span - offset < size - 1)
-        return NULL;
-    return h;
-}
-
-static NEVER_INLINE void handle_string(struct sio_owner *o, const struct sio_handler *h, const struct sio_request *r, uint32_t vcpu,
-                                       int *failed)
-{
-    uint8_t *element = sio_side(&o->fabric, vcpu);
-    for (uint32_t i = 0; i < r->count; i++, element += r->size) {
-        uint64_t value = 0;
-        if (r->op & SIO_WRITE)
-            __builtin_memcpy(&value, element, r->size);
-        if (handle(o, h, r->address - h->base, r->size, r->op & SIO_WRITE, &value)) {
-            *failed = 1; /* this element only: the guest reads all-ones for it, or its write is dropped */
-            value = ~0ull;
-        }
-        if (!(r->op & SIO_WRITE))
-            __builtin_memcpy(element, &value, r->size);
-    }
-}
-
-static void take(struct sio_owner *o, uint64_t journal)
-{
-    struct sio_shard_control *c = control(o);
-    sio_store_relaxed(&c->taken, journal);
-    sio_store_relaxed(&c->progress, c->progress + 1);
-    sio_fence_release(); /* what the handler does comes after: a taken mark may lack its effect, never the reverse */
-}
-
-static inline uint32_t serve_coalesced(struct sio_owner *o)
-{
-    return unlikely(o->drain_coalesced != NULL) ? o->drain_coalesced(o) : 0;
-}
-
 int sio_owner_hold(struct sio_owner *o)
 {
     if (sio_load_relaxed(&o->serving) != (uint64_t)pthread_self())
@@ -135,112 +88,6 @@ int sio_owner_set_level(struct sio_owner *o, uint32_t bit, int high)
     return 1;
 }
 
-/* The lines that a handler raised leave with the reply; what is raised later goes the way of every trigger. */
-static uint32_t take_lines(struct sio_owner *o)
-{
-    uint32_t lines = o->lines;
-    sio_store_relaxed(&o->serving, 0);
-    o->lines = 0;
-    return lines;
-}
-
-static NEVER_INLINE void refuse(struct sio_owner *o, uint32_t vcpu, uint64_t state)
-{
-    sio_mailbox_reply(sio_mailbox(&o->fabric, o->shard, vcpu), state, SIO_REFUSED, ~0ull, 0);
-    sio_wake_client(&o->fabric.vcpu[vcpu]);
-}
-
-/* Program order: what the vCPU posted before this request comes first. Zero when the count cannot be true. */
-static int flush_before(struct sio_owner *o, uint32_t vcpu, uint64_t posted_upto)
-{
-    serve_coalesced(o); /* which drains what was posted before it */
-    uint64_t behind = posted_upto - o->posted[vcpu];
-    if (likely(behind == 0))
-        return 1;
-    return behind <= o->fabric.posted_slots && sio_drain(o, vcpu, behind, 0) == behind;
-}
-
-/* Takes, handles, answers and counts one request that was found sound. `string`: it, taken apart, if it is one. `traced`: for its
- * trace record, NULL: there is none. */
-static ALWAYS_INLINE void serve(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box, const struct sio_message *m,
-                                const struct sio_handler *h, const struct sio_request *string, struct sio_service *traced)
-{
-    uint32_t op = sio_command_op(m->command), size = sio_command_size(m->command);
-    uint64_t begin = op & SIO_SAMPLE ? sio_ticks() : 0, value = m->data & sio_width_mask[size];
-    int failed = 0;
-
-    take(o, SIO_JOURNAL(vcpu, m->state >> 2));
-    sio_store_relaxed(&o->serving, o->thread);
-    if (string)
-        handle_string(o, h, string, vcpu, &failed);
-    else
-        failed = handle(o, h, m->address - h->base, size, op & SIO_WRITE, &value);
-    if (traced) {
-        traced->end = sio_ticks();
-        traced->value = string ? 0 : value & sio_width_mask[size];
-        traced->failed = failed;
-        sio_trace_service(o, traced); /* before the reply: whoever has that finds the record */
-    }
-    /* A string answers element by element: its reply is always taken, holes and all. */
-    sio_mailbox_reply(box, m->state, failed && !string ? SIO_REFUSED : SIO_DONE, value, take_lines(o));
-    sio_wake_client(&o->fabric.vcpu[vcpu]);
-
-    /* While the line is away: the bookkeeping. */
-    struct sio_stat *stat = sio_stat(&o->fabric, o->fabric.vcpus + o->shard, sio_command_range(m->command));
-    o->served++;
-    if (op & SIO_SAMPLE)
-        sio_stat_sample(&o->fabric, stat, sio_ticks() - begin);
-    if (op & SIO_WRITE)
-        sio_count(stat->writes);
-    else
-        sio_count(stat->reads);
-    if (string && unlikely(failed))
-        sio_refused(o, stat, h, string->address - h->base, size, op & SIO_WRITE);
-    else if (unlikely(failed)) /* its client notes where it was */
-        sio_count(stat->refused);
-}
-
-static NEVER_INLINE void serve_traced(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box, const struct sio_message *m,
-                                      const struct sio_handler *h, const struct sio_request *r)
-{
-    uint32_t string = r->op & SIO_STRING;
-    struct sio_service s = {.vcpu = vcpu, .range = r->range, .message = r->state >> 2, .address = r->address, .size = r->size,
-                            .count = string ? r->count : 0, .begin = sio_ticks()};
-    s.flags = (r->op & SIO_WRITE ? SIO_TRACE_WRITE : 0) | (r->space ? SIO_TRACE_MMIO : 0) | (string ? SIO_TRACE_STRING : 0);
-    serve(o, vcpu, box, m, h, string ? r : NULL, &s);
-}
-
-/* A request that is none of the usual ones: a string, one that posted writes come before, one that is traced, or nonsense. */
-static __attribute__((noinline)) void serve_unusual(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box,
-                                                    const struct sio_message *m)
-{
-    const struct sio_handler *h = find_handler(o, m);
-    struct sio_request r = sio_request_of(*m);
-    int string = (r.op & SIO_STRING) != 0;
-
-    if (!h || (string && (r.count == 0 || r.count > SIO_SIDE_BYTES / r.size)) || !flush_before(o, vcpu, r.posted_upto)) {
-        sio_count(control(o)->malformed);
-        take(o, SIO_JOURNAL(vcpu, r.state >> 2));
-        o->served++;
-        refuse(o, vcpu, r.state);
-    } else if (sio_owner_traced(o))
-        serve_traced(o, vcpu, box, m, h, &r);
-    else
-        serve(o, vcpu, box, m, h, string ? &r : NULL, NULL);
-}
-
-static ALWAYS_INLINE void serve_found(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box, struct sio_message m)
-{
-    const struct sio_handler *h = find_handler(o, &m);
-    if (likely(h && !(sio_command_op(m.command) & SIO_STRING) && m.posted_upto == o->posted[vcpu] && !o->drain_coalesced &&
-               !sio_owner_traced(o)))
-        serve(o, vcpu, box, &m, h, NULL, NULL);
-    else {
-        struct sio_message kept = m; /* in memory only here: a usual one stays in registers */
-        serve_unusual(o, vcpu, box, &kept);
-    }
-}
-
 /* Each ring in its turn, however hot: one that is never empty must not keep the others from theirs. */
 static uint32_t sweep(struct sio_owner *o)
 {
@@ -258,23 +105,10 @@ static uint32_t sweep(struct sio_owner *o)
     return n;
 }
 
-static uint32_t scan_mailboxes(struct sio_owner *o)
+/* One look of the drain loop: at the mailboxes, and now and then at some rings. `all`: at idle vCPUs' too. */
+static inline uint32_t look(struct sio_owner *o, int all)
 {
-    struct sio_mailbox *box = o->boxes;
-    struct sio_message m;
-    uint32_t n = 0, vcpus = o->fabric.vcpus;
-    for (uint32_t v = 0; v < vcpus; v++)
-        if (unlikely(sio_mailbox_poll(&box[v], &m))) {
-            serve_found(o, v, &box[v], m);
-            n++;
-        }
-    return n;
-}
-
-/* One look of the drain loop: at every mailbox, and now and then at some rings. */
-static inline uint32_t look(struct sio_owner *o)
-{
-    uint32_t n = scan_mailboxes(o);
+    uint32_t n = all || o->fabric.vcpus <= SIO_FEW_VCPUS ? scan_mailboxes(o) : scan_busy(o);
     if (o->posted_ranges && unlikely((++o->looks & (SIO_SWEEP_EVERY - 1)) == 0)) {
         n += serve_coalesced(o);
         n += sweep(o);
@@ -357,7 +191,7 @@ static enum idleness linger(struct sio_owner *o)
         do {
             for (uint32_t i = 0; i < o->fabric.polls; i++) {
                 sio_relax();
-                if (look(o)) {
+                if (look(o, 0)) {
                     o->poll_budget.yield_bias = 0;
                     return start ? FOUND : FOUND_AT_ONCE;
                 }
@@ -376,7 +210,7 @@ static enum idleness linger(struct sio_owner *o)
         now = sio_ticks();
         crowded |= now - before > o->poll_budget.quick;
         before = now;
-        if (look(o)) {
+        if (look(o, 1)) {
             sio_poll_budget_found(&o->poll_budget, now - start, crowded);
             return FOUND;
         }
@@ -394,7 +228,7 @@ enum sio_turn sio_owner_turn(struct sio_owner *o, uint64_t turn_ns, int epoll_fd
     o->thread = (uint64_t)pthread_self();
     wake_up(o);
     for (uint32_t rounds = 1;; rounds++) {
-        enum idleness idle = look(o) ? FOUND_AT_ONCE : linger(o);
+        enum idleness idle = look(o, 0) ? FOUND_AT_ONCE : linger(o);
         if (idle == NOTHING && need_wakeup(o)) {
             if (o->pause)
                 o->pause(o);

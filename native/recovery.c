@@ -21,7 +21,10 @@ void sio_recover_refuse(const struct sio_fabric *f, uint32_t shard, uint32_t vcp
 
 void sio_recover_settled(const struct sio_fabric *f, uint32_t shard)
 {
-    sio_store_release(&f->shard[shard].taken, ~0ull); /* no vCPU has this number */
+    struct sio_shard_control *c = &f->shard[shard];
+    if (sio_load_relaxed(&c->taken) != ~0ull) /* else: it died before it took anything, and what its predecessor had in hand still waits */
+        sio_store_relaxed(&c->interrupted, sio_load_relaxed(&c->taken));
+    sio_store_release(&c->taken, ~0ull); /* no vCPU has this number */
 }
 
 uint64_t sio_recover_epoch(const struct sio_fabric *f, uint32_t shard)

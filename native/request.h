@@ -44,16 +44,17 @@ static __attribute__((noinline)) enum sio_outcome await_reply_timed(struct sio_c
     return outcome;
 }
 
-static NEVER_INLINE void take_sample(struct sio_client *c, struct sio_stat *stat, uint64_t ticks)
+static NEVER_INLINE void take_sample(struct sio_client *c, const struct sio_route *to, uint64_t ticks)
 {
-    sio_stat_sample(&c->fabric, stat, ticks);
+    sio_hist_sample(&c->fabric, c->vcpu, sio_command_range(to->command), ticks);
     c->sampling = c->accesses < SIO_SAMPLE_FIRST ? 0 : c->sample_mask;
 }
 
 static NEVER_INLINE void refused(const struct sio_client *c, const struct sio_route *to, int write, uint64_t address, uint32_t size)
 {
-    sio_count(to->stat->refused);
-    sio_note_access(&sio_hist_of(&c->fabric, to->stat)->refused, to->space, address, size, write);
+    struct sio_hist *hist = sio_hist_to_write(&c->fabric, c->vcpu, sio_command_range(to->command));
+    sio_count(hist->refused);
+    sio_note_access(&hist->last_refused, to->space, address, size, write);
 }
 
 static ALWAYS_INLINE enum sio_outcome request(struct sio_client *c, struct sio_route *to, uint32_t op, uint64_t address,
@@ -77,9 +78,6 @@ static ALWAYS_INLINE enum sio_outcome request(struct sio_client *c, struct sio_r
     sio_mailbox_request(to->box, SIO_STATE(seq, SIO_REQUEST), address, *data, mine->posted, command);
     /* SP-WAKEUP: the publication was a full fence */
     ring_if_asleep(c, shard);
-    /* While the line is away: the bookkeeping. */
-    uint64_t *counter = op & SIO_WRITE ? &to->stat->writes : &to->stat->reads;
-    sio_count(*counter);
 
     enum sio_outcome outcome;
     if (unlikely((draw >> 16 & (SIO_FIRST_POLL_EVERY - 1)) == 0)) {
@@ -89,7 +87,7 @@ static ALWAYS_INLINE enum sio_outcome request(struct sio_client *c, struct sio_r
     } else
         outcome = await_reply(c, to->box, shard, seq, &to->first_poll, data);
     if (unlikely(sample))
-        take_sample(c, to->stat, sio_ticks() - begin);
+        take_sample(c, to, sio_ticks() - begin);
     if (unlikely(outcome == SIO_NOT_ANSWERED)) /* the address from the line: no register holds it while an access waits */
         refused(c, to, op & SIO_WRITE, sio_load_relaxed(&to->box->address), size);
     return outcome;

@@ -13,21 +13,31 @@ static uint64_t scale_of(const struct sio_map_entry *entries, uint32_t n)
     return scale > ~0ull ? ~0ull : (uint64_t)scale;
 }
 
+/* What the place of an entry holds beside its base; where it has no room for that, the wide entry is written too. */
+static uint64_t rest_of(const struct sio_fabric *f, uint32_t which, uint32_t place, const struct sio_map_entry *entry)
+{
+    uint64_t less_1 = entry->last - entry->base, shards = entry->range < f->ranges ? entry->shards : 0;
+    uint32_t range = (uint16_t)entry->range, flags = entry->flags & (SIO_RANGE_POSTED | SIO_RANGE_QUARANTINED);
+    if (less_1 <= UINT32_MAX && shards && (shards & (shards - 1)) == 0)
+        return sio_place_rest(less_1, range, (uint32_t)__builtin_ctzll(shards), flags);
+    struct sio_map_entry *wide = sio_map_wide(f, which, place);
+    sio_store_relaxed(&wide->last, entry->last);
+    sio_store_relaxed(&wide->shards, shards);
+    return sio_place_rest(0, range, 0, flags | SIO_PLACE_WIDE);
+}
+
 int sio_map_publish(const struct sio_fabric *f, const struct sio_map_entry *entries, uint32_t pio, uint32_t mmio)
 {
     if (pio > f->ranges || mmio > f->ranges - pio)
         return -ENOSPC;
     uint64_t generation = sio_load_relaxed(&f->map->generation) + 1;
     struct sio_map_side *side = sio_map_side(f, generation & 1);
-    struct sio_map_entry *to = sio_map_entries(side);
+    struct sio_map_place *to = sio_map_places(side);
     /* A client that still reads this side, two publications late, finds its generation changed when it is done. */
     sio_fence_release();
     for (uint32_t i = 0; i < pio + mmio; i++) {
         sio_store_relaxed(&to[i].base, entries[i].base);
-        sio_store_relaxed(&to[i].last, entries[i].last);
-        sio_store_relaxed(&to[i].shards, entries[i].shards);
-        sio_store_relaxed(&to[i].range, entries[i].range);
-        sio_store_relaxed(&to[i].flags, entries[i].flags);
+        sio_store_relaxed(&to[i].rest, rest_of(f, generation & 1, i, &entries[i]));
     }
     sio_store_relaxed(&side->count[SIO_PIO], pio);
     sio_store_relaxed(&side->count[SIO_MMIO], mmio);

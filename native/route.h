@@ -6,7 +6,8 @@
  *
  * Facts. Bisecting 10,000 ranges is 14 loads that wait for each other, from the second-level cache: as long as a round
  * trip between two CPUs that share it. Machines with many devices place them evenly.
- * Consequence. The first probe is where the address would be if they all were; bisection follows where it is not.
+ * Consequences. The first probe is where the address would be if they all were; bisection follows where it is not. A place
+ * of the map has what nearly every range needs, in a quarter of a line; what few need is elsewhere.
  */
 #ifndef SHARDIO_ROUTE_H
 #define SHARDIO_ROUTE_H
@@ -19,14 +20,25 @@ enum sio_route_result { SIO_ROUTED, SIO_UNCLAIMED, SIO_CROSSING };
 
 static inline struct sio_map_side *sio_map_side(const struct sio_fabric *f, uint32_t which)
 {
-    uint64_t entries = ((uint64_t)f->ranges * sizeof(struct sio_map_entry) + SIO_LINE - 1) / SIO_LINE * SIO_LINE;
-    return (struct sio_map_side *)((uint8_t *)f->map + sizeof *f->map + which * (sizeof(struct sio_map_side) + entries));
+    uint64_t places = ((uint64_t)f->ranges * sizeof(struct sio_map_place) + SIO_LINE - 1) / SIO_LINE * SIO_LINE;
+    return (struct sio_map_side *)((uint8_t *)f->map + sizeof *f->map + which * (sizeof(struct sio_map_side) + places));
 }
 
-static inline struct sio_map_entry *sio_map_entries(struct sio_map_side *side) { return (struct sio_map_entry *)(side + 1); }
+static inline struct sio_map_place *sio_map_places(struct sio_map_side *side) { return (struct sio_map_place *)(side + 1); }
 
-/* The last of n > 0 entries with base <= address; the first entry has one. Branch-free halving. */
-static inline const struct sio_map_entry *sio_map_bisect(const struct sio_map_entry *first, uint32_t n, uint64_t address)
+/* The wide entry of a side's place. */
+static inline struct sio_map_entry *sio_map_wide(const struct sio_fabric *f, uint32_t which, uint32_t place)
+{
+    return &f->wide[(uint64_t)which * f->ranges + place];
+}
+
+static inline uint64_t sio_place_rest(uint64_t size_less_1, uint32_t range, uint32_t shard, uint32_t flags)
+{
+    return size_less_1 | (uint64_t)range << 32 | (uint64_t)shard << 48 | (uint64_t)flags << 56;
+}
+
+/* The last of n > 0 places with base <= address; the first one has one. Branch-free halving. */
+static inline const struct sio_map_place *sio_map_bisect(const struct sio_map_place *first, uint32_t n, uint64_t address)
 {
     while (n > 1) { /* invariant: first->base <= address */
         uint32_t half = n / 2;
@@ -40,10 +52,10 @@ static inline const struct sio_map_entry *sio_map_bisect(const struct sio_map_en
 struct sio_map_view {
     uint64_t generation;           /* ~0: none */
     struct {
-        const struct sio_map_entry *first;
-        uint64_t base;             /* of the first entry */
+        const struct sio_map_place *first;
+        uint64_t base;             /* of the first place */
         uint64_t scale;
-        uint32_t n;                /* entries, not beyond the map */
+        uint32_t n;                /* places, not beyond the map */
     } of[2];                       /* by space */
 };
 
@@ -54,7 +66,7 @@ static inline void sio_map_view(const struct sio_fabric *f, struct sio_map_view 
     int sound = pio <= f->ranges && mmio <= f->ranges - pio;
     view->generation = ~0ull;
     for (uint32_t space = SIO_PIO; space <= SIO_MMIO; space++) {
-        view->of[space].first = sio_map_entries(side) + (space == SIO_PIO || !sound ? 0 : pio);
+        view->of[space].first = sio_map_places(side) + (space == SIO_PIO || !sound ? 0 : pio);
         view->of[space].n = !sound ? 0 : space == SIO_PIO ? pio : mmio;
         view->of[space].base = view->of[space].n ? sio_load_relaxed(&view->of[space].first->base) : 0;
         view->of[space].scale = sio_load_relaxed(&side->scale[space]);
@@ -63,26 +75,41 @@ static inline void sio_map_view(const struct sio_fabric *f, struct sio_map_view 
     view->generation = generation;
 }
 
+/* What a place has no room for. */
+static inline void sio_map_widen(const struct sio_fabric *f, const struct sio_map_view *view, const struct sio_map_place *place,
+                                 struct sio_map_entry *found)
+{
+    uint32_t which = view->generation & 1;
+    const struct sio_map_entry *wide = sio_map_wide(f, which, (uint32_t)(place - sio_map_places(sio_map_side(f, which))));
+    found->last = sio_load_relaxed(&wide->last);
+    found->shards = sio_load_relaxed(&wide->shards);
+}
+
 /* Where the bytes [address, last] go, in the side of a view. */
 static inline enum sio_route_result sio_map_look_up(const struct sio_fabric *f, const struct sio_map_view *view, uint32_t space,
                                                     uint64_t address, uint64_t last, struct sio_map_entry *found)
 {
-    const struct sio_map_entry *entry = view->of[space].first;
+    const struct sio_map_place *place = view->of[space].first;
     uint32_t n = view->of[space].n;
     uint64_t distance = address - view->of[space].base;
 
     if (n == 0 || view->of[space].base > address)
         return SIO_UNCLAIMED;
     uint32_t guess = (uint32_t)(((unsigned __int128)distance * view->of[space].scale) >> 64);
-    if (guess < n && sio_load_relaxed(&entry[guess].base) <= address && address <= sio_load_relaxed(&entry[guess].last))
-        entry += guess;
+    /* Right where the place is not wide and holds the address; `address` below its base is as far off as can be. */
+    if (guess < n && address - sio_load_relaxed(&place[guess].base) <= (uint32_t)sio_load_relaxed(&place[guess].rest))
+        place += guess;
     else
-        entry = sio_map_bisect(entry, n, address);
-    found->base = sio_load_relaxed(&entry->base);
-    found->last = sio_load_relaxed(&entry->last);
-    found->shards = sio_load_relaxed(&entry->shards) & (~0ull >> (64 - f->shards));
-    found->range = sio_load_relaxed(&entry->range);
-    found->flags = sio_load_relaxed(&entry->flags);
+        place = sio_map_bisect(place, n, address);
+    uint64_t rest = sio_load_relaxed(&place->rest);
+    found->base = sio_load_relaxed(&place->base);
+    found->last = found->base + (uint32_t)rest;
+    found->shards = 1ull << (rest >> 48 & 63);
+    found->range = (uint16_t)(rest >> 32);
+    found->flags = (uint32_t)(rest >> 56) & ~SIO_PLACE_WIDE;
+    if (__builtin_expect(rest >> 56 & SIO_PLACE_WIDE, 0))
+        sio_map_widen(f, view, place, found);
+    found->shards &= ~0ull >> (64 - f->shards);
     if (address < found->base || address > found->last || found->range >= f->ranges || found->shards == 0)
         return SIO_UNCLAIMED;
     return last > found->last || last < address ? SIO_CROSSING : SIO_ROUTED;

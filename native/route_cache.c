@@ -58,13 +58,15 @@ enum sio_route_result sio_routes_find(struct sio_client *c, uint32_t space, uint
         slot->last = entry.last;
         slot->open = SIO_PENDING(0, shard, 0) | SIO_PENDING_OPEN;
         slot->head = (uint64_t)entry.range << 16;
-        for (uint32_t size = 1; size <= 8; size *= 2)
-            slot->reach[size - 1] = at_once ? sio_posted_reach(entry.last - entry.base, size) : 0;
+        if (at_once)
+            for (uint32_t size = 1; size <= 8; size *= 2)
+                slot->reach[size - 1] = sio_posted_reach(entry.last - entry.base, size);
+        else
+            __builtin_memset(slot->reach, 0, sizeof slot->reach);
         slot->space = (uint16_t)space;
         slot->flags = (uint16_t)flags;
         slot->shard = shard;
         slot->box = c->shard[shard].box;
-        slot->stat = sio_stat(f, c->vcpu, entry.range);
         slot->command = sio_command(entry.range, 0, 0, 0, space);
     }
     return result;

@@ -71,7 +71,7 @@ static void add_record(struct sio_client *c, struct sio_trace_record *r, uint64_
 
 static struct sio_trace_record record_of(uint32_t kind)
 {
-    return (struct sio_trace_record){.kind = (uint8_t)kind, .range = SIO_MAX_RANGES};
+    return (struct sio_trace_record){.range = SIO_MAX_RANGES, .kind = (uint8_t)kind};
 }
 
 /* How often this client has met each reason not to send an access. */

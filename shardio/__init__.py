@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from shardio.fabric import Fabric as Fabric
     from shardio.fabric import Outcome as Outcome
     from shardio.fabric import Port as Port
+    from shardio.headers import get_include as get_include
     from shardio.interrupt import EventFdTrigger as EventFdTrigger
     from shardio.interrupt import RecordingTrigger as RecordingTrigger
     from shardio.interrupt import Trigger as Trigger
@@ -71,6 +72,7 @@ _LAZY = {
     "EventFdTrigger": "interrupt",
     "RecordingTrigger": "interrupt",
     "Shard": "dispatcher",
+    "get_include": "headers",
 }
 
 __all__ = [

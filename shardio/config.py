@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +24,8 @@ from shardio.dispatcher.claims import Claims
 from shardio.dispatcher.device import Span, device_request, own_arguments
 from shardio.errors import ConfigError, DeviceOverlap, ShardioError
 from shardio.memory import check_size, parse_size, regions_of
-from shardio.options import check_options
-from shardio.platform import TABLE_KINDS
+from shardio.options import check_options, takes_option
+from shardio.platform import TABLE_KINDS, acpi_files
 from shardio.reserved import Reserved, reserved_by_kvm, reserved_by_soft
 from shardio.shard.loading import resolve
 from shardio.soft.machine import BOARD
@@ -32,6 +33,7 @@ from shardio.spelling import listed, nearest
 
 if TYPE_CHECKING:
     from shardio.machine import Machine
+    from shardio.supervisor.prompts import TerminalLender
 
 # Where Debian's packages put firmware: `firmware = "bios.bin"` finds SeaBIOS.
 FIRMWARE_FOLDERS = (Path("/usr/share/seabios"), Path("/usr/share/qemu"), Path("/usr/share/bochs"))
@@ -104,6 +106,7 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     platform: bool = True
     pin: bool | None = None
     hang_deadline: Annotated[float, Meta(gt=0)] | None = None
+    max_deaths: Annotated[int, Meta(ge=0)] | None = None
     tables: Literal["acpi", "mp", "both", "none"] | None = None
     devices: tuple[DeviceConfig, ...] = ()
 
@@ -262,15 +265,17 @@ def find_firmware(name: str | Path, folder: Path = Path()) -> Path:
     return next((place / name for place in FIRMWARE_FOLDERS if (place / name).exists()), here)
 
 
-def build(config: MachineConfig, *, stdin: int | None = None) -> Machine:
+def build(
+    config: MachineConfig, *, stdin: int | None = None, terminal: TerminalLender | None = None
+) -> Machine:
     """The machine that the configuration describes, loaded and not started.
 
-    `stdin` is the descriptor that the shards get as standard input. Raises what Machine raises; then nothing
-    of the machine is left.
+    `stdin` is the descriptor that the shards get as standard input; `terminal` lends one to devices at
+    `breakpoint()`. Raises what Machine raises; then nothing of the machine is left.
     """
     from shardio.machine import Machine  # only for a machine that is made
 
-    given = {key: getattr(config, key) for key in ("pin", "hang_deadline")}
+    given = {key: getattr(config, key) for key in ("pin", "hang_deadline", "max_deaths")}
     machine = Machine(
         memory=config.memory,
         vcpus=config.vcpus,
@@ -279,6 +284,7 @@ def build(config: MachineConfig, *, stdin: int | None = None) -> Machine:
         irqchip=config.irqchip,
         repairs=config.repairs,
         stdin=stdin,
+        terminal=terminal,
         **{key: value for key, value in given.items() if value is not None},
     )
     try:
@@ -292,12 +298,30 @@ def build(config: MachineConfig, *, stdin: int | None = None) -> Machine:
             machine.load_payload(config.payload)
         for kind in _tables(config):
             machine.load_tables(kind)
+        tell = [device for device in config.devices if _tells_of_tables(config, device)]
         for device in config.devices:
-            machine.add(device.type, **device.arguments)
+            if device not in tell:
+                machine.add(device.type, **device.arguments)
+        for device in tell:  # last, as it tells of the others
+            tables = acpi_files(machine.hardware).items()
+            files = [f"{name}={b64encode(content).decode()}" for name, content in tables]
+            machine.add(device.type, **_with_options(device, acpi_files=files))
     except BaseException:
         machine.__exit__(None, None, None)
         raise
     return machine
+
+
+def _tells_of_tables(config: MachineConfig, device: DeviceConfig) -> bool:
+    """Whether that is where firmware finds the machine's ACPI tables."""
+    wanted = config.firmware and config.platform and config.irqchip is True and config.tables != "none"
+    return bool(
+        wanted and "acpi_files" not in device.options and takes_option(resolve(device.type), "acpi_files")
+    )
+
+
+def _with_options(device: DeviceConfig, **options: Any) -> dict[str, Any]:
+    return msgspec.structs.replace(device, options={**device.options, **options}).arguments
 
 
 def _tables(config: MachineConfig) -> tuple[str, ...]:

@@ -12,8 +12,10 @@ A device is a plain object. It answers in one of three forms:
   bare `IoManager` calls the Python forms.
 
 Optional attributes: `pio_size`/`mmio_size` (bytes, the size of the range when none is named), `attach(host)`
-before the first access, `detach()` after the last, `dma = True` to be given guest memory, `persistent`
-(bytes) for a state that a successor of its owner finds again; `capabilities`, the names of what it needs of
+before the first access, `detach()` after the last, `dma = True` to be given guest memory; `persistent`
+(bytes, or a static method that takes its options and gives them) for a state that a successor of its owner
+finds again, `persistent_area` (likewise) for plain memory beside it, `state_type` where `snapshot()` gives
+that state and nothing else is to be done; `capabilities`, the names of what it needs of
 capabilities(7), or a static method that takes its options and gives them; `further_ranges`, a static method
 that takes its options and gives the ranges that it has beside those that it is added with;
 `handlers_for(range)`, an object that answers a range of it by itself; `message_modes`, the delivery modes
@@ -277,6 +279,22 @@ def declared_capabilities(factory: object, options: Mapping[str, Any]) -> tuple[
         return ()
 
 
+def declared_memory(factory: object, options: Mapping[str, Any]) -> tuple[int, int]:
+    """What a device of that class with these options declares as `persistent` and as `persistent_area`.
+
+    >>> class Latch(MutDevicePio):
+    ...     persistent = 64
+    >>> declared_memory(Latch, {})
+    (64, 0)
+    """
+    declared = (getattr(factory, name, 0) for name in ("persistent", "persistent_area"))
+    try:
+        state, area = (int(each(**options) if callable(each) else each) for each in declared)
+    except (TypeError, ValueError, ShardioError):  # options that its constructor refuses, which says why
+        return 0, 0
+    return state, area
+
+
 class HostTrigger(Protocol):
     """What a device needs of `shardio.interrupt.Trigger`."""
 
@@ -298,11 +316,15 @@ class HostMemory(Protocol):
 
 
 class HostPersistent(Protocol):
-    """Memory of a device that outlives its owner: see `shardio.shard.persistent`."""
+    """Memory of a device that outlives its owner: see `shardio.persistent`."""
 
     @property
     def state(self) -> bytes | None:
         """What a predecessor saved last; None where nothing was."""
+
+    @property
+    def area(self) -> memoryview:
+        """As many bytes as its class declares as `persistent_area`: as a predecessor left them, or zeros."""
 
     def save(self, state: bytes) -> None:
         """Keep `state`, from the end of the access in hand on. Raises `DeviceStateError` when it is too long.

@@ -40,6 +40,8 @@ __all__ = [
     "MachineError",
     "MemoryAccessError",
     "RangeTaken",
+    "RecordingError",
+    "ReplayDiffers",
     "ResourceConflict",
     "ResourceNotAllocated",
     "ResourceUnavailable",
@@ -316,6 +318,26 @@ class ConfigError(ShardioError, ValueError):
 
 
 # --- fabric, processes and the machine ---------------------------------------------------------------------
+
+
+class RecordingError(ShardioError, ValueError):
+    """A recording that cannot be used: its file (`path`), and what is wrong with it (`what`)."""
+
+    def __init__(self, path: str, what: str, hint: str = "") -> None:
+        super().__init__(f"recording {path} {what}", hint)
+        self.args = (path, what, hint)
+        self.path, self.what = path, what
+
+
+class ReplayDiffers(ShardioError, AssertionError):
+    """A device went another way than in its recording: the device's name (`device`) and the first access that
+    differs (`difference`, a `shardio.recording.Difference`).
+    """
+
+    def __init__(self, device: str, difference: Any) -> None:
+        super().__init__(f"device {device} differs from its recording at {difference}")
+        self.args = (device, difference)
+        self.device, self.difference = device, difference
 
 
 class FabricError(ShardioError):

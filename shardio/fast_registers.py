@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from shardio._core import lib
+from shardio._core import ffi, lib
 
 if TYPE_CHECKING:
 
@@ -38,6 +38,10 @@ if TYPE_CHECKING:
         status: int
         data_at: int
         limit: int
+
+        head: int
+        tail: int
+        """How many bytes have left the ring, and come into it: see `keep_in`."""
 
         @property
         def gathered(self) -> bytearray:
@@ -68,3 +72,18 @@ else:
             setattr(device, name, value)
         device.gathered.extend(gathered)
         return device
+
+
+def keep_in(device: FastRegisters, ring: memoryview, mark: memoryview, control_at: int) -> None:
+    """From now on the device's bytes gather in `ring`, memory of a power of two that outlives the process, at
+    `tail` modulo its size, as long as there are fewer than `limit` from `head` on. Each counts together with
+    the name of its access, in `mark` (`shardio.mark.Mark`).
+    """
+    bytes_at, words_at = ffi.from_buffer("uint8_t[]", ring), ffi.from_buffer("uint64_t[]", mark)
+    control = ffi.cast("struct sio_shard_control *", control_at)
+    lib.sio_fast_registers_keep(id(device), bytes_at, len(ring), words_at, control)
+
+
+def let_go(device: FastRegisters) -> None:
+    """Its bytes gather in `gathered` again: the memory that `keep_in` was given may go."""
+    lib.sio_fast_registers_keep(id(device), ffi.NULL, 0, ffi.NULL, ffi.NULL)

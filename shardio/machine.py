@@ -38,6 +38,7 @@ from shardio.shard.loading import Factory
 from shardio.supervisor import events
 from shardio.supervisor.events import Event
 from shardio.supervisor.exits import Hook, UnservedExits
+from shardio.supervisor.shard_process import DEATHS
 from shardio.vcpu import Vcpu, VcpuState
 from shardio.vcpu.choice import check_cpu, open_hypervisor
 from shardio.vcpu.report import VcpuReport, examine
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from shardio.gdb.server import GdbServer
     from shardio.kvm import Vm
     from shardio.kvm.cpuid import CpuidFilter
+    from shardio.supervisor.prompts import TerminalLender
 
 _REASONS = {
     VcpuState.SHUTDOWN: "shutdown",
@@ -67,7 +69,7 @@ class Machine(Closing):
     APICs alone, for messages. `repairs`: execute instructions that KVM's emulator lacks
     (docs/reference/kvm.md); "auto": where KVM emulates guest code. `cpuid`: a function of a vCPU's number and
     a `shardio.kvm.CpuidLeaf`, which gives the leaf that the guest sees, None for none. `shards`, `stdin`,
-    `pin`, `hang_deadline`, `max_ranges`: see `Dispatcher`.
+    `pin`, `hang_deadline`, `max_deaths`, `max_ranges`, `terminal`: see `Dispatcher`.
 
     Raises `KvmError` or `HostError` where the CPU cannot be used here, `MachineError` for arguments that make
     no machine.
@@ -91,16 +93,18 @@ class Machine(Closing):
         stdin: int | None = None,
         pin: bool | None = None,
         hang_deadline: float = 1.0,
+        max_deaths: int = DEATHS,
         max_ranges: int = SPARE_RANGES,
         repairs: bool | str = "auto",
         cpuid: CpuidFilter | None = None,
+        terminal: TerminalLender | None = None,
     ) -> None:
         if irqchip not in (True, False, "split"):
             raise MachineError(f"no irqchip {irqchip!r}", 'use True, False or "split"')
         if repairs not in (True, False, "auto"):
             raise MachineError(f"no repairs {repairs!r}", 'use True, False or "auto"')
         check_cpu(cpu)
-        Dispatcher.check(vcpus, shards, hang_deadline, max_ranges)
+        Dispatcher.check(vcpus, shards, hang_deadline, max_ranges, max_deaths)
         self.vcpus = vcpus
         self._board: set[str] = set()
         """The names of the devices that the hypervisor brings."""
@@ -117,8 +121,8 @@ class Machine(Closing):
             self._contents = Contents(self.memory, self.hypervisor, irqchip)
             self.dispatcher = Dispatcher(
                 vcpus, shards, self.memory, stdin=stdin, pin=pin, hang_deadline=hang_deadline,
-                max_ranges=max_ranges, hypervisor=self.hypervisor, on_event=self._on_event, noun="machine",
-                exits=self._exits,
+                max_deaths=max_deaths, max_ranges=max_ranges, hypervisor=self.hypervisor,
+                on_event=self._on_event, noun="machine", exits=self._exits, terminal=terminal,
             )  # fmt: skip
             self._life = self.dispatcher.life
             self._cleanup = undo.pop_all()
@@ -247,6 +251,10 @@ class Machine(Closing):
         """See `Dispatcher.move`."""
         self.dispatcher.move(device, pio=pio, mmio=mmio)
 
+    def profile(self, device: DeviceHandle | str, file: str | os.PathLike[str]) -> None:
+        """See `Dispatcher.profile`."""
+        self.dispatcher.profile(device, file)
+
     def on_exit(self, hook: Hook) -> None:
         """Have `hook` decide about exits that the vCPUs do not serve themselves: those that would end them.
 
@@ -354,6 +362,10 @@ class Machine(Closing):
     ) -> Trace:
         """See `Dispatcher.trace`."""
         return self.dispatcher.trace(*what, file=file, kept=kept)
+
+    def record(self, file: str | os.PathLike[str], *devices: str) -> None:
+        """See `Dispatcher.record`."""
+        self.dispatcher.record(file, *devices)
 
     def control(self, name: str = "machine", *, stop: Callable[[], None] | None = None) -> ControlServer:
         """Let `shardio ls`, `top`, `pause`, `resume` and `stop` of the same user, or of root, reach this

@@ -1,4 +1,5 @@
-"""For unit tests of devices: a host that keeps what a device asked for, and a loop whose time the test moves.
+"""For unit tests of devices: a host that keeps what a device asked for, a loop whose time the test moves, and
+`replay`, which feeds a recording to a device.
 
 >>> class Watchdog:
 ...     def attach(self, host):
@@ -21,10 +22,12 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from shardio.errors import RecordingError, ReplayDiffers
 from shardio.interrupt import RecordingTrigger
 
 if TYPE_CHECKING:
@@ -132,3 +135,38 @@ class FakeHost:
     def reset(self) -> None:
         """Count it in `resets`."""
         self.resets += 1
+
+
+def replay(recording: str | os.PathLike[str], device: Any, *, name: str | None = None) -> int:
+    """Feed a recording (`shardio record`, `Machine.record`) to a device, without a machine, and compare what
+    it answers; returns how many accesses that were. A recording is a test so:
+
+        def test_counter():
+            assert shardio.testing.replay("run.rec", Counter) > 0
+
+    `device`: the object, or its class or another function that makes it, which is called with the options of
+    the recorded device. An object has one life alone: give the class of a device that was made again. `name`:
+    which device of the recording it stands for; None: the one of the device's class, or the only one.
+
+    Raises `ReplayDiffers`, an `AssertionError`, at the first access that goes another way; `RecordingError`
+    for a file that is no recording, is damaged or cut off, or does not say which device is meant.
+    """
+    from shardio.recording.format import Life, load
+    from shardio.recording.replay import device_named, replay_device
+
+    factory = device if callable(device) else None
+    loaded = load(recording)
+    kind = device if isinstance(device, type) else type(device)
+    which = name or device_named(loaded, f"{kind.__module__}:{kind.__qualname__}")
+    lives = loaded.lives(which)
+    if factory is None and len(lives) > 1:
+        what = f"has {len(lives)} lives of device {which!r}"
+        raise RecordingError(loaded.path, what, "give the class, which is made anew for each")
+
+    def make(life: Life) -> Any:
+        return device if factory is None else factory(**life.made.options)
+
+    outcome = replay_device(lives, make)
+    if outcome.difference is not None:
+        raise ReplayDiffers(which, outcome.difference)
+    return outcome.accesses

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from importlib import import_module
 from pathlib import Path
 
@@ -25,6 +24,8 @@ def commit(root: Path = _ROOT) -> str:
 
 def described(root: Path) -> str:
     """`git describe` of a checkout; "" without git, or where it refuses."""
+    import subprocess  # heavy, and `import shardio` asks for no commit
+
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         done = subprocess.run(

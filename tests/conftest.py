@@ -45,6 +45,8 @@ STDERR = os.dup(2)
 SHARED_HELPERS = (b"multiprocessing.resource_tracker", b"multiprocessing.forkserver")
 # _IO(KVMIO, 0) of <linux/kvm.h>; any other device answers ENOTTY.
 KVM_GET_API_VERSION = 0xAE00
+# PF_KTHREAD of the kernel's sched.h, among the flags in /proc/PID/stat.
+KERNEL_THREAD = 0x0020_0000
 # Opened once and kept by the interpreter, by hypothesis or (fonts) by matplotlib: no growth.
 SHARED_FILES = (".hypothesis", "/matplotlib/mpl-data/", "/dev/urandom", "/dev/null", "/proc/")
 
@@ -65,22 +67,32 @@ def open_fds() -> dict[int, str]:
     return found
 
 
+# Pids that were seen to be nobody's of ours: reading what each process of the host is takes milliseconds,
+# before and after each test. One that is gone is forgotten, since its number may become another's.
+FOREIGN: set[int] = set()
+
+
 def processes() -> dict[int, str]:
     """Pids of our children and of everything started with our environment, with their command lines."""
     me = os.getpid()
     found: dict[int, str] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == me:
-            continue
+    running = {int(name) for name in os.listdir("/proc") if name.isdigit()} - {me}
+    FOREIGN.intersection_update(running)
+    for pid in running - FOREIGN:
+        entry = Path("/proc", str(pid))
         try:
-            ppid = int((entry / "stat").read_bytes().rpartition(b")")[2].split()[1])
-            ours = ppid == me or RUN_TOKEN.encode() in (entry / "environ").read_bytes()
+            _, ppid, _, _, _, _, flags, *_ = (entry / "stat").read_bytes().rpartition(b")")[2].split()
+            ours = int(ppid) == me or (
+                not int(flags) & KERNEL_THREAD and RUN_TOKEN.encode() in (entry / "environ").read_bytes()
+            )
             command = (entry / "cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
-        if ours and not any(helper in command for helper in SHARED_HELPERS):
+        if not ours:
+            FOREIGN.add(pid)
+        elif not any(helper in command for helper in SHARED_HELPERS):
             shown = command.replace(b"\0", b" ").decode(errors="replace").strip()
-            found[int(entry.name)] = shown or "(zombie)"
+            found[pid] = shown or "(zombie)"
     return found
 
 

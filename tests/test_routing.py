@@ -229,3 +229,46 @@ def test_each_publication_is_a_generation() -> None:
         b.map.publish()
 
         assert lib.sio_map_generation(b.fabric.view) == 2
+
+
+@pytest.mark.parametrize("write", [False, True], ids=["read", "write"])
+def test_a_range_beyond_four_gibibytes_answers_to_its_end(write: bool) -> None:
+    """Its size has no place in 32 bits: the map holds it elsewhere."""
+    base, size = 0x10_0000_0000, 0x1_8000_0000
+    with bench() as b:
+        device, owner = Log(), b.owner()
+        b.add(owner, device, MmioRange(base, size))
+        b.add(owner, Log(), MmioRange(base + size, 8))
+        client = b.client()
+        offsets = [0, 0xFFFF_FFFF, 0x1_0000_0000, size - 1]
+
+        with b.serving(owner):
+            for offset in offsets:
+                client.write(MMIO, base + offset, 1, 1) if write else client.read(MMIO, base + offset, 1)
+
+        assert [offset for offset, *_ in device.seen] == offsets
+
+
+def test_65536_ranges_each_answer_at_their_addresses() -> None:
+    """The most that a map holds, in three places: the first, the last, and some between."""
+    count = lib.SIO_MAX_RANGES
+    bases = [(0x1_0000, 0x4000_0000, 0x80_0000_0000)[3 * n // count] + n * 0x40 for n in range(count)]
+    with bench(ranges=count) as b:
+        device, owner = Log(), b.owner()
+        for base in bases:
+            b.map.add(MmioRange(base, 0x20), (0,))
+        b.map.publish()
+        chosen = [0, 1, 2, 3, 999, 32_768, 65_533, 65_534, 65_535]
+        for index in chosen:
+            owner.set_handler(index, MmioRange(bases[index], 0x20), device)
+        client = b.client()
+
+        with b.serving(owner):
+            found = [client.mmio_device(bases[index] + 0x1F) for index in chosen]
+            outcomes = [client.read(MMIO, bases[index] + 0x1F, 1)[0] for index in chosen]
+            beyond = client.read(MMIO, bases[0] + 0x20, 1)[0]
+
+        assert [place and place[1] for place in found] == chosen
+        assert set(outcomes) == {Outcome.ANSWERED}
+        assert beyond is Outcome.NOT_ANSWERED
+        assert [b.fabric.service(0, index).reads for index in chosen] == [1] * len(chosen)

@@ -13,6 +13,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+EXAMPLE = ROOT / "examples" / "native_vcpu" / "vcpu_loop.c"
 PROBE = """
 import pathlib, shardio, shardio.devices, shardio._core, shardio._measure
 from shardio.devices import Uart16550
@@ -24,6 +25,15 @@ assert (home / "py.typed").exists()
 strays = {"devices", "native", "tests", "tools", "bench"} & {path.name for path in home.parent.iterdir()}
 assert not strays, strays
 assert commit() or not CHECKOUT, "the build has not written down its commit"
+"""
+BUILD_CLIENT = """
+import os, pathlib, shutil, subprocess, shardio
+include = pathlib.Path(shardio.get_include())
+assert "site-packages" in include.parts, include
+sources = [{example!r}, str(include / "shardio.c")]
+for compiler, language in (("cc", "c"), ("c++", "c++")):
+    line = [compiler, "-x", language, "-I", str(include), *sources, "-o", "vcpu_loop"]
+    subprocess.run(line, check=True)
 """
 
 
@@ -46,6 +56,7 @@ def check(package: Path, folder: Path) -> None:
         "install", package, cwd=folder)  # fmt: skip
     run(python, "-W", "error", "-c", PROBE.replace("CHECKOUT", repr((ROOT / ".git").exists())), cwd=folder)
     run(environment / "bin" / "shardio", "--version", cwd=folder)
+    run(python, "-c", BUILD_CLIENT.format(example=str(EXAMPLE)), cwd=folder)
     print(f"check-dist: {package.name} installs and works")
 
 

@@ -69,7 +69,7 @@ class CdRom(Drive):
         s.count = REASON_COMMAND
         self.take(_PACKET_BYTES, interrupt=False)
 
-    def block_done(self, block: bytearray) -> None:
+    def block_done(self, block: bytearray | memoryview) -> None:
         """The host has written a packet, or read a block."""
         if self.s.phase is Phase.OUT:
             self._obey(bytes(block))

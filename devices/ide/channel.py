@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 class ChannelState(msgspec.Struct):
     """`selected`: 0 or 1; `block`: what the data port moves for that drive, `at` the next byte of it, `out`:
-    from the host; `drives`: each one's registers, None where there is none.
+    from the host; `drives`: each one's registers, None where there is none. Where the block is in memory that
+    outlives the shard, `serial` and `length` say which (-1: there is none).
     """
 
     control: int
@@ -51,6 +52,8 @@ class ChannelState(msgspec.Struct):
     out: bool
     drives: list[DriveState | None]
     bus_master: BusMasterState
+    serial: int = 0
+    length: int | None = None
 
 
 class Channel(DataPort):
@@ -69,6 +72,8 @@ class Channel(DataPort):
         self.control = 0
         self._selected = 0
         self._line = False
+        self._held_line: bool | None = None
+        """While what a thread did is not saved: whether the line has risen."""
 
     # -- registers ----------------------------------------------------------------------------
 
@@ -85,7 +90,7 @@ class Channel(DataPort):
                 return 0
         return drive.read(offset, bool(self.control & HOB))
 
-    def _block_done(self, block: bytearray) -> None:
+    def _block_done(self, block: bytearray | memoryview) -> None:
         if (drive := self.drives[self._selected]) is not None:
             drive.block_done(block)
 
@@ -156,7 +161,10 @@ class Channel(DataPort):
         if line and not self._line:
             self._line = True
             self.bus_master.interrupted()
-            self.raise_line()
+            if self._held_line is None:
+                self.raise_line()
+            else:
+                self._held_line = True
         self._line = line
 
     # -- DMA, and what runs in a thread -----------------------------------------------------------------
@@ -189,14 +197,25 @@ class Channel(DataPort):
         self.run(functools.partial(drive.transfer, found.views), done)
 
     def run(self, work: Callable[[], None], then: Callable[[BaseException | None], None]) -> None:
-        """See `Wires`."""
-        self.worker.run(work, then)
+        """See `Wires`. The host is interrupted once the outcome is saved, after which nothing is done again.
+        """
+
+        def done(failure: BaseException | None) -> None:
+            self._held_line = False
+            then(failure)
+            self.keep()
+            risen, self._held_line = self._held_line, None
+            if risen:
+                self.raise_line()
+
+        self.worker.run(work, done)
 
     # -- its life ---------------------------------------------------------------------------------------
 
     def detach(self) -> None:
         """Let go of the images, once the thread is done."""
         self.worker.close()
+        self.let_go()
         self.memory = None
         for drive in self.drives:
             if drive is not None:
@@ -212,6 +231,15 @@ class Channel(DataPort):
             self.control, self._selected, self._line, block, self._at, self._out, drives, master
         )
 
+    def kept(self) -> ChannelState:
+        """The state, beside a block that is kept; what a thread has in hand is begun anew by a successor."""
+        drives = [None if drive is None else drive.s for drive in self.drives]
+        length = -1 if self._block is None else len(self._block)
+        return ChannelState(
+            self.control, self._selected, self._line, None, 0, self._out, drives, self.bus_master.state,
+            self._serial, length,
+        )  # fmt: skip
+
     def restore(self, state: ChannelState) -> None:
         """Continue from `state`; DMA that waited goes on at the next chance."""
         self._abandon()
@@ -225,7 +253,22 @@ class Channel(DataPort):
             self.open_block(bytearray(state.block), out=state.out)
             self._at = state.at
             self._set_quick()
+        if state.length is not None:
+            self.resume_block(state.serial, state.length, state.out)
+        if self.memory is not None:
+            self.resume()
+
+    def resume(self) -> None:
+        """Go on with what waits for guest RAM, or was in a thread's hands; a rise of the line that a
+        predecessor may not have told is told.
+        """
+        high = self._line
+        for drive in self.drives:
+            if drive is not None:
+                drive.resume()
         self.try_dma()
+        if high:
+            self.raise_line()
 
 
 class ControlPort:
@@ -233,6 +276,10 @@ class ControlPort:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+
+    def keep(self) -> None:
+        """Save the channel's state."""
+        self._channel.keep()
 
     def read(self, offset: int, size: int) -> int:
         """The alternate status."""

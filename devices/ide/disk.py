@@ -142,7 +142,7 @@ class Disk(Drive):
         self.s.lba += sectors
         self.s.left -= sectors
 
-    def block_done(self, block: bytearray) -> None:
+    def block_done(self, block: bytearray | memoryview) -> None:
         """The host has read a block, or written one."""
         self.guarded(lambda: self._write_block(block) if self.s.phase is Phase.OUT else self._read_on())
 
@@ -152,7 +152,7 @@ class Disk(Drive):
         else:
             self._give_next()
 
-    def _write_block(self, block: bytearray) -> None:
+    def _write_block(self, block: bytearray | memoryview) -> None:
         s = self.s
         try:
             self.image.write(s.lba * SECTOR, [memoryview(block)], stable=not s.write_cache)

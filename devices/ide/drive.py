@@ -51,7 +51,7 @@ class DriveState(msgspec.Struct):
     `per_block`: sectors for one interrupt; `multiple`: what SET MULTIPLE MODE chose, 0 for none; `heads` and
     `track`: the geometry that the host chose; `packet`: the command is PACKET; `reply`: what is still to be
     sent of its answer, at most `limit` bytes at once; `dma`: by the bus master; `sense`: key, code and
-    qualifier of its error.
+    qualifier of its error; `command`: the last one.
     """
 
     feature: int = 0
@@ -78,6 +78,7 @@ class DriveState(msgspec.Struct):
     packet: bool = False
     dma: bool = False
     sense: tuple[int, int, int] = (0, 0, 0)
+    command: int = 0
 
 
 class Wires(Protocol):
@@ -151,6 +152,7 @@ class Drive:
         """The host wrote a command. Whatever it is, the host gets an answer."""
         s = self.s
         s.error, s.pending, s.left, s.reply, s.packet = 0, False, 0, b"", False
+        s.command = command
         self.wires.interrupt_changed()
         self.guarded(lambda: self.execute(command))
 
@@ -193,7 +195,7 @@ class Drive:
         if interrupt:
             self.interrupt()
 
-    def block_done(self, block: bytearray) -> None:
+    def block_done(self, block: bytearray | memoryview) -> None:
         """The host has moved all of the block."""
         raise NotImplementedError
 
@@ -206,6 +208,15 @@ class Drive:
         """Have `work` done in a thread, and end the command; `error` is what an OSError ends it with."""
         self.s.phase, self.s.status = Phase.BUSY, BSY
         self.wires.run(work, lambda failure: self.fail(error) if failure else self.succeed())
+
+    def resume(self) -> None:
+        """Begin anew what a thread of a predecessor had in hand: the host has seen nothing of it."""
+        if self.s.phase is not Phase.BUSY:
+            return
+        if self.s.status & DRQ:
+            self.s.phase = Phase.DMA
+        else:
+            self.guarded(lambda: self.execute(self.s.command))
 
     @property
     def dma_bytes(self) -> int:

@@ -11,13 +11,14 @@ Controller, revision 1.0.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from shardio.devices.ide.bus_master import REGISTERS
 from shardio.devices.ide.cdrom import CdRom
 from shardio.devices.ide.channel import Channel, ChannelState, ControlPort
+from shardio.devices.ide.data_port import AREA_BYTES
 from shardio.devices.ide.disk import Disk
 from shardio.devices.ide.packet import BLOCK
 from shardio.devices.lines import line_trigger
@@ -71,6 +72,7 @@ class PiixIde:
     """Where it answers whatever its BARs say."""
     state_type = IdeState
     doorbells: Sequence[Doorbell] = ()
+    persistent, persistent_area = 1 << 18, 2 * AREA_BYTES
 
     def __init__(
         self,
@@ -132,6 +134,7 @@ class PiixIde:
                     channel.raise_line = line_trigger(host, line).trigger
                 channel.memory, channel.worker.loop = host.memory, host.loop
                 channel.may_master = lambda: bool(self.function.load(COMMAND, 2) & COMMAND_MASTER)
+                channel.resume()
         except BaseException:
             self.detach()
             raise
@@ -172,6 +175,16 @@ class PiixIde:
     def snapshot(self) -> IdeState:
         """What `restore` takes; what a thread has in hand is waited for."""
         return IdeState(bytes(self.function.data), [channel.snapshot() for channel in self.channels])
+
+    def keep_in(self, store: Any, area: memoryview, keep: Callable[[], None]) -> None:
+        """Before `restore` and `attach`: `area` outlives the shard, and `keep` saves what `kept` gives."""
+        for number, channel in enumerate(self.channels):
+            channel.keep_in(store, area[number * AREA_BYTES : (number + 1) * AREA_BYTES])
+            channel.keep = keep  # type: ignore[method-assign]
+
+    def kept(self) -> IdeState:
+        """The state, beside what is in the area."""
+        return IdeState(bytes(self.function.data), [channel.kept() for channel in self.channels])
 
     def restore(self, state: IdeState) -> None:
         """Continue from `state`, before `attach` too."""

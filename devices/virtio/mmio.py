@@ -14,6 +14,7 @@ import msgspec
 
 from shardio.device import MutDeviceMmio
 from shardio.devices.virtio.device import VirtioDevice
+from shardio.devices.virtio.in_flight import MOST_AREA_BYTES
 from shardio.devices.virtio.state import CoreState
 from shardio.devices.virtio.transport import TransportCore
 from shardio.interrupt import Doorbell
@@ -66,6 +67,9 @@ class VirtioMmio(MutDeviceMmio):
     """A virtio device at a range of guest addresses. `dma`: its shard maps guest RAM."""
 
     dma = True
+    persistent, persistent_area, state_type = 1 << 13, MOST_AREA_BYTES, MmioState
+    unguarded = frozenset((QUEUE_NOTIFY, INTERRUPT_STATUS, INTERRUPT_ACK))
+    """A notification or an interrupt too many does no harm, and a successor makes both."""
     compatible = "virtio,mmio"
     mmio_size = 0x1000
 
@@ -115,6 +119,8 @@ class VirtioMmio(MutDeviceMmio):
         # A level interrupt goes down when the driver has acknowledged everything; an edge one has no such
         # method.
         self._deassert = getattr(trigger, "deassert", None)
+        if (store := getattr(host, "persistent", None)) is not None:
+            self.core.keep_in(store.area)
         self.core.attach(host)
 
     def detach(self) -> None:
@@ -145,6 +151,10 @@ class VirtioMmio(MutDeviceMmio):
     def snapshot(self) -> MmioState:
         """The state that `restore` takes; guest RAM and the host's side (image, link) are not part of it."""
         return MmioState(self.core.snapshot(), self.interrupt_status)
+
+    def kept(self) -> MmioState:
+        """The state beside what is in the area. A successor interrupts in any case."""
+        return MmioState(self.core.kept(), 0)
 
     def restore(self, state: MmioState) -> None:
         """Continue from `state`, before or after `attach`."""

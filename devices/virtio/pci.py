@@ -12,10 +12,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from shardio.device import MutDeviceMmio
 from shardio.devices.virtio.device import VirtioDevice
 from shardio.devices.virtio.errors import VirtioError
+from shardio.devices.virtio.in_flight import MOST_AREA_BYTES
 from shardio.devices.virtio.pci_common import CommonConfig
 from shardio.devices.virtio.pci_function import (
     BAR_SIZE,
@@ -64,6 +66,7 @@ class VirtioPci(MutDeviceMmio):
     dma = True
     mmio_size = BAR_SIZE
     state_type = PciState
+    persistent, persistent_area = 1 << 14, MOST_AREA_BYTES
 
     @staticmethod
     def intx(line: int = LINE, **_: object) -> tuple[int, int]:
@@ -141,6 +144,18 @@ class VirtioPci(MutDeviceMmio):
         msix = None if self._msix is None else self._msix.snapshot()
         vector = self.common.config_vector
         return PciState(self.core.snapshot(), self.isr, vector, bytes(self.function.data), msix)
+
+    def keep_in(self, _store: object, area: memoryview, _keep: object) -> None:
+        """See `PciEndpoint`."""
+        self.core.keep_in(area)
+
+    def transient(self, offset: int) -> bool:
+        """The ISR and notifications: a successor interrupts, and looks at its queues, in any case."""
+        return ISR_OFFSET <= offset < DEVICE_OFFSET or NOTIFY_OFFSET <= offset < MSIX_TABLE_OFFSET
+
+    def kept(self) -> PciState:
+        """The state beside what is in the area."""
+        return replace(self.snapshot(), core=self.core.kept(), isr=0)
 
     def restore(self, state: PciState) -> None:
         """Continue from `state`; before `attach`, that is when it happens."""

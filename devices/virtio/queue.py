@@ -29,6 +29,7 @@ import msgspec
 from shardio.device import HostMemory
 from shardio.devices.virtio.errors import QueueError
 from shardio.devices.virtio.fence import full_fence, light_fence
+from shardio.devices.virtio.in_flight import KEPT, InFlight
 from shardio.errors import ShardioError
 
 DESC_F_NEXT: Final = 1
@@ -90,10 +91,12 @@ class VirtQueue:
         *,
         indirect: bool = True,
         event_idx: bool = True,
+        kept: InFlight | None = None,
     ) -> None:
         """`size`: entries, a power of two up to 32768. `desc`, `driver`, `device`: guest physical addresses
         of the three tables, aligned to 16, 2 and 4 bytes. `indirect`, `event_idx`: whether
-        VIRTIO_F_INDIRECT_DESC and VIRTIO_F_EVENT_IDX were negotiated.
+        VIRTIO_F_INDIRECT_DESC and VIRTIO_F_EVENT_IDX were negotiated. `kept`: what says to a successor which
+        chains are in flight.
 
         Raises QueueError for a bad size, a misaligned table, or one that is not wholly in RAM.
         """
@@ -120,6 +123,7 @@ class VirtQueue:
         self._signalled = 0
         self._in_flight: dict[int, None] = {}  # in the order in which they were taken
         self._again: deque[int] = deque()
+        self._kept = kept
 
     def _table(self, name: str, address: int, length: int, alignment: int) -> memoryview:
         if address % alignment:
@@ -164,6 +168,8 @@ class VirtQueue:
             raise QueueError("head is in flight already", head=head)
         chain = self._walk(head)
         self._in_flight[head] = None
+        if self._kept is not None:
+            self._kept.taken(head)
         return chain
 
     def _walk(self, head: int) -> Chain:
@@ -238,9 +244,13 @@ class VirtQueue:
             _USED.pack_into(self._used, 4 + 8 * (next_used & self._mask), chain.head, written)
             next_used = (next_used + 1) & 0xFFFF
             del self._in_flight[chain.head]
+            if self._kept is not None:
+                self._kept.returning(chain.head)
         self._next_used = next_used
         light_fence()  # the elements are visible before the index; pairs with the driver's load of used.idx
         self._used16[1] = next_used
+        if self._kept is not None:
+            self._kept.returned(next_used)
 
     def needs_interrupt(self) -> bool:
         """Whether the driver wants an interrupt for what was pushed since the last call (section 2.7.7)."""
@@ -291,6 +301,11 @@ class VirtQueue:
         The rings tell what happened since: what was offered and has not come back is served again, in order.
         Raises QueueError when more went round since than the rings remember.
         """
+        if state.next_avail == KEPT and self._kept is not None:
+            self._next_used = self._signalled = self._used16[1]
+            self._again = deque(self._kept.resume(self._next_used))
+            self._next_avail = (self._next_used + len(self._again)) & 0xFFFF
+            return
         returned = (self._used16[1] - state.next_used) & 0xFFFF
         if returned > self.size:
             raise QueueError("the snapshot is older than the used ring", returned=returned, size=self.size)
@@ -304,6 +319,11 @@ class VirtQueue:
         self._again = deque(waiting)
         self._next_avail = (state.next_avail + offered) & 0xFFFF
         self._next_used = self._signalled = (state.next_used + returned) & 0xFFFF
+
+    def keep(self) -> None:
+        """The queue is new, or at a state from elsewhere: note for a successor what is in flight."""
+        if self._kept is not None:
+            self._kept.begin(self._next_used, [*self._in_flight, *self._again])
 
     def _heads(self, since: int, count: int) -> list[int]:
         return [self._avail16[2 + (index & self._mask)] for index in range(since, since + count)]

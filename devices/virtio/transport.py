@@ -11,9 +11,12 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from shardio.devices.virtio.device import VirtioDevice
 from shardio.devices.virtio.errors import QueueError, VirtioError
-from shardio.devices.virtio.queue import VirtQueue
+from shardio.devices.virtio.in_flight import KEPT, InFlight, area_bytes
+from shardio.devices.virtio.queue import QueueState, VirtQueue
 from shardio.devices.virtio.state import (
     F_EVENT_IDX,
     F_INDIRECT_DESC,
@@ -29,6 +32,7 @@ from shardio.rate import guest_log
 
 if TYPE_CHECKING:
     from shardio.device import DeviceHost, HostMemory
+
 
 log = logging.getLogger("shardio.devices.virtio")
 
@@ -51,6 +55,7 @@ class TransportCore:
         self.offered = device.features | TRANSPORT_FEATURES
         self.generation = 0
         self._pending: CoreState | None = None
+        self._areas: list[InFlight] = []
         self._clear()
 
     def _clear(self) -> None:
@@ -182,6 +187,7 @@ class TransportCore:
         except QueueError as error:
             self.fail(error)
             return
+        queue.live.keep()
         self.device.start_queue(self.queue_select, queue.live)
 
     def _make(self, queue: QueueSetup, memory: HostMemory) -> VirtQueue:
@@ -193,7 +199,12 @@ class TransportCore:
             queue.device,
             indirect=bool(self.accepted & F_INDIRECT_DESC),
             event_idx=bool(self.accepted & F_EVENT_IDX),
+            kept=self._area_of(queue),
         )
+
+    def _area_of(self, queue: QueueSetup) -> InFlight | None:
+        areas = zip(self.queues, self._areas, strict=False)
+        return next((area for each, area in areas if each is queue), None)
 
     def notify(self, index: int) -> None:
         """The driver rang queue `index`. Ignored before DRIVER_OK, after a failure, and for no such queue."""
@@ -271,6 +282,20 @@ class TransportCore:
             self.device.save(),
         )
 
+    def keep_in(self, area: memoryview) -> None:
+        """Say in `area`, which outlives the shard, what is in flight; before `restore` and `attach`."""
+        at, sizes = 0, self.device.queue_sizes
+        for size in sizes if sum(map(area_bytes, sizes)) <= len(area) else ():
+            self._areas.append(InFlight(area[at : at + area_bytes(size)]))
+            at += area_bytes(size)
+
+    def kept(self) -> CoreState:
+        """The state beside what is in the area."""
+        there = QueueState(KEPT, 0)
+        state = self.snapshot()
+        queues = tuple(replace(each, live=None if each.live is None else there) for each in state.queues)
+        return replace(state, queues=queues)
+
     def restore(self, state: CoreState) -> None:
         """Become what `state` says; before `attach`, that is when it happens. Chains in flight are served
         again.
@@ -294,6 +319,8 @@ class TransportCore:
                 if saved.live is not None:
                     queue.live = self._make(queue, self._memory)
                     queue.live.resume(saved.live)
+                    if saved.live.next_avail != KEPT:
+                        queue.live.keep()
         except QueueError as error:
             self.fail(error)
         if self.running:

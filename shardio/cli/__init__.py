@@ -10,8 +10,9 @@ import argparse
 import errno
 import signal
 import sys
+import textwrap
 import traceback
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple, NoReturn
 
@@ -44,6 +45,8 @@ COMMANDS: dict[str, Command] = {
     "bench": Command(
         "shardio.cli.bench", "measure how dispatch performs and scales, against floor and peers"
     ),
+    "record": Command("shardio.cli.record", "run a machine and record what its devices are asked and answer"),
+    "replay": Command("shardio.cli.replay", "feed a recording to a device, and compare what it answers"),
     "ls": Command("shardio.cli.ls", "list the machines that run"),
     "top": Command("shardio.cli.top", "show live what a running machine does"),
     "screen": Command("shardio.cli.screen", "print the text on a running machine's screen"),
@@ -51,7 +54,20 @@ COMMANDS: dict[str, Command] = {
     "resume": Command("shardio.cli.tell", "let the vCPUs of a paused machine run again"),
     "stop": Command("shardio.cli.tell", "stop a running machine"),
     "doctor": Command("shardio.cli.doctor", "tell what this host lacks for full speed, with the hint"),
+    "completion": Command("shardio.cli.completion", "print a shell's completion of all this"),
+    "man": Command("shardio.cli.man", "print the manual page"),
 }
+
+
+STATUSES = (
+    ("0", "done; of run: the machine came to an orderly end, or was left"),
+    ("1", "run, demo: the guest failed; bench: a gate was missed; doctor: machines run slower than need be"),
+    ("2", "a mistake in the command line or a configuration, or what the host lacks; a line says more"),
+    ("124", "run: the time of --timeout was over"),
+    ("128+N", "signal N ended it: 130 for Ctrl-C, 143 for SIGTERM, 141 where nobody read the output"),
+    ("other", "run: what the guest wrote to an exit device"),
+)
+"""Exit statuses, for the help and the manual page."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -115,29 +131,43 @@ def _execute(words: Sequence[str]) -> int:
     return status
 
 
-def _parse(words: Sequence[str]) -> argparse.Namespace:
-    """Builds the parser, with the arguments of the chosen subcommand alone, and applies it."""
+def command_parsers(chosen: Container[str]) -> tuple[Parser, dict[str, Parser]]:
+    """The parser of the command line, and those of the subcommands, by name: those `chosen` with their
+    arguments, for which their modules are imported.
+    """
     parser = Parser(
         prog="shardio",
         description="Answers a virtual machine's device accesses in other processes.",
+        epilog="exit status:\n"
+        + "\n".join(
+            textwrap.fill(text, 79, initial_indent=f"  {status:<6}", subsequent_indent=" " * 8)
+            for status, text in STATUSES
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=Version, help="show the version, and the commit if it is known")
-    options: list[str] = []
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    chosen = next((word for word in words if not word.startswith("-")), None)
-    if chosen is not None and chosen not in COMMANDS:
-        parser.error(f'unknown command "{chosen}": {nearest(chosen, COMMANDS) or " or ".join(COMMANDS)}')
+    found: dict[str, Parser] = {}
     for name, command in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=command.help, allow_abbrev=False)
-        if name == chosen:
+        found[name] = subparser = subparsers.add_parser(name, help=command.help, allow_abbrev=False)
+        if name in chosen:
             module = import_module(command.module)
             subparser.description = module.__doc__
             subparser.formatter_class = argparse.RawDescriptionHelpFormatter
             module.add_arguments(subparser)
             subparser.set_defaults(execute=module.execute, command=name)
-            options = _options(subparser)
+    return parser, found
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    """Builds the parser, with the arguments of the chosen subcommand alone, and applies it."""
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    parser, subparsers = command_parsers((chosen,) if chosen is not None else ())
+    if chosen is not None and chosen not in COMMANDS:
+        parser.error(f'unknown command "{chosen}": {nearest(chosen, COMMANDS) or " or ".join(COMMANDS)}')
     arguments, unknown = parser.parse_known_args(words)
     if unknown:
+        options = _options(subparsers[chosen]) if chosen is not None else []
         hint = nearest(unknown[0].partition("=")[0], options)
         parser.error(f"unknown argument {unknown[0]}{f': {hint}' if hint else ''}")
     return arguments

@@ -1,7 +1,14 @@
 """Runs a machine until its guest ends it: from a configuration file, a kernel, a firmware or a flat image.
 
-The first serial device is on the terminal: Ctrl-a x leaves, Ctrl-a h helps. The exit status is the one that
-the guest gave to the exit port; 2 is a mistake in the command line or the configuration, 1 a failed guest.
+The first serial device is on the terminal: Ctrl-a x leaves, Ctrl-a h helps.
+
+exit status:
+  the guest's, which it wrote to an exit device; else
+  0        an orderly end: halted, reset, powered off, left by Ctrl-a x, shardio stop or --expect
+  1        the guest failed, or what --expect waits for did not come
+  2        a mistake in the command line or the configuration, or something that the host lacks
+  124      the time of --timeout was over
+  128 + N  signal N ended it
 
 examples:
   shardio run machine.toml
@@ -11,6 +18,7 @@ examples:
   shardio run --payload grub.elf
   shardio run --firmware bios.bin --vcpus 2 --shards 2
   shardio run --firmware bios.bin --cpu soft
+  shardio run --kernel vmlinux --console unix:/tmp/console
   shardio run --image guest.bin --trace all --trace-file trace.json
   shardio run --image guest.bin --expect 'name? ' --send 'world\\r' --expect 'hello world' --timeout 10
 """
@@ -33,6 +41,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from shardio import pc
+from shardio.cli.far_console import FarConsole
+from shardio.cli.prompt import TerminalDesk
 from shardio.cli.script import AddStep, Script
 from shardio.cli.stop import StopRequested, StopRequests
 from shardio.cli.streams import give_up, say, say_lines
@@ -115,6 +125,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-irqchip", action="store_true", help="no in-kernel interrupt controller")
     parser.add_argument("--no-pin", action="store_true", help="leave processes to the scheduler")
     parser.add_argument(
+        "--console", metavar="WHERE", default="stdio",
+        help="where the first serial device is: stdio (the default), pty (a new pseudo-terminal, whose path "
+        "is told) or unix:PATH (a socket for one client at a time)",
+    )  # fmt: skip
+    parser.add_argument(
         "--expect", action=AddStep, dest="script", metavar="TEXT", default=[],
         help="wait until the guest prints TEXT, which may have \\n \\r \\t \\e \\x1b; the last step "
         "ends the machine. What did not come is a failure",
@@ -164,6 +179,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gdb-wait", action="store_true", help="the guest's first instruction waits for the debugger"
     )
+    parser.add_argument(
+        "--profile", metavar="DEVICE", help="profile the handlers of this device, by its name, with cProfile"
+    )
+    parser.add_argument(
+        "--profile-file", metavar="FILE", help="what is profiled, for pstats (default: DEVICE.pstats)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no table at the end")
     parser.add_argument("--debug", action="store_true", help="tell an error with its tracebacks")
     parser.add_argument(
@@ -183,16 +204,26 @@ def execute(arguments: argparse.Namespace) -> int:
                 tables = load_tables(arguments.config) if arguments.config is not None else {}
         except StopRequested:
             return exit_status(None, stop)
+        if arguments.console != "stdio" and arguments.script:
+            hint = "leave --console out, or let a program talk to it there"
+            raise ConfigError(COMMAND_LINE, "--expect and --send are for the console on stdio", hint)
         config = on_terminal(configuration(arguments, tables))
         if arguments.save_config:
             sys.stdout.write(as_toml(config))
             return 0
         with contextlib.ExitStack() as streams:
+            if arguments.console != "stdio":
+                far = streams.enter_context(FarConsole(arguments.console))
+                config = with_console(config, far)
+                say(f"shardio: the console is {far.path}")
             script = streams.enter_context(Script(arguments.script, stop.leave)) if arguments.script else None
-            source = STDIN if script is None else script.keys
-            streams.enter_context(RawMode(source))
-            serial = streams.enter_context(SerialInput(source, stop.leave))
-            with build(config, stdin=serial.reader) as vm:
+            stdin = desk = None
+            if arguments.console == "stdio":
+                source = STDIN if script is None else script.keys
+                raw = streams.enter_context(RawMode(source))
+                serial = streams.enter_context(SerialInput(source, stop.leave))
+                stdin, desk = serial.reader, TerminalDesk(raw, serial)
+            with build(config, stdin=stdin, terminal=desk) as vm:
                 vm.control(arguments.name or default_name(arguments), stop=stop.leave)
                 trace = _trace(vm, arguments)
                 if arguments.metrics is not None:
@@ -200,12 +231,17 @@ def execute(arguments: argparse.Namespace) -> int:
                     if arguments.metrics != at:
                         say(f"shardio: metrics at http://{at}/metrics")
                 _listen_for_gdb(vm, arguments, stop)
+                if (recording := getattr(arguments, "recording", None)) is not None:
+                    vm.record(recording, *arguments.recorded)
+                profile = _profile(vm, arguments)
                 ended = _run(vm, stop, arguments.timeout)
                 late = ended is None and not stop.requested
                 reports = late_reports(vm) if late else ()
                 table = summary(vm.statistics())
     if not arguments.quiet:
         _tell(table)
+    if profile is not None:
+        say(f"shardio: profile of {arguments.profile}: python -m pstats {profile}")
     warn_of_quarantine(ended)
     if trace is not None:
         _warn_of_trace(trace)
@@ -308,6 +344,25 @@ def on_terminal(config: MachineConfig) -> MachineConfig:
     return msgspec.structs.replace(config, devices=tuple(devices))
 
 
+def with_console(config: MachineConfig, far: FarConsole) -> MachineConfig:
+    """The configuration whose device on the terminal is at that console instead.
+
+    Raises ConfigError where none is.
+    """
+    devices = list(config.devices)
+    for i, device in enumerate(devices):
+        if device.options.get("input") == "stdin":
+            ends = {"input": f"fd:{far.reader}", "output": f"fd:{far.writer}"}
+            devices[i] = msgspec.structs.replace(
+                device,
+                options={**device.options, **ends},
+                pass_fds=(*device.pass_fds, far.reader, far.writer),
+            )
+            return msgspec.structs.replace(config, devices=tuple(devices))
+    hint = "add a device with an input, or leave --console out"
+    raise ConfigError(COMMAND_LINE, "--console, and no serial device", hint)
+
+
 def parse_device(text: str) -> dict[str, Any]:
     """The `[[device]]` table of one --device: values are TOML where they can be, else text.
 
@@ -364,6 +419,17 @@ def _listen_for_gdb(vm: Machine, arguments: argparse.Namespace, stop: StopReques
         server = vm.gdb(arguments.gdb, wait=arguments.gdb_wait, stop=stop.leave)
         waits = ", and the guest waits for it" if arguments.gdb_wait else ""
         say(f"shardio: a debugger can come{waits}: (gdb) target remote {server.address}")
+
+
+def _profile(vm: Machine, arguments: argparse.Namespace) -> str | None:
+    if arguments.profile is None:
+        if arguments.profile_file is not None:
+            hint = "say which device: --profile NAME"
+            raise ConfigError(COMMAND_LINE, "--profile-file without --profile", hint)
+        return None
+    file: str = arguments.profile_file or f"{arguments.profile}.pstats"
+    vm.profile(arguments.profile, file)
+    return file
 
 
 def _run(vm: Machine, stop: StopRequests, timeout: float | None) -> ExitInfo | None:

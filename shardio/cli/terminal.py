@@ -81,6 +81,7 @@ class RawMode:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self._saved: list[Any] | None = None
+        self._raw: list[Any] | None = None
 
     def __enter__(self) -> Self:
         if not os.isatty(self.fd) or _in_background(self.fd):
@@ -95,7 +96,27 @@ class RawMode:
         mode[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG)
         mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
         termios.tcsetattr(self.fd, termios.TCSADRAIN, mode)
+        self._raw = mode
         return self
+
+    def suspend(self) -> bool:
+        """Lines and echo as before, without the keys that make signals. False where there is no raw mode."""
+        if self._saved is None:
+            return False
+        mode = [*self._saved[:3], self._saved[3] & ~termios.ISIG, *self._saved[4:]]
+        return self._set(mode)
+
+    def resume(self) -> None:
+        """Raw mode again, after `suspend`."""
+        if self._raw is not None and self._saved is not None:
+            self._set(self._raw)
+
+    def _set(self, mode: list[Any]) -> bool:
+        try:
+            termios.tcsetattr(self.fd, termios.TCSANOW, mode)
+        except termios.error:  # a terminal that hung up
+            return False
+        return True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -127,6 +148,8 @@ class SerialInput:
         self.reader, self._writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._writer, False)
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._stir = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._rest = threading.Event()
         self._keys = EscapeFilter() if os.isatty(source) else None
         self._backlog = b""
         self._thread = threading.Thread(target=self._carry, name="serial input", daemon=True)
@@ -140,8 +163,13 @@ class SerialInput:
     ) -> None:
         os.eventfd_write(self._stop, 1)
         self._thread.join()
-        os.close(self._stop)
-        os.close(self.reader)
+        for fd in (self._stop, self._stir, self.reader):
+            os.close(fd)
+
+    def rest(self, resting: bool) -> None:
+        """Leave the source to somebody else, or take it again. From any thread."""
+        (self._rest.set if resting else self._rest.clear)()
+        os.eventfd_write(self._stir, 1)
 
     def _carry(self) -> None:
         """The thread: until the source has ended and all of it is in the pipe, or the context ends."""
@@ -153,6 +181,9 @@ class SerialInput:
                 ready = self._wait(wants_more)
                 if self._stop in ready:
                     return
+                if self._stir in ready:
+                    os.eventfd_read(self._stir)
+                    continue  # whose the source is has changed since
                 if self.source in ready:
                     source_open = self._read()
                 if self._backlog and self._writer in ready:
@@ -165,7 +196,8 @@ class SerialInput:
     def _wait(self, wants_more: bool) -> dict[int, int]:
         waiting = select.poll()
         waiting.register(self._stop, select.POLLIN)
-        if wants_more:
+        waiting.register(self._stir, select.POLLIN)
+        if wants_more and not self._rest.is_set():
             waiting.register(self.source, select.POLLIN)
         if self._backlog:
             waiting.register(self._writer, select.POLLOUT)

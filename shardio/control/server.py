@@ -24,6 +24,8 @@ from shardio.exchange import MOST_CLIENTS, PATIENCE_S, Exchange
 from shardio.vcpu import VcpuState
 from shardio.vcpu.report import VcpuReport
 
+LONGEST_SCREEN = 1 << 16
+"""Characters: a shard gives the text, and is not trusted."""
 TURN_S = 1.0
 """How long a client's request waits for a turn of the machine."""
 
@@ -97,7 +99,7 @@ class ControlServer(Exchange):
                 case "status":
                     return self._status()
                 case "screen":
-                    return Screen(self._machine.screen(TURN_S))
+                    return Screen(self._machine.screen(TURN_S)[:LONGEST_SCREEN])
                 case "examine":
                     with self._life.turn_within(TURN_S):
                         return Examined(self._machine.examine(request.vcpu))

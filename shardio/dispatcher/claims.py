@@ -11,11 +11,13 @@ from typing import Any
 
 from shardio.dispatcher.device import DeviceHandle, DeviceRequest, IrqMode, Span
 from shardio.errors import MachineError
+from shardio.interrupt.wires import LINES
 from shardio.memory import MemoryRegion
 from shardio.range import MmioRange, PioRange
 from shardio.reserved import Reserved
 from shardio.resources import Resource, ResourceAllocator, ResourceConstraint
 from shardio.routing import AddressMap
+from shardio.spelling import listed, nearest
 
 
 def _cannot_call(handle: DeviceHandle, *_: Any) -> Any:
@@ -26,7 +28,8 @@ class Claims:
     """Devices by name (`handles`) and by address (`routes`).
 
     `regions`: guest RAM; `reserved`: tells what else answers in a device's place (`shardio.reserved`);
-    `interrupts`: the hypervisor's, or whatever else stands for lines being there, None where there are none;
+    `interrupts`: the hypervisor's, or whatever else stands for lines being there, `lines` of them or as many
+    as an IOAPIC has; None where there are none;
     `line_hint`: what to do then; `call`: `DeviceHandle.call` of a running dispatcher.
     """
 
@@ -85,9 +88,13 @@ class Claims:
 
     def find(self, device: DeviceHandle | str) -> DeviceHandle:
         """The handle of a device that is there. Raises `MachineError`."""
-        handle = self.handles.get(device if isinstance(device, str) else device.name)
+        name = device.name if isinstance(device, DeviceHandle) else device
+        handle = self.handles.get(name) if isinstance(name, str) else None
         if handle is None or (isinstance(device, DeviceHandle) and handle is not device):
-            raise MachineError(f"there is no device {device!r}", "name one that was added and not removed")
+            hint = "name one that was added and not removed"
+            if isinstance(device, str):
+                hint = nearest(device, self.handles) or listed(self.handles)
+            raise MachineError(f"there is no device {device!r}", hint)
         return handle
 
     def _unused(self, name: str) -> str:
@@ -133,8 +140,8 @@ class Claims:
             raise MachineError(
                 f"device {request.name} wants irq {request.irq} and there are no lines", self._line_hint
             )
-        lines = getattr(self._interrupts, "lines", None)
-        if lines is not None and request.irq >= lines:
+        lines = getattr(self._interrupts, "lines", LINES)
+        if request.irq >= lines:
             raise MachineError(
                 f"device {request.name} wants irq {request.irq}, and there are {lines} lines",
                 f"use a line from 0 to {lines - 1}",

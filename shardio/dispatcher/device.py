@@ -12,7 +12,15 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from shardio.device import DevicePio, MutDevicePio, answers, declared_capabilities, is_mutable
+from shardio.device import (
+    DevicePio,
+    MutDevicePio,
+    answers,
+    declared_capabilities,
+    declared_memory,
+    is_mutable,
+)
+from shardio.dispatcher.kinds import check_list, check_number, check_numbers, is_text
 from shardio.dispatcher.placement import Shard, shard_name
 from shardio.errors import MachineError, ShardioError
 from shardio.interrupt.config import MESSAGE_MODES
@@ -73,8 +81,8 @@ class DeviceRequest(msgspec.Struct):
     policy: Policy | None
     replicas: int
     dma: bool
-    persistent: int = 0
-    """Bytes of memory for a state that its owner's successor finds again."""
+    persistent: tuple[int, int] = (0, 0)
+    """Bytes of memory for a state that its owner's successor finds again, and of plain memory beside it."""
     factory: Any = None
     """What makes it, as this process knows it: it says which Structs it may return."""
     kind: str = ""
@@ -92,6 +100,8 @@ class DeviceRequest(msgspec.Struct):
     """Delivery modes of its messages beside fixed and lowest priority."""
     checked: Callable[[Span], None] = lambda _: None
     """Raises `MachineError` for a range that the device cannot answer."""
+    profile: str = ""
+    """The file into which its handlers are profiled, "" for none."""
 
 
 class DeviceHandle:
@@ -151,9 +161,13 @@ def device_request(
             f"{device!r} is no class or factory of devices",
             "add the class, a function that makes the device, or its dotted path",
         )
-    if name is not None and (not isinstance(name, str) or not name):
+    if name is not None and not is_text(name):
         raise MachineError(f"no device can have the name {name!r}", "give it a name of one letter or more")
     label: str = name or getattr(factory, "__name__", None) or type(factory).__name__
+    check_numbers(f"device {label}", pio=pio, mmio=mmio, size=size, irq=irq)
+    check_number(f"device {label}", "replicas", replicas)
+    check_list(label, "ranges", ranges, "PioRanges and MmioRanges")
+    check_list(label, "pass_fds", pass_fds, "descriptors")
     if replicas < 1:
         raise MachineError(f"{replicas} replicas of device {label}", "use 1, or more for an immutable device")
     if replicas > 1 and not isinstance(factory, type):
@@ -168,7 +182,11 @@ def device_request(
         if isinstance(factory, type):
             _check_space(factory, label, span, replicas)
 
-    policy = policy or getattr(factory, "policy", None)
+    persistent = declared_memory(factory, options or {})
+    if policy is None:
+        # With a state that outlives its shard, each access that is repeated happens exactly once.
+        policy = getattr(factory, "policy", Policy.REPLAY if any(persistent) else None)
+    mode = str(getattr(factory, "irq_mode", IrqMode.EDGE) if irq_mode is None else irq_mode)
     own = _spans(factory, label, pio, mmio, size, ranges)
     spans = (*own, *_further_ranges(factory, options or {}))
     for span in spans:
@@ -179,19 +197,19 @@ def device_request(
         pack(device, dict(options or {})),
         None if shard is None else shard_name(shard),
         _line(label, irq),
-        _one_of(IrqMode, str(irq_mode or getattr(factory, "irq_mode", IrqMode.EDGE)), "irq_mode"),
+        _one_of(IrqMode, mode, "irq_mode"),
         _posted(posted),
         None if policy is None else _one_of(Policy, policy, "policy"),
-        replicas,
+        operator.index(replicas),
         bool(getattr(factory, "dma", False)),
-        int(getattr(factory, "persistent", 0)),
+        persistent,
         factory,
         _kind(factory),
         getattr(factory, "compatible", ""),
         described(factory, options or {}),
         () if own else _wanted(factory, label, size),
         irq is None and bool(getattr(factory, "needs_irq", False)),
-        tuple(_open(label, operator.index(fd)) for fd in pass_fds),
+        tuple(_open(label, fd) for fd in pass_fds or ()),
         _capabilities(factory, options or {}),
         _message_modes(label, factory),
         check,
@@ -218,6 +236,8 @@ def own_arguments(device: Factory, options: Mapping[str, Any], more: Mapping[str
     """The constructor's arguments, given in one place and in another. Raises `MachineError` for one that is
     given in both.
     """
+    if not isinstance(options, Mapping):
+        raise MachineError(f"{device} has options={options!r}", "give a dictionary of its arguments")
     for name in sorted(options.keys() & more.keys()):
         raise MachineError(f"{name!r} of {device} is given twice", "give it in options, or beside them")
     return {**options, **more}
@@ -283,12 +303,15 @@ def _wanted(factory: Any, label: str, size: int | None) -> tuple[ResourceConstra
 
 
 def _open(label: str, fd: int) -> int:
+    check_number(f"device {label}", "pass_fds", fd)
+    number = operator.index(fd)
     try:
-        os.fstat(fd)
-    except OSError as error:
+        os.fstat(number)
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", error)
         hint = "open it first, and keep it open as long as the device is there"
-        raise MachineError(f"device {label} is given descriptor {fd}: {error.strerror}", hint) from None
-    return fd
+        raise MachineError(f"device {label} is given descriptor {fd}: {why}", hint) from None
+    return number
 
 
 def _one_of(kind: type[E], value: str, what: str) -> E:
@@ -299,9 +322,11 @@ def _one_of(kind: type[E], value: str, what: str) -> E:
 
 
 def _line(label: str, irq: int | None) -> int | None:
-    if irq is not None and not 0 <= operator.index(irq) < GSIS:
+    if irq is None:
+        return None
+    if not 0 <= operator.index(irq) < GSIS:
         raise MachineError(f"device {label} wants irq {irq}", f"use a line from 0 to {GSIS - 1}")
-    return irq
+    return operator.index(irq)
 
 
 def _posted(wanted: bool | str) -> Posted:

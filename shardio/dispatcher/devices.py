@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import TYPE_CHECKING, Any
 
 from shardio.dispatcher.claims import Claims, resource_of
 from shardio.dispatcher.device import DeviceHandle, IrqMode, Posted, Span
+from shardio.dispatcher.kinds import check_numbers, is_text
 from shardio.dispatcher.life import Life, State
 from shardio.dispatcher.placement import Placement
 from shardio.dispatcher.structure import structure
 from shardio.errors import DeviceFailed, MachineError, ShardError, ShardioError
 from shardio.fabric import Fabric
 from shardio.memory import GuestMemory
+from shardio.persistent import persistent_memory
 from shardio.range import PioRange
 from shardio.routing import quiesce
 from shardio.shard import by_value
-from shardio.shard.persistent import persistent_memory
 from shardio.shard.protocol import (
     Call,
     DeviceSpec,
@@ -39,6 +41,7 @@ from shardio.supervisor.failover import Policy
 from shardio.supervisor.stacks import look_into
 
 if TYPE_CHECKING:
+    from shardio.dispatcher.recording import RecordingFile
     from shardio.vcpu import Hypervisor
 
 AT_ONCE = 64
@@ -66,6 +69,8 @@ class Devices(Claims):
         self._life = life
         self._policies: dict[int, Policy | None] = {}
         self._ring_reader: tuple[int, ...] = ()
+        self.recording: RecordingFile | None = None
+        """What the devices that it wants are recorded into, in their shards."""
         self._persistent: dict[str, int] = {}
         """The memory of devices whose state outlives their owner, by name."""
 
@@ -158,6 +163,7 @@ class Devices(Claims):
 
         Raises `DeviceOverlap`, `RangeTaken`, and then nothing has changed; `MachineError`.
         """
+        check_numbers(f"device {handle.name}", pio=pio, mmio=mmio)
         spans = [_moved(span, pio if isinstance(span, PioRange) else mmio) for span in handle.spans]
         if len(spans) != len(set(map(type, spans))):
             raise MachineError(
@@ -190,7 +196,13 @@ class Devices(Claims):
             raise MachineError(
                 f"device {handle.name} is in no running dispatcher", "start it, or add() it again"
             )
-        packed = by_value.dumps((arguments, dict(options)), handle.request.factory)
+        if not is_text(method):
+            raise MachineError(f"device {handle.name} has no method {method!r}", "give a method's name")
+        try:
+            packed = by_value.dumps((arguments, dict(options)), handle.request.factory)
+        except (TypeError, ValueError, AttributeError, RecursionError, pickle.PicklingError) as error:
+            what = f"{handle.name}.{method}() is given what cannot be sent to its shard: {error}"
+            raise MachineError(what, "give plain values, or objects that can be pickled") from None
         shard = self._supervisor.shards[handle.shard_numbers[0]]
         future = self._call(shard.request, lambda serial: Call(serial, handle.name, method, packed))
         result = self.answer(shard, future, timeout)
@@ -314,14 +326,19 @@ class Devices(Claims):
         irq = -1 if request.irq is None else request.irq
         level, followed = request.irq_mode is not IrqMode.EDGE, request.irq_mode is IrqMode.FOLLOWED
         passed, persistent = list(request.pass_fds), -1
-        if request.persistent:
+        if any(request.persistent):
             if handle.name not in self._persistent:
-                self._persistent[handle.name] = persistent_memory(request.persistent)
+                self._persistent[handle.name] = persistent_memory(*request.persistent)
             persistent = self._persistent[handle.name]
             passed.append(persistent)
+        recorded = -1
+        if self.recording is not None and self.recording.wants(handle.name):
+            recorded = self.recording.fd
+            passed.append(recorded)
         spec = DeviceSpec(
             request.name, request.packed, ranges, request.kind, request.dma, irq, level, passed, followed,
-            persistent, request.persistent, request.capabilities, request.message_modes,
+            persistent, *request.persistent, request.capabilities, request.message_modes, recorded,
+            request.profile,
         )  # fmt: skip
         return DeviceRecord(spec, passed)
 

@@ -18,6 +18,7 @@ from shardio.closing import Closing
 from shardio.dispatcher.device import DeviceHandle, Span, device_request, own_arguments
 from shardio.dispatcher.devices import ACCESS_TIMEOUT_S, Devices
 from shardio.dispatcher.events import EventStream, Subscribers
+from shardio.dispatcher.kinds import check_number
 from shardio.dispatcher.life import Life, State
 from shardio.dispatcher.placement import (
     Placement,
@@ -36,6 +37,8 @@ from shardio.shard.loading import Factory
 from shardio.supervisor import ShardProcess, Supervisor, events
 from shardio.supervisor.events import Event
 from shardio.supervisor.exits import UnservedExits
+from shardio.supervisor.prompts import TerminalLender
+from shardio.supervisor.shard_process import DEATHS
 from shardio.vcpu import ExternalVcpu, Vcpu, VcpuState
 
 if TYPE_CHECKING:
@@ -57,10 +60,12 @@ class Dispatcher(Closing):
     each further name that a device asks for. `memory`: guest RAM for devices that do DMA; it stays the
     caller's. `stdin`: a descriptor that becomes the shards' standard input (None: /dev/null). `pin`: give
     each vCPU and shard a CPU of its own (None: if there are enough). `hang_deadline`: seconds after which a
-    shard that does not answer is killed. `max_ranges`: room for address ranges beyond those added before the
+    shard that does not answer is killed. `max_deaths`: a shard that dies so often within 10 s is given up and
+    its devices answer no more; 0: never. `max_ranges`: room for address ranges beyond those added before the
     start. `hypervisor`: what runs the vCPUs; without one they are the user's own processes, with a `port`
     each. `on_event`: called with each event in the supervisor's thread, which it must not hold up; `noun`:
-    what messages call the whole; `exits`: what becomes of exits of the hypervisor that nobody serves.
+    what messages call the whole; `exits`: what becomes of exits of the hypervisor that nobody serves;
+    `terminal`: who lends one to devices at `breakpoint()`.
 
     Raises `MachineError` for arguments that make no dispatcher. Methods may be called from any thread, and
     take turns. In a fork of this process it cannot be used, and closing it there does nothing.
@@ -88,19 +93,27 @@ class Dispatcher(Closing):
         stdin: int | None = None,
         pin: bool | None = None,
         hang_deadline: float = 1.0,
+        max_deaths: int = DEATHS,
         max_ranges: int = SPARE_RANGES,
         hypervisor: Hypervisor | None = None,
         on_event: Callable[[Event], None] = lambda _: None,
         noun: str = "dispatcher",
         exits: UnservedExits | None = None,
+        terminal: TerminalLender | None = None,
     ) -> None:
-        self.check(vcpus, shards, hang_deadline, max_ranges)
+        self.check(vcpus, shards, hang_deadline, max_ranges, max_deaths)
+        if stdin is not None:
+            check_number("it", "stdin", stdin)
+            if not 0 <= stdin < 1 << 31:
+                raise MachineError(f"no descriptor {stdin}", "give the number of an open one as stdin")
         self.vcpus = vcpus
         self.life = Life(noun)
         self._shards, self._stdin, self._pin = shards, stdin, pin
+        self._max_deaths = max_deaths
         self._hang_deadline, self._spare_ranges = hang_deadline, max_ranges
         self._hypervisor = hypervisor
         self._exits = exits
+        self._terminal = terminal
         self._devices = Devices(memory, hypervisor, self.life)
         self._subscribers = Subscribers()
         self._on_each = on_event
@@ -112,13 +125,21 @@ class Dispatcher(Closing):
         take_shards(shards, self, noun)
 
     @staticmethod
-    def check(vcpus: int, shards: object, hang_deadline: float, max_ranges: int) -> None:
+    def check(
+        vcpus: int, shards: object, hang_deadline: float, max_ranges: int, max_deaths: int = DEATHS
+    ) -> None:
         """Raises `MachineError` for arguments that make no dispatcher."""
+        for key, number in (("vcpus", vcpus), ("max_deaths", max_deaths), ("max_ranges", max_ranges)):
+            check_number("it", key, number)
+        if not isinstance(hang_deadline, int | float) or isinstance(hang_deadline, bool):
+            raise MachineError(f"a hang deadline of {hang_deadline!r}", "use a positive number of seconds")
         if not 1 <= vcpus <= lib.SIO_MAX_VCPUS:
             raise MachineError(f"{vcpus} vCPUs", f"use 1 to {lib.SIO_MAX_VCPUS}")
         check_shards(shards)
         if not hang_deadline > 0:
             raise MachineError(f"a hang deadline of {hang_deadline} s", "use a positive number of seconds")
+        if max_deaths < 0:
+            raise MachineError(f"{max_deaths} deaths of a shard", "use a number, or 0 for any number")
         if not 0 <= max_ranges <= lib.SIO_MAX_RANGES:
             raise MachineError(f"room for {max_ranges} more ranges", f"use 0 to {lib.SIO_MAX_RANGES}")
 
@@ -201,6 +222,19 @@ class Dispatcher(Closing):
         with self.life.turn(State.NEW, State.RUNNING):
             handle = self._devices.find(device)
             self._devices.move(handle, pio, mmio)
+
+    def profile(self, device: DeviceHandle | str, file: str | os.PathLike[str]) -> None:
+        """Profile the device's handlers with cProfile: `file` is for pstats, and is written when the device
+        goes or the dispatcher stops; a shard that is killed writes none. Before the start.
+
+        Raises `MachineError` for a device that is not there, or that is replicated.
+        """
+        with self.life.turn(State.NEW):
+            request = self._devices.find(device).request
+            if request.replicas > 1:
+                hint = "profile it with replicas=1"
+                raise MachineError(f"device {request.name} is in several shards", hint)
+            request.profile = os.path.abspath(file)
 
     def refuse_memory(self, span: MmioRange) -> None:
         """Raises `MachineError` where memory at `span` would cover RAM, the hypervisor's own, or a device."""
@@ -307,6 +341,25 @@ class Dispatcher(Closing):
             self._trace = trace
             return trace
 
+    def record(self, file: str | os.PathLike[str], *devices: str) -> None:
+        """Record into `file`, from the start until this is stopped, what these devices (none named: all) are
+        asked and answer, and what they read of guest memory where their class says `record_dma = True`.
+        `shardio.testing.replay` and `shardio replay` feed it to a device. Recorded devices are slower.
+
+        Raises `MachineError` where it is recorded already, and, at the start, for a device that is not there;
+        `HostError` where the file cannot be written.
+        """
+        from shardio.dispatcher.recording import RecordingFile
+
+        with self.life.turn(State.NEW):
+            if self._devices.recording is not None:
+                raise MachineError(f"the {self.life.noun} is recorded already", "record all devices at once")
+            self._devices.recording = RecordingFile(file, devices)
+
+    def _finish_recording(self) -> None:
+        if self._devices.recording is not None:
+            self._devices.recording.finish()
+
     def _forget_trace(self, trace: Trace) -> None:
         if self._trace is trace:
             self._trace = None
@@ -383,6 +436,8 @@ class Dispatcher(Closing):
 
     def _start(self) -> None:
         handles = self.devices
+        if self._devices.recording is not None:
+            self._devices.recording.check(handle.name for handle in handles)
         taken = len(self._devices.routes)
         if taken + self._spare_ranges > lib.SIO_MAX_RANGES:
             raise MachineError(
@@ -408,6 +463,7 @@ class Dispatcher(Closing):
             doorbells=None if hypervisor is None else hypervisor.doorbells,
             stdin=self._stdin,
             exits=self._exits,
+            terminal=self._terminal,
         )
         if self._exits is not None:
             self._exits.on_event = self._on_event
@@ -418,12 +474,14 @@ class Dispatcher(Closing):
         for number in range(room):
             name = placement.names[number] if number < count else f"spare{number}"
             cpu = shard_cpus[number] if number < count else None
-            supervisor.shards.append(ShardProcess(self._fabric, number, name, cpu=cpu))
+            shard = ShardProcess(self._fabric, number, name, cpu=cpu, max_deaths=self._max_deaths)
+            supervisor.shards.append(shard)
         bells = {shard.index: shard.doorbell for shard in supervisor.shards}
         for index, cpu in enumerate(vcpu_cpus):
             supervisor.vcpus.append(self._vcpu(index, bells, supervisor.state_event, cpu))
         if hypervisor is not None:
             hypervisor.supervised(supervisor.watch, supervisor.forget)
+        supervisor.call(lambda: supervisor.expect_shards(count))
         for shard in supervisor.shards[:count]:
             supervisor.call(lambda shard=shard: supervisor.start_shard(shard))  # type: ignore[misc]
         self._devices.start(self._fabric, supervisor, placement)
@@ -485,6 +543,7 @@ class Dispatcher(Closing):
             supervisor.call(supervisor.stop_shards)
             if self._trace is not None:
                 self._trace.finish()
+            self._finish_recording()
             self.life.state = State.STOPPED
 
     def close(self) -> None:
@@ -503,6 +562,7 @@ class Dispatcher(Closing):
             self.stop()
             if self._trace is not None:  # one that never began
                 self._trace.finish()
+            self._finish_recording()
             self.life.state = State.CLOSED
             self._supervisor = None
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from shardio._core import lib
+from shardio.dispatcher.kinds import is_text
 from shardio.errors import MachineError
 
 DEFAULT_SHARDS = 2
@@ -66,7 +67,7 @@ def check_shards(shards: object) -> None:
 def shard_name(shard: object) -> str:
     """The name of a `Shard`, or the name itself. Raises `MachineError` for what is neither."""
     name = shard.name if isinstance(shard, Shard) else shard
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not is_text(name):
         raise MachineError(f"no shard {shard!r}", "give a Shard, or a name")
     return name
 

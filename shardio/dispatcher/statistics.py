@@ -111,21 +111,17 @@ def device_statistics(
     """Sum what every vCPU and every shard counted for a device's ranges."""
     indices, shards = tuple(indices), tuple(shards)
     nothing = AccessStatistics()
-    waits = functools.reduce(
-        operator.add,
-        (fabric.waits(vcpu, index) for vcpu in range(fabric.vcpus) for index in indices),
-        nothing,
-    )
+    seen = (fabric.waits(vcpu, index) for vcpu in range(fabric.vcpus) for index in indices)
+    waits = functools.reduce(operator.add, (each for each in seen if each != nothing), nothing)
     service = functools.reduce(
         operator.add, (fabric.service(shard, index) for shard, _ in shards for index in indices), nothing
     )
     return copied(
         DeviceStatistics,
-        waits,
+        service,
         name=name,
         shard="+".join(label for _, label in shards),
-        writes=waits.writes + service.posted,
-        posted=service.posted,
+        writes=service.writes + service.posted,
         refused=max(waits.refused, service.refused),
         last_refused=newest(waits.last_refused, service.last_refused),
         interrupts=service.interrupts,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -115,6 +116,15 @@ class Port(Calls, Closing):
         """What `from_text` makes the port of where the descriptors have the same numbers (`pass_fds`)."""
         bells = (f"{shard}={fd}" for shard, fd in self._doorbells.items())
         return ",".join((str(self.vcpu), str(self.fabric.fd), str(self._record.fd), *bells))
+
+    def send(self, connection: socket.socket) -> None:
+        """Send the port to a process that inherited nothing, over a connected AF_UNIX socket: the program on
+        the other end, of whatever language, opens it with `shardio_open_from` (`shardio.get_include`).
+        Raises OSError.
+        """
+        bells = (f"{shard}={place}" for place, shard in enumerate(self._doorbells, 2))
+        text = ",".join((str(self.vcpu), "0", "1", *bells))  # descriptors by their place in the message
+        socket.send_fds(connection, [text.encode()], self.descriptors)
 
     @classmethod
     def from_text(cls, text: str) -> Self:

@@ -2,7 +2,8 @@
 
 The segment is a memfd: it has no name, so no death of any process leaves one behind. It is filled with
 `posix_fallocate`, so that a lack of memory is an error here rather than SIGBUS later, and sealed against any
-other size.
+other size. Only histograms get their memory when they are first written: most ranges of a large machine are
+never touched by most of its vCPUs.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ POSTED_SLOTS = 512
 
 class Fabric(Closing):
     """A mapped segment. `vcpus`, `shards`, `ranges`, `posted_slots` are its counts, `size` its bytes.
+
+    `memory` is how many of the bytes have memory by now.
 
     It is unmapped when it has been closed and nobody holds its `view` any more: a `Port` or an `Owner` in
     another thread finds the segment closed, not gone. Once closed, whatever needs the segment raises
@@ -62,7 +65,9 @@ class Fabric(Closing):
                 f"1 to {lib.SIO_MAX_VCPUS} vCPUs, {lib.SIO_MAX_SHARDS} shards, {lib.SIO_MAX_RANGES} ranges; "
                 f"slots a power of two from 2 to {lib.SIO_MAX_POSTED}",
             )
-        fd = _allocate(size, lib.sio_fabric_backed_size(vcpus, shards, ranges, posted_slots))
+        untraced = ffi.new("uint64_t *")
+        backed = lib.sio_fabric_backed_size(vcpus, shards, ranges, posted_slots, untraced)
+        fd = _allocate(size, backed, untraced[0])
         try:
             mapping = _map(fd, size)
             view = ffi.new("struct sio_fabric *")
@@ -166,13 +171,27 @@ class Fabric(Closing):
             raise FabricError(f"no {what} {number} in a fabric of {count}", f"use 0 to {count - 1}")
         return number
 
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that the segment takes now. Histograms get theirs when they are first written."""
+        with self._closing:
+            _ = self.view
+            return os.fstat(self.fd).st_blocks * 512
+
     def waits(self, vcpu: int, range_index: int) -> AccessStatistics:
-        """What one vCPU has seen of one range: counts, and how long it waited."""
-        return self._statistics(self.checked("vCPU", vcpu), range_index)
+        """How long one vCPU waited for one range, and what was refused to it. Its reads and writes are
+        counted by the shards that serve them: see `service`.
+        """
+        fabric = self.view  # held until all is read
+        vcpu, range_index = self.checked("vCPU", vcpu), self.checked("range", range_index)
+        return AccessStatistics.read(None, self._histogram(fabric, vcpu, range_index))
 
     def service(self, shard: int, range_index: int) -> AccessStatistics:
         """What one shard has done for one range: counts, and how long its handlers ran."""
-        return self._statistics(self.vcpus + self.checked("shard", shard), range_index)
+        fabric = self.view
+        shard, range_index = self.checked("shard", shard), self.checked("range", range_index)
+        stat = lib.sio_stat(fabric, shard, range_index)
+        return AccessStatistics.read(stat, self._histogram(fabric, self.vcpus + shard, range_index))
 
     def interrupts(self, shard: int, range_index: int) -> memoryview:
         """The two words that count the interrupts of the device whose first range this is, for its owner to
@@ -180,25 +199,26 @@ class Fabric(Closing):
         """
         fabric = self.view
         self.checked("range", range_index)
-        hist = lib.sio_hist(fabric, self.vcpus + self.checked("shard", shard), range_index)
+        hist = lib.sio_hist_to_write(fabric, self.vcpus + self.checked("shard", shard), range_index)
         return memoryview(ffi.buffer(hist.interrupts)).cast("Q")
 
     def clear_statistics(self, range_index: int) -> None:
         """Begin anew for a range index that nobody uses."""
         fabric = self.view
         self.checked("range", range_index)
-        for row in range(self.vcpus + self.shards):
-            stat, hist = lib.sio_stat(fabric, row, range_index), lib.sio_hist(fabric, row, range_index)
-            for part in (stat, hist):
-                view = ffi.buffer(part)
-                view[:] = bytes(len(view))
+        parts = [lib.sio_stat(fabric, shard, range_index) for shard in range(self.shards)]
+        rows = range(self.vcpus + self.shards)
+        parts += [hist for row in rows if (hist := self._histogram(fabric, row, range_index)) is not None]
+        for part in parts:
+            view = ffi.buffer(part)
+            view[:] = bytes(len(view))
 
-    def _statistics(self, row: int, range_index: int) -> AccessStatistics:
-        fabric = self.view  # held until all is read
-        self.checked("range", range_index)
-        return AccessStatistics.read(
-            lib.sio_stat(fabric, row, range_index), lib.sio_hist(fabric, row, range_index)
-        )
+    @staticmethod
+    def _histogram(fabric: Any, row: int, range_index: int) -> Any:
+        """The `struct sio_hist *` of a row, None where nobody has written it: reading it would cost memory.
+        """
+        in_use = lib.sio_hist_in_use(fabric, row, range_index)
+        return lib.sio_hist(fabric, row, range_index) if in_use else None
 
     def vcpu_counters(self, vcpu: int) -> VcpuCounters:
         """A vCPU's counters that belong to no range."""
@@ -259,12 +279,12 @@ def _address(mapping: mmap.mmap) -> Any:
     return ffi.cast("void *", ffi.from_buffer(mapping))
 
 
-def _allocate(size: int, backed: int) -> int:
-    """The descriptor of a fresh segment: never named, of this size for ever, and backed but for what tracing
-    needs.
+def _allocate(size: int, backed: int, untraced: int) -> int:
+    """The descriptor of a fresh segment: never named, of this size for ever, and backed but for histograms
+    and what tracing needs.
     """
     try:
-        return shared_memory("shardio-fabric", size, backed)
+        return shared_memory("shardio-fabric", size, backed, untraced)
     except OSError as error:
         raise FabricError(
             f"cannot allocate {backed / 2**20:.1f} MiB of shared memory: {error.strerror}",

@@ -23,10 +23,13 @@ _NO_MEMFD = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 log = logging.getLogger("shardio.fabric")
 
 
-def shared_memory(name: str, size: int, backed: int | None = None) -> int:
+def shared_memory(name: str, size: int, backed: int | None = None, carefully: int | None = None) -> int:
     """The descriptor, the caller's, of `size` fresh bytes, the first `backed` of them (None: all) backed so
     that touching them cannot fail. `name` is what /proc shows. Raises OSError where the host has no room or
     refuses it.
+
+    `carefully`: so many are backed instead where a write to what is not could end the process
+    (`_may_fail_late`).
     """
     try:
         fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -37,6 +40,8 @@ def shared_memory(name: str, size: int, backed: int | None = None) -> int:
         log.warning("memfd_create is refused (%s): %s can be shrunk by whoever shares it", error.strerror,
         name)
     try:
+        if carefully is not None and _may_fail_late(fd):
+            backed = carefully
         if backed is not None:
             os.ftruncate(fd, size)
         os.posix_fallocate(fd, 0, size if backed is None else backed)
@@ -51,6 +56,19 @@ def shared_memory(name: str, size: int, backed: int | None = None) -> int:
 def keeps_its_size(fd: int) -> bool:
     """Whether nobody can shrink it: it is sealed, or of a kind that cannot be, which this host then lacks."""
     return not _sealable(fd) or fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS == SEALS
+
+
+def _may_fail_late(fd: int) -> bool:
+    """Whether a write to what is not backed may be a SIGBUS: in a file system with a limit of its own, and
+    where the kernel promises no more memory than there is (vm.overcommit_memory = 2, see proc(5)).
+    """
+    if not _sealable(fd):
+        return True
+    try:
+        with open("/proc/sys/vm/overcommit_memory") as setting:
+            return setting.read().strip() == "2"
+    except OSError:
+        return True
 
 
 def _sealable(fd: int) -> bool:

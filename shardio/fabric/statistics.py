@@ -126,8 +126,9 @@ class AccessStatistics(msgspec.Struct, frozen=True):
     """Accesses of one range: from a vCPU's side the times are waits, from a shard's side service, in
     nanoseconds.
 
-    `samples` of the accesses were timed: every one of a KVM worker's; the first 64 and then one in 64 of a
-    bare client's; one in 64 posted or coalesced writes. `last_refused`: the last of the `refused` ones.
+    Reads, writes, posted writes and strings are counted by shards alone. `samples` of the accesses were
+    timed: every one of a KVM worker's; the first 64 and then one in 64 of a bare client's; one in 64 posted
+    or coalesced writes. `last_refused`: the last of the `refused` ones.
     `interrupts`, `interrupts_dropped`: of a device, at its first range (`shardio.interrupt.counts`).
     """
 
@@ -145,10 +146,17 @@ class AccessStatistics(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, stat: Any, hist: Any) -> Self:
-        """A copy of a `struct sio_stat *` and its `struct sio_hist *`."""
-        counts = {name: getattr(stat, name) for name in ("reads", "writes", "posted", "refused")}
+        """A copy of a shard's `struct sio_stat *` (a vCPU has none) and a `struct sio_hist *`, None where
+        nothing was written there.
+        """
+        names = ("reads", "writes", "posted", "refused") if stat is not None else ()
+        counts = {name: getattr(stat, name) for name in names}
+        if hist is None:
+            return cls(**counts)
+        if stat is None:
+            counts = {"reads": 0, "writes": 0, "posted": 0}
+        last = LastAccess.read(hist.last_refused)
         counts["interrupts"], counts["interrupts_dropped"] = hist.interrupts
-        last = LastAccess.read(hist.refused)
         return copied(cls, hist, histogram=tuple(hist.bucket), last_refused=last, **counts)
 
     def __add__(self, other: AccessStatistics) -> AccessStatistics:

@@ -252,6 +252,7 @@ class Target:
         if linear in self._planted or linear in self._breakpoints:
             return
         if not vcpu.trap:
+            self._check_room(vcpu, breakpoints=1)
             self._breakpoints.add(linear)
             return
         physical = vcpu.translate(linear)
@@ -276,16 +277,30 @@ class Target:
             self._memory.write(physical, before)
 
     def set_hardware(self, linear: int, there: bool) -> None:
-        """A breakpoint in a debug register of every vCPU."""
-        (self._hardware.add if there else self._hardware.discard)(linear)
+        """A breakpoint in a debug register of every vCPU. Raises `VcpuError` where none is left."""
+        if there and linear not in self._hardware:
+            self._check_room(self.standing(), hardware=1)
+            self._hardware.add(linear)
+        elif not there:
+            self._hardware.discard(linear)
 
     def set_watch(self, watch: Watch, there: bool) -> None:
         """A watchpoint. Raises `VcpuError` where there can be none."""
         if watch in self._watches:
             self._watches.remove(watch)
         if there:
-            self.standing().check_watch(watch)
+            vcpu = self.standing()
+            vcpu.check_watch(watch)
+            self._check_room(vcpu, watches=1)
             self._watches.append(watch)
+
+    def _check_room(
+        self, vcpu: Vcpu, *, breakpoints: int = 0, hardware: int = 0, watches: int = 0
+    ) -> None:
+        """For so many more. Where there is none, the debugger is to hear it now, not when it lets go."""
+        vcpu.check_room(
+            len(self._breakpoints) + breakpoints, len(self._hardware) + hardware, len(self._watches) + watches
+        )
 
     # ---- memory ----
 

@@ -42,8 +42,9 @@ class Interrupt:
     def __init__(self, backend: InterruptBackend, irqfd: Irqfd, counts: Counts | None = None) -> None:
         self._backend = backend
         self._irqfd = irqfd
-        self._counts = counts or Counts()
-        self._fire = self._counted(_telling(irqfd.told, self._way_in(irqfd)))
+        self._counts = counts or Counts()  # its cells lie in what it holds
+        self._cells = self._counts.cells
+        self._fire = _telling(irqfd.told, self._way_in(irqfd))
         self._config: MsiConfig | None = None
         self._enabled = False
         self._masked = False
@@ -119,15 +120,6 @@ class Interrupt:
     def _way_in(self, irqfd: Irqfd) -> Callable[[], None]:
         return EventFdTrigger(irqfd.fd).trigger
 
-    def _counted(self, fire: Callable[[], None]) -> Callable[[], None]:
-        cells = self._counts.cells  # it lives as long as this
-
-        def counted() -> None:
-            cells[RAISED] += 1
-            fire()
-
-        return counted
-
     def _deliver(self) -> None:
         raise NotImplementedError
 
@@ -172,15 +164,17 @@ class EdgeInterrupt(Interrupt):
     def trigger(self) -> None:
         """Raise the interrupt once, or remember it while masked; dropped while disabled."""
         if self._enabled and not self._masked:
+            self._cells[RAISED] += 1
             self._fire()
         elif self._enabled and not self._pending:
             self._pending = True
         else:
-            self._counts.cells[DROPPED] += 1
+            self._cells[DROPPED] += 1
 
     def _deliver(self) -> None:
         if self._pending and self._enabled and not self._masked:
             self._pending = False
+            self._cells[RAISED] += 1
             self._fire()
 
     def _forget(self) -> None:
@@ -250,6 +244,7 @@ class LevelInterrupt(Interrupt):
 
     def _deliver(self) -> None:
         if self._active and self._enabled and not self._masked:
+            self._cells[RAISED] += 1
             self._fire()
 
     def _forget(self) -> None:
@@ -307,7 +302,7 @@ class FollowedInterrupt(LevelInterrupt):
             self._high = high
             if self._irqfd.told is not None:
                 self._irqfd.told(high)
-            self._counts.cells[RAISED] += high
+            self._cells[RAISED] += high
             if not self._set_level(high):
                 with suppress(BlockingIOError):  # it is full: whoever reads it has long been told
                     os.eventfd_write(self._irqfd.fd, RISE if high else FALL)

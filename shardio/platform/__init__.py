@@ -4,6 +4,7 @@ Read `hardware` first: what a machine holds, in the terms that all four are made
 """
 
 from shardio.platform.acpi import acpi_tables
+from shardio.platform.acpi_files import acpi_files
 from shardio.platform.device_tree import device_tree
 from shardio.platform.hardware import Hardware, PciPin, PlatformDevice, described
 from shardio.platform.kernel import kernel_arguments
@@ -16,6 +17,7 @@ __all__ = [
     "PciPin",
     "PlatformDevice",
     "TableKind",
+    "acpi_files",
     "acpi_tables",
     "described",
     "device_tree",

@@ -59,6 +59,15 @@ def acpi_tables(hardware: Hardware, address: int) -> bytes:
     if address % 16 or not 0 <= address < 1 << 32:
         raise ValueError(f"an RSDP at {address:#x} is not found; use a multiple of 16 below 4 GiB")
     image = bytearray(_RSDP_SIZE)
+    tables = lay_out(hardware, address, image)
+    image[:_RSDP_SIZE] = rsdp(tables[-1])
+    return bytes(image)
+
+
+def lay_out(hardware: Hardware, address: int, image: bytearray) -> list[int]:
+    """Put the tables behind what is in `image`, which is for guest address `address`: the addresses of DSDT,
+    FADT, the others and, last, the XSDT.
+    """
 
     def put(table: bytes) -> int:
         image.extend(bytes(-len(image) % 16))
@@ -68,12 +77,11 @@ def acpi_tables(hardware: Hardware, address: int) -> bytes:
     dsdt = put(_table(b"DSDT", 2, _dsdt(hardware)))
     tables = [put(_fadt(hardware, dsdt)), put(_table(b"APIC", 5, _madt(hardware)))]
     tables += [put(_hpet(number, each)) for number, each in enumerate(hardware.of(HPET))]
-    xsdt = put(_table(b"XSDT", 1, struct.pack(f"<{len(tables)}Q", *tables)))
-    image[:_RSDP_SIZE] = _rsdp(xsdt)
-    return bytes(image)
+    return [dsdt, *tables, put(_table(b"XSDT", 1, struct.pack(f"<{len(tables)}Q", *tables)))]
 
 
-def _rsdp(xsdt: int) -> bytes:
+def rsdp(xsdt: int) -> bytes:
+    """The root pointer, to the XSDT at that address."""
     first = struct.pack("<8sB6sBI", b"RSD PTR ", 0, b"SHARD ", 2, 0)
     whole = with_checksum(first, 8) + struct.pack("<IQB3x", _RSDP_SIZE, xsdt, 0)
     return with_checksum(whole, 32)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from shardio.interrupt.interrupt import Interrupt
     from shardio.interrupt.manager import InterruptManager
     from shardio.memory import GuestMemory
+    from shardio.persistent import Persistent
     from shardio.range import MmioRange, PioRange
-    from shardio.shard.persistent import Persistent
 
 
 class Host:

@@ -16,7 +16,7 @@ import os
 import pickle
 import signal
 import socket
-from functools import partial
+import sys
 from typing import TYPE_CHECKING, Any
 
 from shardio._core import lib
@@ -31,7 +31,9 @@ from shardio.processes import set_process_name
 from shardio.range import MmioRange, PioRange
 from shardio.shard import notebook, protocol
 from shardio.shard.blame import Blamed, blame, described
+from shardio.shard.breakpoint_hook import breakpoint_hook
 from shardio.shard.host import Host
+from shardio.shard.leaving import leave
 from shardio.shard.loading import make
 from shardio.shard.log import log_to_stderr
 from shardio.shard.runtime import Runtime
@@ -39,11 +41,15 @@ from shardio.shard.spare import Spare
 from shardio.shard.walls import Capabilities, raise_first
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shardio.fabric.coalesced import CoalescedRing
     from shardio.interrupt.doorbell import DoorbellSet
     from shardio.interrupt.interrupt import Interrupt
     from shardio.memory import GuestMemory
-    from shardio.shard.persistent import Persistent
+    from shardio.persistent import Persistent
+    from shardio.shard.profiling import Profile
+    from shardio.shard.recorder import Recorder
 
 log = logging.getLogger("shardio.shard")
 
@@ -56,12 +62,24 @@ class Held:
     their index.
     """
 
-    __slots__ = ("device", "host", "kind", "ranges")
+    __slots__ = ("device", "host", "keep", "kind", "profile", "ranges", "recorder")
 
-    def __init__(self, device: Any, kind: str, host: Host) -> None:
+    def __init__(
+        self,
+        device: Any,
+        kind: str,
+        host: Host,
+        keep: Callable[[], None] | None = None,
+        recorder: Recorder | None = None,
+        profile: Profile | None = None,
+    ) -> None:
         self.device = device
+        self.profile = profile
         self.kind = kind
         self.host = host
+        self.recorder = recorder
+        self.keep = keep
+        """Saves the device's state, where it has a memory for it and does not do that by itself."""
         self.ranges: list[int] = []
 
 
@@ -117,7 +135,30 @@ class Shard:
             self._interrupt_backend.close()
 
     def _on_message(self) -> None:
-        message, fds = protocol.receive_in_shard(self.control)
+        self._act(*self._received())
+
+    def ask_terminal(self, where: str) -> int | None:
+        """The user's terminal, a descriptor, once it is lent; None where there is none. Blocks, in the loop's
+        thread; what comes meanwhile is seen to later.
+        """
+        protocol.tell(self.control, protocol.AskTerminal(where[: protocol.MAX_TEXT]))
+        while True:
+            message, fds = self._received()
+            if isinstance(message, protocol.Terminal):
+                return fds[0] if message.lent else None
+            self.loop.call_soon(self._act, message, fds)
+            if message is None:
+                return None
+
+    def _received(self) -> tuple[protocol.ToShard | None, list[int]]:
+        """The VMM's next message; None where it has gone."""
+        try:
+            return protocol.receive_in_shard(self.control)
+        except ValueError as error:  # a fault of the VMM's: whoever waits for the answer learns of it now
+            log.error("a message of the VMM's makes no sense: %s", error)
+            return None, []
+
+    def _act(self, message: protocol.ToShard | None, fds: list[int]) -> None:
         match message:
             case None | protocol.Quit():
                 self.loop.stop()
@@ -194,30 +235,38 @@ class Shard:
             undo.callback(interrupts.close)
             if (persistent := self._persistent(spec, passed)) is not None:
                 undo.callback(persistent.close)
+            if (recorder := self._recorder(spec, passed)) is not None:
+                undo.callback(recorder.close)
             coalesced = any(span.coalesced for span in spec.ranges)
             if (spec.dma and self.memory is None) or (coalesced and self.ring is None):
                 raise self._unshared or MachineError("what the device shares was not handed over")
             self._capabilities.require(spec.name, spec.capabilities)
+            profile = _profile(spec.profile)
             with blame(spec.name, spec.kind, "constructor"):
                 device = make(spec.device)
             trigger = _trigger(interrupts, spec)
-            memory = self.memory if spec.dma else None
+            memory: Any = self.memory if spec.dma else None
+            if recorder is not None:
+                memory = recorder.begin(device, spec, persistent, memory)
             host = Host(
                 spec.name, self.loop, self.control, interrupts, trigger, memory, passed, persistent,
                 tuple(map(_span, spec.ranges)),
                 hold=self.runtime.owner.hold,
             )  # fmt: skip
+            keep = getattr(device, "keep", None) if persistent is not None else None
+            if persistent is not None and hasattr(device, "state_type") and keep is None:
+                keep = persistent.keeper(device)
             attach = getattr(device, "attach", None)
             if attach is not None:
                 with blame(spec.name, spec.kind, "attach()"):
                     attach(host)
             undo.pop_all()
-        self.devices[spec.name] = held = Held(device, spec.kind, host)
+        self.devices[spec.name] = held = Held(device, spec.kind, host, keep, recorder, profile)
         try:
             for span in spec.ranges:
                 self._register(span, held, spec.name)
             if getattr(device, "doorbells", None):
-                host.doorbells = tuple(self._bind(device, span) for span in spec.ranges)
+                host.doorbells = tuple(self._bind(held, span) for span in spec.ranges)
         except BaseException:
             self._remove(spec.name)
             raise
@@ -231,25 +280,43 @@ class Shard:
     def _persistent(self, spec: protocol.DeviceSpec, passed: dict[int, int]) -> Persistent | None:
         if spec.persistent < 0:
             return None
-        from shardio.shard.persistent import Persistent
+        from shardio.persistent import Persistent
 
         persistent = Persistent(
-            passed[spec.persistent], spec.persistent_size, self.runtime.owner.journal
+            passed[spec.persistent],
+            spec.persistent_size,
+            self.runtime.owner.journal,
+            area=spec.persistent_area,
+            control_at=self.runtime.owner.control_at,
         )
         os.close(passed.pop(spec.persistent))  # it is mapped
         return persistent
+
+    def _recorder(self, spec: protocol.DeviceSpec, passed: dict[int, int]) -> Recorder | None:
+        if spec.recorded < 0:
+            return None
+        from shardio.shard.recorder import Recorder
+
+        return Recorder(passed.pop(spec.recorded), spec.name, self.loop)
 
     def _register(self, spec: protocol.RangeSpec, held: Held, name: str) -> None:
         span = _span(spec)
         posted = spec.posted or spec.coalesced
         owner, device, persistent = self.runtime.owner, held.device, held.host.persistent
         if isinstance(device, PioManager if spec.space == Space.PIO else MmioManager):
-            owner.set_manager(spec.index, span, device, posted=posted)
+            if held.profile is not None:
+                raise MachineError(f"device {name} dispatches by itself", "profile it by its own means")
+            manager = device if held.recorder is None else held.recorder.manager(device, spec.space)
+            owner.set_manager(spec.index, span, manager, posted=posted)
         else:
             handlers_for = getattr(device, "handlers_for", None)
             answering = device if handlers_for is None else handlers_for(span)
-            guarded = answering if persistent is None else persistent.guard(answering, spec.space)
-            owner.set_handler(spec.index, span, guarded, posted=posted)
+            keep = getattr(answering, "keep", held.keep)
+            if held.recorder is not None:
+                answering = held.recorder.handlers(answering, spec.space)
+            guarded = answering if persistent is None else persistent.guard(answering, spec.space, keep)
+            counted = guarded if held.profile is None else held.profile.handlers(guarded)
+            owner.set_handler(spec.index, span, counted, posted=posted)
         held.ranges.append(spec.index)
         self.runtime.names[spec.index] = name
         if spec.coalesced and self.ring is not None:
@@ -262,6 +329,8 @@ class Shard:
     def _move(self, message: protocol.MoveDevice) -> None:
         held = self.devices[message.name]
         self._unregister(held)
+        if held.recorder is not None:
+            held.recorder.moved(message.ranges)
         for span in message.ranges:
             self._register(span, held, message.name)
         for doorbells, span in zip(held.host.doorbells, message.ranges, strict=False):
@@ -275,13 +344,17 @@ class Shard:
                 self.ring.drop(index)
             self.runtime.names.pop(index, None)
 
-    def _bind(self, device: Any, span: protocol.RangeSpec) -> DoorbellSet:
+    def _bind(self, held: Held, span: protocol.RangeSpec) -> DoorbellSet:
         from shardio.interrupt.doorbell import DoorbellSet
 
+        def told(doorbell: int, times: int) -> None:
+            self._trace.rung(span.index, doorbell, times)
+            if held.recorder is not None:
+                held.recorder.rung(doorbell)
+
         return DoorbellSet(
-            device, span.base, self._interrupt_backend, self.loop,
-            pio=span.space == Space.PIO, told=partial(self._trace.rung, span.index),
-        )  # fmt: skip
+            held.device, span.base, self._interrupt_backend, self.loop, pio=span.space == Space.PIO, told=told
+        )
 
     def _detach(self, name: str) -> None:
         held = self.devices.pop(name)
@@ -289,7 +362,11 @@ class Shard:
             last_first.callback(_close_all, held.host.passed_fds)
             if held.host.persistent is not None:
                 last_first.callback(held.host.persistent.close)
+            if held.recorder is not None:
+                last_first.callback(held.recorder.close)
             last_first.callback(held.host.interrupts.close)
+            if held.profile is not None:
+                last_first.callback(held.profile.close)
             if (detach := getattr(held.device, "detach", None)) is not None:
                 last_first.enter_context(blame(name, held.kind, "detach()"))
                 last_first.callback(detach)
@@ -301,10 +378,21 @@ class Shard:
         arguments, options = pickle.loads(message.arguments)
         held = self.devices[message.name]
         with blame(message.name, held.kind, f"{message.method}()"):
-            return getattr(held.device, message.method)(*arguments, **options)
+            result = getattr(held.device, message.method)(*arguments, **options)
+        if held.keep is not None:
+            held.keep()
+        return result
 
     def _report(self, name: str, text: str) -> None:
         protocol.tell(self.control, protocol.HandlerFailed(name, text))
+
+
+def _profile(path: str) -> Profile | None:
+    if not path:
+        return None
+    from shardio.shard.profiling import Profile  # no shard's start waits for it
+
+    return Profile(path)
 
 
 def _close_all(passed: dict[int, int]) -> None:
@@ -347,5 +435,9 @@ def main(control_fd: int, interrupt_fd: int, parent: int, notebook_fd: int) -> N
             setup, doorbell = told
             set_process_name(f"shardio:{setup.name}")
             shard = Shard(spare, setup.shard, doorbell, control, interrupts)
+            sys.breakpointhook = breakpoint_hook(
+                shard.ask_terminal, lambda: protocol.tell(control, protocol.ReturnTerminal())
+            )
             log_to_stderr(setup.log_level, parent, setup.name, shard.name_of)
             shard.run()
+    leave()

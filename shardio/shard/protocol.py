@@ -66,8 +66,9 @@ class DeviceSpec(msgspec.Struct, frozen=True):
     RAM. `irq`: the line (GSI) of its trigger, -1 for none; `level`: it is a level line. `followed`: of the
     kind that its controller sees rise and fall. `passed`: the VMM's numbers of the descriptors that it is
     given, which are in the message in this order. `persistent`: which of them is its memory (-1: it has
-    none), for a state of `persistent_size` bytes. `capabilities`, `message_modes`: what its class
-    declares that it needs.
+    none), for a state of `persistent_size` bytes and `persistent_area` more. `capabilities`, `message_modes`:
+    what its class declares that it needs. `recorded`: which of `passed` is the file that its accesses are
+    recorded into (-1: they are not). `profile`: the file into which its handlers are profiled, "" for none.
     """
 
     name: str
@@ -81,8 +82,11 @@ class DeviceSpec(msgspec.Struct, frozen=True):
     followed: bool = False
     persistent: int = -1
     persistent_size: int = 0
+    persistent_area: int = 0
     capabilities: tuple[str, ...] = ()
     message_modes: tuple[str, ...] = ()
+    recorded: int = -1
+    profile: str = ""
 
 
 class ShareMemory(msgspec.Struct, frozen=True, tag="memory"):
@@ -162,13 +166,20 @@ class Serve(msgspec.Struct, frozen=True, tag="serve"):
     """Every device is there: begin to drain."""
 
 
+class Terminal(msgspec.Struct, frozen=True, tag="terminal"):
+    """The answer to `AskTerminal`. Beside it: the terminal's descriptor, where it is `lent`."""
+
+    lent: bool
+
+
 class Quit(msgspec.Struct, frozen=True, tag="quit"):
     """Detach the devices and end."""
 
 
 ToShard = (
-    Prepare | Setup | ShareMemory | ShareRing | AddDevices | RemoveDevice | MoveDevice | Call | Serve | Quit
-)
+    Prepare | Setup | ShareMemory | ShareRing | AddDevices | RemoveDevice | MoveDevice | Call | Serve
+    | Terminal | Quit
+)  # fmt: skip
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -224,7 +235,17 @@ class HandlerFailed(msgspec.Struct, frozen=True, tag="failed"):
     text: str
 
 
-FromShard = Ready | Done | ExitRequest | ResetRequest | HandlerFailed
+class AskTerminal(msgspec.Struct, frozen=True, tag="breakpoint"):
+    """A device is at `breakpoint()`, and waits for the user's terminal. `where`: function, file and line."""
+
+    where: str
+
+
+class ReturnTerminal(msgspec.Struct, frozen=True, tag="continue"):
+    """The terminal is not needed any more."""
+
+
+FromShard = Ready | Done | ExitRequest | ResetRequest | HandlerFailed | AskTerminal | ReturnTerminal
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_to_shard = msgspec.msgpack.Decoder(ToShard).decode

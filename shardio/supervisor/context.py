@@ -11,6 +11,7 @@ from shardio._core import lib
 from shardio.fabric import Fabric
 from shardio.routing import AddressMap
 from shardio.supervisor.events import Event
+from shardio.supervisor.prompts import Prompts
 from shardio.supervisor.shard_process import ShardProcess
 from shardio.vcpu import Vcpu
 
@@ -27,6 +28,7 @@ class Context:
     selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
     shards: list[ShardProcess] = field(default_factory=list)
     vcpus: list[Vcpu] = field(default_factory=list)
+    prompts: Prompts = field(default_factory=Prompts)
 
     def watch(self, readable: Any, then: Callable[[], None]) -> None:
         """Call `then` whenever this descriptor is readable."""

@@ -154,6 +154,11 @@ class Failover:
                 self._context.on_event(events.ResetRequested())
             case protocol.HandlerFailed(device, text):
                 self._context.on_event(events.HandlerFailed(shard.name, device, text))
+            case protocol.AskTerminal(where):
+                log.info("shard %s is at breakpoint() in %s", shard.name, where)
+                self._context.prompts.asked(shard, where)
+            case protocol.ReturnTerminal():
+                self._context.prompts.returned(shard)
             case protocol.Ready():
                 pass  # it was warm just before it became a shard
 
@@ -179,6 +184,7 @@ class Failover:
         if interpreter is None or (code := shard.reap()) is None:
             return
         shard.died_at = time.monotonic()
+        self._context.prompts.returned(shard)
         self._switch_interval.begin(shard)
         try:
             if not shard.quitting and self._settle(shard):

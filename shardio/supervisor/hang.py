@@ -4,7 +4,7 @@ Facts. A shard hangs in many ways: its GIL held, an endless loop, SIGSTOP. It ca
 seen is whether an access is unanswered (its mailbox still says REQUEST, or the ring of posted writes is
 full), how much the shard has taken, and what the kernel tells of its process. A vCPU that is stopped after
 the shard has answered waits for nobody. A shard that is suspended together with this process, or gets no CPU,
-has had no time to answer.
+has had no time to answer; and one whose device stands at `breakpoint()` waits for its user.
 
 Consequences. Time is counted for each shard, and only while it could have answered: no longer than a tick for
 each look, so that a suspension of this process counts for nothing; and no more than the CPU time that it has
@@ -122,6 +122,8 @@ class HangWatch:
         if clock is None or clock.pid != shard.pid:
             clock = self._clocks[shard.index] = _Clock(shard.pid)
             step = 0.0
+        if self._context.prompts.holds(shard):
+            step = 0.0  # its user thinks
         seen = self._observe(shard.pid)
         clock.stopped = clock.stopped + step if seen is not None and seen.stopped else 0.0
         if seen is None or not seen.runnable:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from shardio.errors import ShardError
 from shardio.processes import kill
@@ -15,6 +16,7 @@ from shardio.shard import notebook, protocol
 from shardio.supervisor.bytecode import READ
 from shardio.supervisor.outbox import Outbox
 from shardio.supervisor.process_state import process_state
+from shardio.supervisor.template import Sibling, Template
 from shardio.threads import close_aside
 
 PREPARE_BYTES = 64 * 1024
@@ -24,8 +26,26 @@ gc.disable()
 {bytecode}sys.path[:] = {path!r}
 from shardio.shard.lazy_import import lazy_import
 with lazy_import():
-    from shardio.shard.process import main
+    from shardio.shard.{module} import main
 main({arguments})"""
+
+
+def _python(
+    module: str, arguments: str, fds: Sequence[int], stdin: int | None, bytecode: int
+) -> subprocess.Popen[bytes]:
+    """A Python that runs the `main` of a module of `shardio.shard`, with the descriptors `fds`."""
+    take_over = READ.format(fd=bytecode) if bytecode >= 0 else ""
+    main = _MAIN.format(bytecode=take_over, path=sys.path, module=module, arguments=arguments)
+    return subprocess.Popen(
+        [sys.executable, "-c", main],
+        stdin=subprocess.DEVNULL if stdin is None else stdin,
+        pass_fds=[fd for fd in (*fds, bytecode) if fd >= 0],
+    )
+
+
+def start_template(stdin: int | None, bytecode: int = -1) -> Template:
+    """A template of interpreters that are given the same. Raises OSError."""
+    return Template(lambda arguments, fds: _python("template", arguments, fds, stdin, bytecode))
 
 
 class Interpreter:
@@ -33,37 +53,39 @@ class Interpreter:
     dies with the thread that made it.
     """
 
-    def __init__(self, stdin: int | None, bytecode: int = -1) -> None:
+    def __init__(self, stdin: int | None, bytecode: int = -1, template: Template | None = None) -> None:
         """`stdin`: the descriptor that becomes its standard input (None: /dev/null); `bytecode`: what
-        `shardio.supervisor.bytecode.missing` has made, -1 for none.
+        `shardio.supervisor.bytecode.missing` has made, -1 for none; `template`: what it is forked from if
+        that can.
 
         Raises `ShardError` when no process can be started.
         """
         self._loaded: set[bytes] = set()
         self._prepared = False
         try:
-            self._start(stdin, bytecode)
+            self._start(stdin, bytecode, template)
         except OSError as error:
             hint = "raise the limits on processes and open files (ulimit -u, -n)"
             raise ShardError("interpreter", f"cannot be started: {error.strerror}", hint) from None
 
-    def _start(self, stdin: int | None, bytecode: int) -> None:
+    def _start(self, stdin: int | None, bytecode: int, template: Template | None) -> None:
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as done:
             self.control, theirs = _pair(undo, done)
             self.interrupts, their_lines = _pair(undo, done)
             self.notebook = notebook.create()
             undo.callback(os.close, self.notebook)
-            arguments = f"{theirs.fileno()}, {their_lines.fileno()}, {os.getpid()}, {self.notebook}"
-            take_over = READ.format(fd=bytecode) if bytecode >= 0 else ""
-            main = _MAIN.format(bytecode=take_over, path=sys.path, arguments=arguments)
-            given = (theirs.fileno(), their_lines.fileno(), self.notebook, bytecode)
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", main],
-                stdin=subprocess.DEVNULL if stdin is None else stdin,
-                pass_fds=[fd for fd in given if fd >= 0],
-            )
+            given = (theirs.fileno(), their_lines.fileno(), self.notebook)
+            self._process: Sibling | subprocess.Popen[bytes]
+            if template is not None:
+                if (forked := template.fork(given)) is None:
+                    self._start(stdin, bytecode, None)
+                    return
+                self._process = forked
+            else:
+                arguments = f"{given[0]}, {given[1]}, {os.getpid()}, {given[2]}"
+                self._process = _python("process", arguments, given, stdin, bytecode)
             undo.callback(self._process.wait)
-            undo.callback(self._process.kill)
+            undo.callback(os.kill, self._process.pid, signal.SIGKILL)
             self.pidfd = os.pidfd_open(self._process.pid)
             self.control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * protocol.MAX_MESSAGE)
             self.outbox = Outbox(self.control)

@@ -36,6 +36,7 @@ from shardio.supervisor.exits import UnservedExits
 from shardio.supervisor.failover import Failover, Policy
 from shardio.supervisor.gil_switch_interval import WATCH_S, GilSwitchInterval
 from shardio.supervisor.hang import HangWatch
+from shardio.supervisor.prompts import Prompts, TerminalLender
 from shardio.supervisor.shard_process import ShardProcess
 from shardio.supervisor.spare import SpareKeeper
 from shardio.supervisor.spinning import SpinWatch
@@ -67,11 +68,13 @@ class Supervisor:
         doorbells: DoorbellBackend | None = None,
         stdin: int | None = None,
         exits: UnservedExits | None = None,
+        terminal: TerminalLender | None = None,
     ) -> None:
         """`stdin`: the descriptor that becomes every shard's standard input (None: /dev/null). `exits`: what
-        becomes of exits that no worker serves (None: they end their vCPU).
+        becomes of exits that no worker serves (None: they end their vCPU). `terminal`: who lends one to
+        devices at `breakpoint()`.
         """
-        self._context = context = Context(fabric, routes, on_event)
+        self._context = context = Context(fabric, routes, on_event, prompts=Prompts(terminal))
         self.shards, self.vcpus = context.shards, context.vcpus
         self._selector = context.selector
         self._eventfds: list[int] = []
@@ -166,6 +169,10 @@ class Supervisor:
     def watch_vcpu(self, vcpu: Vcpu) -> None:
         """Watch the process that a vCPU has."""
         self._context.watch(vcpu.pidfd, lambda: self._on_vcpu_death(vcpu))
+
+    def expect_shards(self, count: int) -> None:
+        """So many are about to be started."""
+        self._spares.expect(count)
 
     def start_shard(self, shard: ShardProcess) -> None:
         """Start and watch a shard, and give it the devices on its record; it serves when it holds them."""

@@ -58,7 +58,10 @@ class Reply(Future[Any]):
 class ShardProcess:
     """A shard by number and name; `cpu`: where it is pinned, None anywhere."""
 
-    def __init__(self, fabric: Fabric, index: int, name: str, *, cpu: int | None = None) -> None:
+    def __init__(
+        self, fabric: Fabric, index: int, name: str, *, cpu: int | None = None, max_deaths: int = DEATHS
+    ) -> None:
+        """`max_deaths`: with so many within 10 s it is given up; 0: never."""
         self.fabric = fabric
         self.index = index
         self.name = name
@@ -67,7 +70,8 @@ class ShardProcess:
         self.interpreter: Interpreter | None = None
         self.interrupt_server: InterruptServer | None = None
         self.spawns = 0
-        self.deaths: deque[float] = deque(maxlen=DEATHS)
+        self.deaths: deque[float] = deque(maxlen=max_deaths or 1)
+        self._max_deaths = max_deaths
         self.records: dict[str, DeviceRecord] = {}
         self._unheld: set[str] = set()
         """Names on its record that it has not been seen to hold: new ones, for which `add` waits."""
@@ -176,6 +180,11 @@ class ShardProcess:
         with contextlib.suppress(OSError):  # its death is noticed by its pidfd
             self._send(protocol.Serve())
 
+    def lend_terminal(self, fd: int | None) -> None:
+        """The terminal that it asked for is its own, or there is none."""
+        with contextlib.suppress(OSError):  # its death is noticed by its pidfd
+            self._send(protocol.Terminal(fd is not None), () if fd is None else (fd,))
+
     def answered(self, done: protocol.Done) -> None:
         """The shard's answer to a request; one that nobody waits for is ignored."""
         future = self._waiting.pop(done.serial, None)
@@ -252,8 +261,9 @@ class ShardProcess:
 
     @property
     def dies_too_often(self) -> bool:
-        """Whether it has died 5 times within 10 s."""
-        return len(self.deaths) == DEATHS and self.deaths[-1] - self.deaths[0] < DEATHS_WITHIN_S
+        """Whether it has died `max_deaths` times within 10 s."""
+        many = self._max_deaths and len(self.deaths) == self._max_deaths
+        return bool(many) and self.deaths[-1] - self.deaths[0] < DEATHS_WITHIN_S
 
     def close(self) -> None:
         """Let the doorbell go; the process must be reaped. Idempotent."""

@@ -6,7 +6,8 @@ whatever is urgent.
 
 Consequences. A machine keeps one interpreter that has done all that (`shardio.shard.spare`): it becomes the
 successor of whichever shard dies first. The next one is started when the successor serves, not before. One
-that dies is replaced, unless it had not become warm: then another would not either.
+that dies is replaced, unless it had not become warm: then another would not either. Where many shards start,
+one interpreter does all that and the others, the first spare too, are forks of it (`template`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ from shardio.errors import ShardioError
 from shardio.shard import protocol
 from shardio.supervisor.bytecode import missing
 from shardio.supervisor.context import Context
-from shardio.supervisor.interpreter import Interpreter
+from shardio.supervisor.interpreter import Interpreter, start_template
+from shardio.supervisor.template import Template
+
+FEW_SHARDS = 2
+"""So many start beside each other as soon as a template would."""
 
 log = logging.getLogger("shardio.supervisor")
 
@@ -36,6 +41,7 @@ class SpareKeeper:
         self._spare: Interpreter | None = None
         self._factories: tuple[bytes, ...] = ()
         self._ended = False
+        self._template: Template | None = None
         self._bytecode: int | None = None
         self._discarded = 0
 
@@ -44,12 +50,19 @@ class SpareKeeper:
         """The spare's process id, 0 while there is none."""
         return self._spare.pid if self._spare is not None else 0
 
+    def expect(self, shards: int) -> None:
+        """So many shards are to be started: many are forked from one process, until a spare is kept."""
+        if shards > FEW_SHARDS and self._template is None and not self._ended:
+            with contextlib.suppress(OSError):
+                self._template = start_template(self._stdin, self._compiled)
+
     def keep(self, factories: Sequence[bytes]) -> None:
         """Have a spare, and have it load these (`Packed.factory`). Without one, a shard starts cold."""
         self._factories = tuple(factories)
         if self._spare is None and not self._ended:
             with contextlib.suppress(ShardioError):
                 self._start()
+            self._end_template()
         if self._spare is not None:
             self._spare.prepare(self._context.fabric.fd, self._factories)
 
@@ -66,7 +79,7 @@ class SpareKeeper:
                 self._discard(spare)
             else:
                 return spare
-        fresh = Interpreter(self._stdin, self._compiled)
+        fresh = Interpreter(self._stdin, self._compiled, self._template)
         fresh.prepare(self._context.fabric.fd, ())
         return fresh
 
@@ -83,6 +96,7 @@ class SpareKeeper:
 
     def close(self) -> None:
         """Let the bytecode go; no interpreter is started any more. Idempotent."""
+        self._end_template()
         if self._compiled >= 0:
             os.close(self._compiled)
         self._bytecode = -1
@@ -95,6 +109,7 @@ class SpareKeeper:
     def end(self) -> None:
         """Kill the spare, and keep none any more; see `gone`."""
         self._ended = True
+        self._end_template()
         if self._spare is not None:
             self._spare.kill()
 
@@ -113,9 +128,14 @@ class SpareKeeper:
         self._context.watch(spare.pidfd, gone)
 
     def _start(self) -> None:
-        spare = self._spare = Interpreter(self._stdin, self._compiled)
+        spare = self._spare = Interpreter(self._stdin, self._compiled, self._template)
         self._context.watch(spare.pidfd, lambda: self._on_death(spare))
         self._context.watch(spare.control, lambda: self._on_message(spare))
+
+    def _end_template(self) -> None:
+        if self._template is not None:
+            self._template.close()
+            self._template = None
 
     def _forget(self, spare: Interpreter) -> None:
         self._spare, self.warm = None, False

@@ -266,6 +266,10 @@ class Vcpu(ABC):
         """Raises `VcpuError` for memory that cannot be watched so."""
         raise is_external(self.index)
 
+    def check_room(self, breakpoints: int, hardware: int, watches: int) -> None:
+        """Raises `VcpuError` for more breakpoints, hardware breakpoints and watchpoints than it can have."""
+        raise is_external(self.index)
+
     def set_debug(self, plan: DebugPlan) -> None:
         """How it goes on at the next `answer`. It stands still. Raises `VcpuError` for more than it can do.
         """

@@ -185,15 +185,20 @@ class KvmWorker(Worker):
             hint = "watch 1, 2, 4 or 8 bytes at a multiple of their number"
             raise VcpuError(self.index, f"cannot watch {watch.size} bytes at {watch.address:#x}", hint)
 
+    def check_room(self, breakpoints: int, hardware: int, watches: int) -> None:
+        """See `Vcpu.check_room`. Breakpoints are planted, however many there are."""
+        compared = watches if self._emulated else 0
+        if hardware + watches - compared > HARDWARE_BREAKPOINTS or compared > lib.SIO_WATCHES:
+            hint = "remove a hardware breakpoint or a watchpoint"
+            raise VcpuError(self.index, f"has {HARDWARE_BREAKPOINTS} debug registers", hint)
+
     def set_debug(self, plan: DebugPlan) -> None:
         """See `Vcpu.set_debug`."""
         self.require_parked()
         watched = [] if self._emulated else [(each.address, each.size, each.kind) for each in plan.watches]
         entries = [(address, 1, "execute") for address in sorted(plan.hardware)] + watched
         compared = plan.watches if self._emulated else ()
-        if len(entries) > HARDWARE_BREAKPOINTS or len(compared) > lib.SIO_WATCHES:
-            hint = "remove one: hardware breakpoints and watchpoints share them"
-            raise VcpuError(self.index, f"has {HARDWARE_BREAKPOINTS} debug registers", hint)
+        self.check_room(0, len(plan.hardware), len(plan.watches))
         if plan.step and self.linear_pc in plan.hardware:
             entries = []  # or it would go no further
         self._compare(compared)

@@ -38,10 +38,17 @@ STILLBORN = 5
 
 
 class SoftWorker(Worker):
-    """The worker of one software vCPU of a machine's `record`; it is started with what it is `told`."""
+    """The worker of one software vCPU of a machine's `record`; it is started with what it is `told`.
+    `ram`: the guest's, for a debugger.
+    """
 
     def __init__(
-        self, record: Record, fabric: Fabric, told: Start, cpu: int | None, ram: GuestMemory
+        self,
+        record: Record,
+        fabric: Fabric,
+        told: Start,
+        cpu: int | None,
+        ram: GuestMemory | None = None,
     ) -> None:
         self._record = record
         self._ram = ram
@@ -134,13 +141,17 @@ class SoftWorker(Worker):
     def check_watch(self, watch: Watch) -> None:
         """See `Vcpu.check_watch`. Any size may be watched."""
 
+    def check_room(self, breakpoints: int, hardware: int, watches: int) -> None:
+        """See `Vcpu.check_room`."""
+        if breakpoints + hardware > lib.SIO_SOFT_BREAKPOINTS or watches > lib.SIO_SOFT_WATCHES:
+            most = f"{lib.SIO_SOFT_BREAKPOINTS} breakpoints and {lib.SIO_SOFT_WATCHES} watchpoints at most"
+            raise VcpuError(self.index, f"has {most}", "remove one")
+
     def set_debug(self, plan: DebugPlan) -> None:
         """See `Vcpu.set_debug`."""
         self.require_parked()
         debug, breakpoints = self._vcpu.debug, sorted(plan.breakpoints | plan.hardware)
-        if len(breakpoints) > lib.SIO_SOFT_BREAKPOINTS or len(plan.watches) > lib.SIO_SOFT_WATCHES:
-            most = f"{lib.SIO_SOFT_BREAKPOINTS} breakpoints and {lib.SIO_SOFT_WATCHES} watchpoints at most"
-            raise VcpuError(self.index, f"has {most}", "remove one")
+        self.check_room(len(breakpoints), 0, len(plan.watches))
         for number, each in enumerate(plan.watches):
             physical = self.translate(each.address)
             if physical is None:
@@ -166,6 +177,8 @@ class SoftWorker(Worker):
     def translate(self, linear: int) -> int | None:
         """See `Vcpu.translate`."""
         registers = self.registers.all()
+        if self._ram is None:
+            return None
         return walk(self._ram, linear, registers["cr0"], registers["cr3"], registers["cr4"])
 
     @property

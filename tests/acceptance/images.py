@@ -33,6 +33,8 @@ DISK_SECTORS = 16384
 PARTITION_START = 2048
 """Where fdisk puts the first partition: at 1 MiB."""
 LINUX_PARTITION = 0x83
+BOOT_CODE_BYTES = 440
+"""Of a boot sector, before the disk's signature and the partition table."""
 UUID = "a5c3f7e0-5b1d-4c53-9a6e-0123456789ab"
 LARGE_FILE_SIZE = 128 << 10
 """65,536 reads of two bytes at an IDE controller's data port."""
@@ -68,6 +70,11 @@ def disk() -> Path:
     return _made("disk", _disk) / "disk.img"
 
 
+def boot_disk() -> Path:
+    """The same disk with GRUB installed on it, for a BIOS."""
+    return _made("boot-disk", _boot_disk) / "disk.img"
+
+
 def linux() -> Path:
     """Linux 6.1 as vmlinux: one processor, no PCI (`linux.config`). It takes some four CPU minutes."""
     return _made("linux", lambda folder: _linux(folder, "linux.config")) / "vmlinux"
@@ -78,7 +85,9 @@ def linux_smp() -> Path:
     return _made("linux-smp", lambda folder: _linux(folder, "linux.config", "linux-smp.config")) / "vmlinux"
 
 
-GUESTS: tuple[Callable[[], Path], ...] = (bochs_bios, u_boot, disk, grub, linux, linux_smp)
+GUESTS: tuple[Callable[[], Path], ...] = (
+    bochs_bios, u_boot, disk, grub, boot_disk, linux, linux_smp,
+)  # fmt: skip
 
 
 def present(guest: Callable[[], Path]) -> bool:
@@ -135,14 +144,41 @@ def _grub(folder: Path) -> None:
     _run([*map(str, words), "-p", "(ata0,msdos1)", *GRUB_MODULES], folder)
 
 
+def _boot_disk(folder: Path) -> None:
+    """GRUB's installation by hand: its boot sector before the partition table, its core in the gap behind it,
+    where the boot sector (which loads sector 1) and the core's first one (the rest from sector 2) expect it.
+
+    The core has what it reads the disk with and no more, as an emulated processor needs long to unpack it.
+    """
+    modules = package("grub-pc-bin") / "usr/lib/grub/i386-pc"
+    grub_folder = folder / "files" / "boot" / "grub"
+    shutil.copytree(modules, grub_folder / "i386-pc", ignore=shutil.ignore_patterns("*.img", "*.image"))
+    (grub_folder / "grub.cfg").write_text(GRUB_START)
+    core = folder / "core.img"
+    maker = package("grub-common") / "usr/bin/grub-mkimage"
+    words = [maker, "-d", modules, "-O", "i386-pc", "-o", core, "-p", "(ata0,msdos1)/boot/grub"]
+    _run([*map(str, words), "pata", "part_msdos", "ext2"], folder)
+    image = core.read_bytes()
+    if len(image) > (PARTITION_START - 1) * SECTOR:
+        raise Missing(f"GRUB's core of {len(image)} bytes does not fit before the partition")
+    content = bytearray(_partitioned(folder))
+    content[:BOOT_CODE_BYTES] = (modules / "boot.img").read_bytes()[:BOOT_CODE_BYTES]
+    content[SECTOR : SECTOR + len(image)] = image
+    (folder / "disk.img").write_bytes(content)
+
+
 def _disk(folder: Path) -> None:
-    files = folder / "files"
-    files.mkdir()
+    (folder / "disk.img").write_bytes(_partitioned(folder))
+
+
+def _partitioned(folder: Path) -> bytes:
+    """A disk whose one partition has the files of `folder`/files, and those that a session asks for."""
+    files, partition = folder / "files", folder / "partition"
+    files.mkdir(exist_ok=True)
     (files / "hello.txt").write_text("Hello from a disk behind a shard\n")
     (files / "large.bin").write_bytes(counted(LARGE_FILE_SIZE))
     (files / "small.bin").write_bytes(counted(SMALL_FILE_SIZE))
     size = DISK_SECTORS - PARTITION_START
-    partition = folder / "partition"
     partition.write_bytes(b"")
     # Nothing in it depends on when and where it was made.
     fixed = ["-U", UUID, "-E", f"hash_seed={UUID}"]
@@ -152,9 +188,9 @@ def _disk(folder: Path) -> None:
     entry += PARTITION_START.to_bytes(4, "little") + size.to_bytes(4, "little")
     head = bytes(0x1BE) + entry + bytes(48) + b"\x55\xaa"
     content = head.ljust(PARTITION_START * SECTOR, b"\0") + partition.read_bytes()
-    (folder / "disk.img").write_bytes(content.ljust(DISK_SECTORS * SECTOR, b"\0"))
     shutil.rmtree(files)
     partition.unlink()
+    return content.ljust(DISK_SECTORS * SECTOR, b"\0")
 
 
 def _linux(folder: Path, *configs: str) -> None:

@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.images import (
+    PARTITION_START,
+    SECTOR,
     SMALL_FILE_SIZE,
     Missing,
     bochs_bios,
+    boot_disk,
     counted,
     disk,
     grub,
@@ -25,6 +28,7 @@ from tests.acceptance.images import (
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(180)]
 
+SEABIOS = Path("/usr/share/seabios/bios.bin")
 U_BOOT_PROMPT = "\\n=> "
 U_BOOT_SESSION = (
     ("version", "GNU ld"),
@@ -120,6 +124,18 @@ def test_a_session_in_grub_that_reads_a_disk() -> None:
     assert done.returncode == 5 << 1 | 1, done.stdout[-2000:] + done.stderr
 
 
+def test_the_same_session_in_a_grub_that_a_bios_boots_from_its_disk(tmp_path: Path) -> None:
+    drive = tmp_path / "disk.img"
+    drive.write_bytes(image(boot_disk).read_bytes())
+    steps = ["--expect", GRUB_PROMPT]
+    for line, answer in GRUB_SESSION:
+        steps += ["--send", line + r"\r", *(["--expect", answer] if answer else []), "--expect", GRUB_PROMPT]
+
+    done = run("--firmware", SEABIOS, "--disk", drive, *steps, "--send", r"outb 0xf4 5\r", "--timeout", 150)
+
+    assert done.returncode == 5 << 1 | 1, done.stdout[-2000:] + done.stderr
+
+
 @pytest.mark.kvm
 def test_linux_sees_its_disk_and_passes_its_own_tests() -> None:
     kernel, drive = image(linux), image(disk)
@@ -148,6 +164,16 @@ def test_linux_brings_its_processors_up_and_mounts_its_root_from_pci(vcpus: int,
     )  # fmt: skip
 
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    # It is mounted for writing until the machine ends, and e2fsck says whether what is there is consistent.
+    checked = partition_check(drive, tmp_path / "partition")
+    assert checked.returncode == 0, checked.stdout
+
+
+def partition_check(drive: Path, scratch: Path) -> subprocess.CompletedProcess[bytes]:
+    """e2fsck's word on the first partition of the disk, which it does not change."""
+    scratch.write_bytes(drive.read_bytes()[PARTITION_START * SECTOR :])
+    words = ["/usr/sbin/e2fsck", "-fn", str(scratch)]
+    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
 
 @pytest.mark.kvm

@@ -47,7 +47,7 @@ def test_blocks_of_floor_work_and_local_calls(pair: Pair, setting: Setting) -> N
     assert all(block.ns > 0 for block in (*floor, native, python, messages))
     assert len(floor.pause.samples) == len(floor.bare.samples) == len(native.samples) == N // SAMPLE_EVERY
     assert local > 0
-    assert setting.fabric.waits(0, 0).reads >= N
+    assert setting.fabric.service(0, 0).reads >= N
     assert setting.fabric.service(0, 2).posted == POSTED_WARM_UP + N
 
 

@@ -122,6 +122,14 @@ def test_a_screen_is_told_and_what_a_terminal_would_obey_is_not(entry: Entry) ->
     assert client.screen(entry) == "one?[2J\ntwo"
 
 
+def test_a_screen_that_never_ends_is_cut(
+    entry: Entry, machine: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "screen", lambda _: "x" * (server.LONGEST_SCREEN + 1))
+
+    assert len(client.screen(entry)) == server.LONGEST_SCREEN
+
+
 def test_what_the_machine_refuses_arrives(entry: Entry) -> None:
     with pytest.raises(MachineError, match=rf"machine {NAME} .* it does not run; start it"):
         client.ask(entry, "resume")

@@ -5,7 +5,7 @@ left.
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardio.devices import Uart16550
@@ -264,6 +264,7 @@ class EdgeDriver:
         self.com1.write(IER, RDA | RLS | MSI | THRE)
 
 
+@settings(max_examples=50)
 @given(
     st.lists(
         st.one_of(

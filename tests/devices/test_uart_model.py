@@ -4,7 +4,7 @@ done.
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardio.devices import Uart16550
@@ -64,6 +64,7 @@ class Rig:
             self.guest_reads(16)
 
 
+@settings(max_examples=50)
 @given(STEPS)
 def test_bytes_in_are_bytes_out(steps):
     rig = Rig()

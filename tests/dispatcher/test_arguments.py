@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from shardio import DeviceOverlap, MachineError, PioRange, Shard
 from shardio.devices import Counter, Echo, PciBus
 from shardio.dispatcher.claims import Claims
-from shardio.dispatcher.device import Posted, device_request
+from shardio.dispatcher.device import Posted, device_request, own_arguments
 from shardio.dispatcher.placement import Placement, check_shards
 from shardio.shard.loading import make
 
@@ -129,3 +130,52 @@ def test_a_devices_options_may_bring_further_ranges() -> None:
     claims.claim(device_request(PciBus, options=ide), named=False)  # its own range is to be chosen
     with pytest.raises(DeviceOverlap, match="0x1f0"):
         claims.claim(device_request(Echo, pio=0x1F7, size=1), named=False)
+
+
+@pytest.mark.parametrize("value", [True, 1.5, "", "x", b"x", [], {}, float("nan"), object()])
+@pytest.mark.parametrize("key", ["pio", "mmio", "size", "irq", "replicas"])
+def test_what_is_no_whole_number_is_refused_where_it_is_given(key: str, value: Any) -> None:
+    """`irq=True` used to reach the shard, which could not read the message and never answered."""
+    with pytest.raises(MachineError, match=f"has {key}="):
+        device_request(Counter, **{"mmio": 0xD000_0000, key: value})
+
+
+@pytest.mark.parametrize("value", [True, 5, "x", b"x", object(), 0.5])
+@pytest.mark.parametrize("key", ["ranges", "pass_fds"])
+def test_what_is_no_list_is_refused_where_it_is_given(key: str, value: Any) -> None:
+    with pytest.raises(MachineError, match=f"has {key}="):
+        device_request(Counter, **{key: value})
+
+
+@pytest.mark.parametrize("fd", [True, "0", None, 1.0, -1, 1 << 70])
+def test_what_is_no_descriptor_is_refused(fd: Any) -> None:
+    with pytest.raises(MachineError, match="Counter"):
+        request(pass_fds=[fd])
+
+
+@pytest.mark.parametrize("value", [True, 5, "x", ["x"], 1.5])
+def test_options_that_are_no_dictionary_are_refused(value: Any) -> None:
+    with pytest.raises(MachineError, match="has options="):
+        own_arguments(Counter, value, {})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("irq_mode", ""), ("irq_mode", []), ("policy", ""), ("policy", 0)]
+)
+def test_what_is_empty_is_no_default(key: str, value: Any) -> None:
+    with pytest.raises(MachineError, match=f"no {key}"):
+        request(**{key: value})
+
+
+@pytest.mark.parametrize("irq", [24, 44, 4095])
+@pytest.mark.parametrize("irq_mode", ["edge", "level", "followed"])
+@pytest.mark.parametrize("interrupts", [object(), SimpleNamespace(lines=24)])
+def test_a_line_that_no_controller_has_is_refused_where_it_is_given(
+    irq: int, irq_mode: str, interrupts: object
+) -> None:
+    claims = Claims(interrupts=interrupts)
+
+    with pytest.raises(MachineError, match=f"wants irq {irq}, and there are 24 lines"):
+        claims.claim(request(irq=irq, irq_mode=irq_mode), named=False)
+    assert claims.handles == {}
+    claims.claim(request(irq=23, irq_mode=irq_mode), named=False)

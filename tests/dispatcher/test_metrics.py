@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import socket
 import stat
 import sys
@@ -27,6 +28,7 @@ from shardio.dispatcher.metrics_server import MetricsServer
 from shardio.dispatcher.statistics import MachineStatistics
 from shardio.fabric.statistics import Histogram
 from tests.cli.top.looks import device, shard, times, vcpu
+from tests.e2e.support import until
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs" / "reference" / "metrics.md"
 STATISTICS = MachineStatistics(
@@ -352,6 +354,21 @@ class Latch(MutDeviceMmio):
 
     def write(self, offset: int, size: int, value: int) -> None:
         self.value = value
+
+
+def test_scrapers_that_never_read_do_not_keep_a_shard_from_its_successor() -> None:
+    with Dispatcher(vcpus=1, shards=1, hang_deadline=60) as dispatcher, contextlib.ExitStack() as crowd:
+        dispatcher.add(Latch, mmio=0xD000_0000, size=8)
+        server = dispatcher.metrics("127.0.0.1:0")
+        port, answer = dispatcher.port(0), bytearray(4)
+        for _ in range(exchange.MOST_CLIENTS + 4):
+            crowd.enter_context(connected(server)).sendall(GET)
+        os.kill(dispatcher.statistics().shards[0].pid, signal.SIGKILL)
+        until(lambda: dispatcher.statistics().shards[0].recoveries == 1, "a successor")
+        port.mmio_write(0xD000_0000, b"mend")
+        port.mmio_read(0xD000_0000, answer)
+
+    assert bytes(answer) == b"mend"
 
 
 def test_a_dispatcher_is_scraped_and_takes_its_server_along() -> None:

@@ -25,12 +25,14 @@ def counted(**given: int) -> Any:
 
 
 def test_waits_are_the_vcpus_and_service_is_the_shards() -> None:
-    fabric = counted(wait_reads=1, wait_writes=2, wait_total_ns=7, service_posted=4, service_total_ns=5)
+    fabric = counted(
+        wait_total_ns=7, service_reads=1, service_writes=2, service_posted=4, service_total_ns=5
+    )
 
     found = device_statistics(fabric, "a", [(0, "x"), (1, "y")], (0, 1))
 
     assert (found.name, found.shard) == ("a", "x+y")
-    assert (found.reads, found.writes, found.posted) == (2, 4 + 16, 16)
+    assert (found.reads, found.writes, found.posted) == (4, 8 + 16, 16)
     assert (found.wait_ns, found.service_ns) == (14, 20)
 
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from shardio import Machine, pc
 from shardio.config import build, machine_config
 from tests.e2e.support import command, console, read_until
+from tests.platform.reading import read_acpi
 
 BIOS = Path("/usr/share/seabios/bios.bin")
 MEMORY = 64 << 20
@@ -94,8 +95,11 @@ def test_a_configured_firmware_machine_needs_no_standard_input(tmp_path: Path) -
         others = [device for device in config.devices if device.name != "debugcon"]
         with build(replace(config, devices=(*devices, *others))) as vm:
             vm.start()
-            text = read_until(log, b"Found 1 serial ports")
+            text = read_until(log, LAST_LINE)
+            vm.stop()
+            tables = read_acpi(vm.memory)  # the BIOS has published what its machine told by fw_cfg
     assert b"Found 1 cpu(s)" in text
+    assert tables.keys() == {"XSDT", "FACP", "APIC", "DSDT"}
 
 
 @pytest.mark.parametrize("vcpus", [1, 2, 4])

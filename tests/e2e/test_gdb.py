@@ -14,6 +14,7 @@ import pytest
 from shardio import Machine
 from shardio.dispatcher import ExitInfo
 from shardio.errors import DebuggerError, MachineError
+from shardio.kvm.repairs import emulates
 from shardio.vcpu import VcpuState
 from tests.e2e.support import PATIENCE_S, add_exit_port, machine, result, until
 from tests.gdb.client import Client, connected
@@ -97,6 +98,34 @@ def test_writes_to_watched_memory_stop_behind_the_instruction(tmp_path: Path) ->
         assert gdb.registers()["eip"] == LOAD_ADDRESS + 10
         assert gdb.ask(f"m{COUNTER:x},1") == "34"
         assert gdb.ask(f"z2,{COUNTER:x},1") == "OK"
+
+
+@pytest.mark.kvm
+@pytest.mark.skipif(not emulates(), reason="this processor's debug registers see reads")
+def test_reads_of_watched_memory_are_refused_where_nobody_sees_them(tmp_path: Path) -> None:
+    with debugged(tmp_path, JMP_SELF) as (_, gdb):
+        for kind in "34":
+            answer = gdb.ask(f"Z{kind},{COUNTER:x},1")
+            assert answer == "E.vCPU 0: reads are not seen where KVM emulates the guest"
+
+
+@pytest.mark.kvm
+def test_a_guest_in_long_mode_is_an_x86_64(tmp_path: Path) -> None:
+    where = f"unix:{tmp_path / 'gdb'}"
+    with machine(irqchip=False, shards=1) as vm:
+        vm.load(b"\x48\xb8" + bytes(range(1, 9)) + JMP_SELF, mode="long")  # mov rax, 0x0807060504030201
+        vm.gdb(where, wait=True)
+        vm.start()
+        with connected(where) as gdb:
+            description = gdb.ask("qXfer:features:read:target.xml:0,1000")
+            assert "<architecture>i386:x86-64</architecture>" in description
+            assert gdb.ask("vCont;s:1").startswith(TRAPPED)
+            assert gdb.ask("p0") == bytes(range(1, 9)).hex()
+            assert gdb.ask("p10") == (LOAD_ADDRESS + 10).to_bytes(8, "little").hex()
+            assert gdb.ask("P0=1122334455667788") == "OK"
+            assert vm.vcpu(0).registers["rax"] == 0x8877665544332211
+            assert gdb.ask(f"m{LOAD_ADDRESS:x},2") == "48b8"
+            assert gdb.ask("m7fffffffffff0000,2").startswith("E.")  # the guest's page tables do not map it
 
 
 def test_a_step_over_an_access_ends_behind_it(tmp_path: Path) -> None:
@@ -238,6 +267,16 @@ def test_memory_that_is_no_ram_is_an_error_and_what_is_there_is_given(tmp_path: 
         assert gdb.ask(f"M{size - 2:x},4:01020304").startswith("E")
         assert vm.memory.read(size - 2, 2) == b"\0\0"
         assert gdb.ask("Zd0000000,1").startswith("E") or gdb.ask("Z0,d0000000,1").startswith("E")
+
+
+def test_more_than_the_processor_has_is_refused_when_it_is_asked_for(tmp_path: Path) -> None:
+    with debugged(tmp_path, NOP * 3 + JMP_SELF) as (vm, gdb):
+        room = 4 if vm.vcpu(0).trap else 64
+        answers = [gdb.ask(f"Z1,{LOAD_ADDRESS + 2 * n:x},1") for n in range(room + 1)]
+        assert answers[:room] == ["OK"] * room
+        assert answers[room].startswith("E.")
+        assert gdb.ask(f"Z1,{LOAD_ADDRESS:x},1") == "OK"  # it is there already
+        assert go(gdb).startswith(TRAPPED)
 
 
 def test_a_second_server_and_one_that_waits_too_late_are_refused(tmp_path: Path) -> None:

@@ -49,3 +49,19 @@ def test_a_turn_waits_for_nothing_whoever_reads_the_doorbell(
         assert len(device.seen) == TRIES
         assert min(spent) < PAUSE_S / 2
         assert b.fabric.shard_counters(0).lost_wakeups == 0
+
+
+@pytest.mark.parametrize("write", [False, True], ids=["read", "write"])
+def test_many_vcpus_are_answered_whether_they_were_idle_or_not(write: bool) -> None:
+    """An owner of many vCPUs looks at those that asked lately, and at the others in turn."""
+    with bench(vcpus=256) as b:
+        device = Log()
+        owner, _, first = b.connect(device)
+        clients = [first, *(b.client(vcpu) for vcpu in (17, 63, 64, 255))]
+
+        with b.serving(owner):
+            for client in clients * 3:
+                client.write(MMIO, BASE, 4, 1) if write else client.read(MMIO, BASE, 4)
+
+        assert len(device.seen) == 15
+        assert b.fabric.shard_counters(0).lost_wakeups == 0

@@ -58,17 +58,16 @@ static void lie_in_map(uint64_t *random)
 {
     for (uint32_t which = 0; which < 2; which++) {
         struct sio_map_side *side = sio_map_side(&fabric, which);
-        struct sio_map_entry *entry = sio_map_entries(side);
+        struct sio_map_place *place = sio_map_places(side);
         for (uint32_t space = 0; space < 2; space++) {
             sio_store_relaxed(&side->count[space], (uint32_t)lie(random, RANGES / 2));
             sio_store_relaxed(&side->scale[space], lie(random, ~0ull / SPAN));
         }
         for (uint32_t i = 0; i < RANGES; i++) {
-            sio_store_relaxed(&entry[i].base, lie(random, BASE));
-            sio_store_relaxed(&entry[i].last, lie(random, BASE + SPAN - 1));
-            sio_store_relaxed(&entry[i].shards, lie(random, 3));
-            sio_store_relaxed(&entry[i].range, (uint32_t)lie(random, RANGES - 1));
-            sio_store_relaxed(&entry[i].flags, (uint32_t)lie(random, SIO_RANGE_POSTED));
+            sio_store_relaxed(&place[i].base, lie(random, BASE));
+            sio_store_relaxed(&place[i].rest, lie(random, sio_place_rest(SPAN - 1, RANGES - 1, 1, SIO_RANGE_POSTED)));
+            sio_store_relaxed(&sio_map_wide(&fabric, which, i)->last, lie(random, BASE + SPAN - 1));
+            sio_store_relaxed(&sio_map_wide(&fabric, which, i)->shards, lie(random, 3));
         }
     }
     sio_store_release(&fabric.map->generation, lie(random, fabric.map->generation + 1));
@@ -97,6 +96,20 @@ static void *liar_as_owner(void *argument)
     return NULL;
 }
 
+static int unchanged(const uint8_t *before, const void *part, uint64_t bytes)
+{
+    return memcmp(before + ((const uint8_t *)part - fabric.base), part, bytes) == 0;
+}
+
+/* Nobody's but those of row `mine` were written. */
+static void check_histograms(const uint8_t *before, uint32_t mine)
+{
+    for (uint32_t row = 0; row < VCPUS + SHARDS; row++)
+        CHECK(row == mine || (unchanged(before, sio_hist(&fabric, row, 0), RANGES * sizeof(struct sio_hist)) &&
+                              unchanged(before, &fabric.in_use[row * fabric.in_use_row], fabric.in_use_row * sizeof *fabric.in_use)),
+              "the histograms of row %u were written", row);
+}
+
 static void check_client_stayed_home(const uint8_t *before)
 {
     CHECK(memcmp(before, fabric.base, sizeof(struct sio_header)) == 0, "the client wrote the header");
@@ -114,9 +127,9 @@ static void check_client_stayed_home(const uint8_t *before)
                          SLOTS * sizeof(struct sio_posted)) == 0, "the client wrote vCPU %u's ring", v);
         }
     }
-    for (uint32_t row = 0; row < VCPUS + SHARDS; row++)
-        CHECK(row == VICTIM || memcmp(before + ((uint8_t *)sio_stat(&fabric, row, 0) - fabric.base), sio_stat(&fabric, row, 0),
-                                      RANGES * sizeof(struct sio_stat)) == 0, "the client wrote the counters of row %u", row);
+    for (uint32_t s = 0; s < SHARDS; s++)
+        CHECK(unchanged(before, sio_stat(&fabric, s, 0), RANGES * sizeof(struct sio_stat)), "the client wrote shard %u's counters", s);
+    check_histograms(before, VICTIM);
 }
 
 static void client_among_liars(void)
@@ -228,10 +241,10 @@ static void check_owner_stayed_home(const uint8_t *before)
         CHECK(memcmp(before + ((uint8_t *)sio_credit(&fabric, s, 0) - fabric.base), sio_credit(&fabric, s, 0), VCPUS * SIO_LINE) == 0,
               "the owner wrote shard %u's credits", s);
     }
-    for (uint32_t row = 0; row < VCPUS + SHARDS; row++)
-        CHECK(row == VCPUS + VICTIM ||
-                  memcmp(before + ((uint8_t *)sio_stat(&fabric, row, 0) - fabric.base), sio_stat(&fabric, row, 0),
-                         RANGES * sizeof(struct sio_stat)) == 0, "the owner wrote the counters of row %u", row);
+    for (uint32_t s = 0; s < SHARDS; s++)
+        CHECK(s == VICTIM || unchanged(before, sio_stat(&fabric, s, 0), RANGES * sizeof(struct sio_stat)),
+              "the owner wrote shard %u's counters", s);
+    check_histograms(before, VCPUS + VICTIM);
 }
 
 static void owner_among_liars(int racing)
@@ -301,7 +314,8 @@ static void header_that_lies(void)
             CHECK(status == -EPROTO || status == -EPROTONOSUPPORT || status == -EBADMSG, "status %d", status);
         } else { /* another tick: every part still lies inside */
             CHECK(view.size <= fabric.size, "size");
-            memset(sio_stat(&view, view.vcpus + view.shards - 1, view.ranges - 1), 0, sizeof(struct sio_stat));
+            memset(sio_stat(&view, view.shards - 1, view.ranges - 1), 0, sizeof(struct sio_stat));
+            memset(sio_hist(&view, view.vcpus + view.shards - 1, view.ranges - 1), 0, sizeof(struct sio_hist));
         }
     }
     free(fabric.base);

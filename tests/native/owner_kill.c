@@ -60,7 +60,7 @@ int main(void)
                 memset(applied, 0, SIO_PAGE);
                 struct sio_map_entry map = {0x1000, 0x10ff, 1, 0, SIO_RANGE_POSTED};
                 CHECK(sio_map_publish(&fabric, &map, 0, 1) == 0, "no map");
-                sio_stat(&fabric, 1, 0)->posted = timed ? 0 : SLOTS; /* a range's first writes are timed, each by itself */
+                sio_stat(&fabric, 0, 0)->posted = timed ? 0 : SLOTS; /* a range's first writes are timed, each by itself */
                 sio_client_init(&client, &fabric, 0);
                 client.waiter.membarrier = fabric.membarrier;
                 for (uint32_t i = 0; i < WRITES; i++)

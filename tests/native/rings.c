@@ -246,7 +246,7 @@ static void from(uint64_t first, uint64_t second, uint32_t slots, int membarrier
     for (uint32_t s = 0; s < SHARDS; s++) {
         uint64_t counted = 0;
         for (uint32_t d = 0; d < DEVICES; d++)
-            counted += sio_stat(&fabric, 1 + s, d)->posted;
+            counted += sio_stat(&fabric, s, d)->posted;
         CHECK(counted == count[s], "shard %u counts %llu posted writes, not %llu", s, (unsigned long long)counted,
               (unsigned long long)count[s]);
         sio_owner_free(&owner[s]);

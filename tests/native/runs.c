@@ -74,7 +74,7 @@ static void test(uint32_t slots, uint64_t start)
             CHECK(seen[v] == queued[v], "vCPU %u: %u of %u", v, seen[v], queued[v]);
     }
     for (uint32_t r = 0; r < 3; r++) {
-        const struct sio_stat *stat = sio_stat(&fabric, VCPUS, r);
+        const struct sio_stat *stat = sio_stat(&fabric, 0, r);
         CHECK(stat->posted == posted[r] && stat->refused == refused[r], "range %u: %llu posted, %llu refused", r,
               (unsigned long long)stat->posted, (unsigned long long)stat->refused);
     }

@@ -80,11 +80,12 @@ def test_a_shard_that_is_stopped_is_told_of_without_stacks() -> None:
 
 
 def test_a_constructor_that_hangs_names_shard_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatcher_devices, "REQUEST_TIMEOUT_S", 1.0)
     with dispatcher([], hang_deadline=60.0) as d:
-        d.add(Stuck, mmio=BASE, name="lamp", shard="room", at_once=True)
+        d.add(Stuck, mmio=BASE + 0x100, shard="room")  # its module is loaded by then
+        d.start()
+        monkeypatch.setattr(dispatcher_devices, "REQUEST_TIMEOUT_S", 1.0)
         with pytest.raises(MachineError, match=r"room has not answered for 1\.0 s at device lamp") as told:
-            d.start()
+            d.add(Stuck, mmio=BASE, name="lamp", shard="room", at_once=True)
 
         assert f"device lamp (Stuck, {__file__}), constructor" in str(told.value)
         assert "in spin" in told.value.__notes__[0]

@@ -15,11 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from shardio import MachineError
+from shardio import MachineError, ShardError
+from shardio.devices import Counter
 from shardio.fabric import Outcome, Port
+from shardio.shard import protocol
 from shardio.supervisor.failover import Policy
 from tests.supervisor.devices import Deadly, Filed, Hanging, Journal
-from tests.supervisor.support import BASE, MMIO, Cluster, cluster
+from tests.supervisor.support import BASE, MMIO, PATIENCE_S, Cluster, cluster
 
 
 def access(client: Port, write: bool, base: int = BASE) -> Outcome:
@@ -216,3 +218,15 @@ def test_stopping_twice_and_closing_twice_is_harmless() -> None:
     made.supervisor.close()
 
     assert not made.shards[0].alive
+
+
+def test_a_message_that_a_shard_cannot_read_ends_it_and_whoever_waits_learns_of_it() -> None:
+    """It used to be left unanswered: the caller waited for half a minute."""
+    with cluster() as c:
+        c.add(Counter)
+        shard = c.shards[0]
+        request = c.supervisor.call(
+            lambda: shard.request(lambda serial: protocol.Call(serial, "Counter", 5, b""))  # type: ignore[arg-type]
+        )
+        with pytest.raises(ShardError, match="died"):
+            request.result(PATIENCE_S)

@@ -1,15 +1,19 @@
-"""`shardio.shard.persistent`: what a successor finds, and that each access counts once."""
+"""`shardio.persistent`: what a successor finds, and that each access counts once."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 from collections.abc import Iterator
+from typing import Any
 
+import msgspec
 import pytest
 
+from shardio.device import MutDevicePio
 from shardio.errors import DeviceStateError
-from shardio.shard.persistent import Persistent, persistent_memory
+from shardio.mark import Mark
+from shardio.persistent import Persistent, persistent_memory
 
 SIZE = 64
 
@@ -35,16 +39,20 @@ class Counter:
         self.store.save(self.value.to_bytes(8, "little"))
 
 
+class LatchState(msgspec.Struct):
+    held: int
+
+
 class Shards:
     """One owner after another of the same memory."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self.journal = 0
+        self.journal = self.element = 0
         self.stores: list[Persistent] = []
 
     def successor(self) -> Counter:
-        store = Persistent(self.fd, SIZE, lambda: self.journal)
+        store = Persistent(self.fd, SIZE, lambda: (self.journal, self.element))
         self.stores.append(store)
         return Counter(store)
 
@@ -145,15 +153,93 @@ def test_a_save_outside_accesses_forgets_no_answer(shards: Shards) -> None:
     assert (third.value, read(third)) == (7, 1)
 
 
-def test_a_string_is_repeated_from_its_beginning(shards: Shards) -> None:
+def test_the_element_of_a_string_that_is_asked_again_counts_once(shards: Shards) -> None:
     shards.journal = 5
     first = shards.successor()
     write(first, 1)
+    shards.element = 1
     write(first, 1)
     successor = shards.successor()
     write(successor, 1)
+    shards.element = 2
+    write(successor, 1)
 
     assert successor.value == 3
+
+
+def test_another_access_of_its_vcpu_says_that_none_will_be_repeated(shards: Shards) -> None:
+    shards.journal = 5
+    write(shards.successor(), 10)
+    successor = shards.successor()
+    for shards.journal in (6, 5):
+        write(successor, 10)
+
+    assert successor.value == 30
+
+
+def test_an_access_of_another_vcpu_says_nothing_of_it(shards: Shards) -> None:
+    shards.journal = 5
+    write(shards.successor(), 10)
+    successor = shards.successor()
+    for shards.journal in (1 << 48 | 5, 5):
+        write(successor, 10)
+
+    assert successor.value == 20
+
+
+class Latch(MutDevicePio):
+    """A device in register form whose state is a Struct, and which saves nothing by itself."""
+
+    state_type = LatchState
+
+    def __init__(self) -> None:
+        self.held = 0
+
+    def read(self, offset: int, size: int) -> int:
+        self.held += 1
+        return self.held
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        self.held = value
+
+    def snapshot(self) -> LatchState:
+        return LatchState(self.held)
+
+    def restore(self, state: LatchState) -> None:
+        self.held = state.held
+
+
+def latch(shards: Shards) -> Any:
+    """It, guarded, in the next shard."""
+    store = shards.successor().store
+    device = Latch()
+    return store.guard(device, "pio", store.keeper(device))
+
+
+def test_a_state_that_is_a_snapshot_is_kept_for_the_device(shards: Shards) -> None:
+    shards.journal = 5
+    latch(shards).write(0, 1, 40)
+    shards.journal = 6
+    read = latch(shards).read(0, 1)
+    repeated = latch(shards).read(0, 1)
+    shards.journal = 7
+
+    assert (read, repeated, latch(shards).read(0, 1)) == (41, 41, 42)
+
+
+def test_an_area_is_what_it_was_and_a_mark_goes_with_its_access() -> None:
+    fd = persistent_memory(SIZE, 64)
+    stores = [Persistent(fd, SIZE, lambda: (5, 1), area=64) for _ in range(2)]
+    stores[0].area[56:60] = b"here"
+    mark = Mark(stores[0].area[: Mark.BYTES])
+    for value in (7, 8):
+        mark.set(stores[0].journal(), value)
+    found = Mark(stores[1].area[: Mark.BYTES]).get(), bytes(stores[1].area[56:60])
+    for store in stores:
+        store.close()
+    os.close(fd)
+
+    assert found == (((5, 1), 8), b"here")
 
 
 def test_a_kill_at_each_store_leaves_one_state_or_the_other(shards: Shards) -> None:
