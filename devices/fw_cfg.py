@@ -124,7 +124,7 @@ class FwCfg(MutDevicePio):
             self.add_file("etc/sercon-port", struct.pack("<H", sercon_port))
         for each in list_of_texts(files, device="FwCfg", option="files"):
             self._load(each)
-        for each in acpi_files or []:
+        for each in list_of_texts(acpi_files, device="FwCfg", option="acpi_files"):
             self._decode(each)
 
     def add_file(self, name: str, data: bytes) -> None:
