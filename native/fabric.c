@@ -38,6 +38,8 @@ static uint64_t arrange(struct sio_fabric *f)
     at = lines(at, SIO_LINE);
     PART(stats);
     at += (uint64_t)f->shards * f->row * sizeof *f->stats;
+    PART(interrupts);
+    at = lines(at + (uint64_t)f->shards * f->row * sizeof *f->interrupts, SIO_LINE);
     f->in_use_row = (uint32_t)(lines(((uint64_t)f->ranges + 7) / 8, SIO_LINE) / sizeof *f->in_use);
     PART(in_use);
     at += rows * f->in_use_row * sizeof *f->in_use;

@@ -28,6 +28,7 @@ struct sio_fabric {
     uint8_t *side;
     struct sio_map *map;
     struct sio_stat *stats;
+    struct sio_interrupts *interrupts;
     uint64_t *in_use;
     struct sio_map_entry *wide;
     struct sio_hist *hists;
@@ -76,6 +77,11 @@ static inline uint8_t *sio_side(const struct sio_fabric *f, uint32_t vcpu)
 static inline struct sio_stat *sio_stat(const struct sio_fabric *f, uint32_t shard, uint32_t range)
 {
     return &f->stats[(uint64_t)shard * f->row + range];
+}
+
+static inline struct sio_interrupts *sio_interrupts(const struct sio_fabric *f, uint32_t shard, uint32_t range)
+{
+    return &f->interrupts[(uint64_t)shard * f->row + range];
 }
 
 /* `row`: a vCPU, or vcpus + a shard. Whoever only reads asks sio_hist_in_use first: to read it gives it memory. */

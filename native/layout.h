@@ -7,7 +7,7 @@
  *
  *   header | shard control [shards] | vcpu control [vcpus] | mailbox [shards][vcpus] | credit [shards][vcpus]
  *   | posted slots [shards][vcpus][posted_slots] | side page [vcpus] | address map [2] | stats [shards][ranges, made even]
- *   | which histograms are in use [vcpus + shards][ranges]
+ *   | interrupts, alike | which histograms are in use [vcpus + shards][ranges]
  *   and, from a page's start on, without memory of its own until it is first written:
  *   wide map entries [2][ranges] | histograms [vcpus + shards][ranges] | what is traced | trace rings [vcpus + shards]
  *
@@ -197,6 +197,11 @@ struct sio_stat {                  /* [shard][range]: writer the owner. Two a li
     uint64_t refused;
 };
 
+struct sio_interrupts {            /* [shard][range]: a device's, at its first range; writer: its owner */
+    uint64_t raised;
+    uint64_t dropped;              /* triggers that raised none of their own */
+};
+
 struct sio_hist {                  /* row [vcpu]: writer the client; [vcpus + shard]: writer the owner. What only some accesses touch */
     uint64_t strings;
     uint64_t samples;              /* accesses that were timed: a client times waits, an owner service */
@@ -205,7 +210,6 @@ struct sio_hist {                  /* row [vcpu]: writer the client; [vcpus + sh
     struct sio_last_access last_refused;
     uint8_t pad[8];
     uint32_t bucket[SIO_HIST_BUCKETS];
-    uint64_t interrupts[2];        /* a device's, at its first range; writer: its owner. Raised; triggers that raised none of their own */
 } SIO_ALIGNED;
 
 struct sio_trace {                 /* writer: the VMM */
@@ -253,6 +257,6 @@ _Static_assert(SIO_MAX_RANGES - 1 <= UINT16_MAX && SIO_SIDE_BYTES <= UINT16_MAX,
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "commands and heads are put together for little-endian");
 _Static_assert(sizeof(struct sio_map_place) == 16, "four places of the map a line");
 _Static_assert(sizeof(struct sio_stat) == SIO_LINE / 2, "the counters of two ranges share a line");
-_Static_assert(sizeof(struct sio_hist) == 10 * SIO_LINE, "histograms of two ranges never share a line");
+_Static_assert(sizeof(struct sio_hist) == 9 * SIO_LINE, "histograms of two ranges never share a line");
 
 #endif

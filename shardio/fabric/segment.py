@@ -190,8 +190,9 @@ class Fabric(Closing):
         """What one shard has done for one range: counts, and how long its handlers ran."""
         fabric = self.view
         shard, range_index = self.checked("shard", shard), self.checked("range", range_index)
-        stat = lib.sio_stat(fabric, shard, range_index)
-        return AccessStatistics.read(stat, self._histogram(fabric, self.vcpus + shard, range_index))
+        histogram = self._histogram(fabric, self.vcpus + shard, range_index)
+        interrupts = lib.sio_interrupts(fabric, shard, range_index)
+        return AccessStatistics.read(lib.sio_stat(fabric, shard, range_index), histogram, interrupts)
 
     def interrupts(self, shard: int, range_index: int) -> memoryview:
         """The two words that count the interrupts of the device whose first range this is, for its owner to
@@ -199,14 +200,18 @@ class Fabric(Closing):
         """
         fabric = self.view
         self.checked("range", range_index)
-        hist = lib.sio_hist_to_write(fabric, self.vcpus + self.checked("shard", shard), range_index)
-        return memoryview(ffi.buffer(hist.interrupts)).cast("Q")
+        cells = lib.sio_interrupts(fabric, self.checked("shard", shard), range_index)
+        return memoryview(ffi.buffer(cells)).cast("Q")
 
     def clear_statistics(self, range_index: int) -> None:
         """Begin anew for a range index that nobody uses."""
         fabric = self.view
         self.checked("range", range_index)
-        parts = [lib.sio_stat(fabric, shard, range_index) for shard in range(self.shards)]
+        parts = [
+            part(fabric, shard, range_index)
+            for part in (lib.sio_stat, lib.sio_interrupts)
+            for shard in range(self.shards)
+        ]
         rows = range(self.vcpus + self.shards)
         parts += [hist for row in rows if (hist := self._histogram(fabric, row, range_index)) is not None]
         for part in parts:

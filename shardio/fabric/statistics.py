@@ -145,18 +145,19 @@ class AccessStatistics(msgspec.Struct, frozen=True):
     interrupts_dropped: int = 0
 
     @classmethod
-    def read(cls, stat: Any, hist: Any) -> Self:
-        """A copy of a shard's `struct sio_stat *` (a vCPU has none) and a `struct sio_hist *`, None where
-        nothing was written there.
+    def read(cls, stat: Any, hist: Any, interrupts: Any = None) -> Self:
+        """A copy of a shard's `struct sio_stat *` and `struct sio_interrupts *` (a vCPU has none) and a
+        `struct sio_hist *`, None where nothing was written there.
         """
-        names = ("reads", "writes", "posted", "refused") if stat is not None else ()
-        counts = {name: getattr(stat, name) for name in names}
+        names = ("reads", "writes", "posted", "interrupts", "interrupts_dropped")
+        counts: dict[str, Any] = dict.fromkeys(names, 0)
+        if stat is not None:
+            counts |= {name: getattr(stat, name) for name in ("reads", "writes", "posted", "refused")}
+        if interrupts is not None:
+            counts |= {"interrupts": interrupts.raised, "interrupts_dropped": interrupts.dropped}
         if hist is None:
             return cls(**counts)
-        if stat is None:
-            counts = {"reads": 0, "writes": 0, "posted": 0}
         last = LastAccess.read(hist.last_refused)
-        counts["interrupts"], counts["interrupts_dropped"] = hist.interrupts
         return copied(cls, hist, histogram=tuple(hist.bucket), last_refused=last, **counts)
 
     def __add__(self, other: AccessStatistics) -> AccessStatistics:

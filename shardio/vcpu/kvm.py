@@ -76,11 +76,11 @@ class KvmWorker(Worker):
         memory: GuestMemory | None = None,
         repairs_in: GuestMemory | None = None,
     ) -> None:
+        self._emulated = emulates()  # before it holds the fabric, which whoever keeps an error would keep too
         super().__init__(vcpu.index, fabric, ffi.new("struct sio_vcpu *"))
         self.vcpu = vcpu
         self._repairs_in = repairs_in
         self._memory = memory
-        self._emulated = emulates()
         self._stack = ffi.NULL
         set_up(self.client, fabric, vcpu.index, doorbells, 1)
         self.view.client.coalesced = ffi.cast("uint32_t *", vcpu.coalesced_ring)
