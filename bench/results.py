@@ -27,6 +27,7 @@ class Unit(StrEnum):
     IN_LOOP = "x in-loop C"
     OWN_PROCESS = "x own process"
     ONE_RANGE = "x one range"
+    UNTRACED = "x untraced"
 
 
 FLOORS_IN = {Unit.FLOOR: 1.0, Unit.EXPECTED: 1.2}

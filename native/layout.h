@@ -35,7 +35,7 @@
 #define SIO_SIDE_BYTES 4096u
 #define SIO_HIST_BUCKETS 128u
 #ifndef SIO_TRACE_SLOTS
-#define SIO_TRACE_SLOTS 16384u /* records of a trace ring, a power of two; tests of the core have fewer */
+#define SIO_TRACE_SLOTS 8192u /* records of a trace ring, a power of two; tests of the core have fewer */
 #endif
 
 #define SIO_ALIGNED __attribute__((aligned(64)))

@@ -119,10 +119,8 @@ static ALWAYS_INLINE void serve(struct sio_owner *o, uint32_t vcpu, struct sio_m
     else
         failed = handle(o, h, m->address - h->base, size, op & SIO_WRITE, &value);
     if (traced) {
-        traced->end = sio_ticks();
         traced->value = string ? 0 : value & sio_width_mask[size];
         traced->failed = failed;
-        sio_trace_service(o, traced); /* before the reply: whoever has that finds the record */
     }
     /* A string answers element by element: its reply is always taken, holes and all. */
     sio_mailbox_reply(box, m->state, failed && !string ? SIO_REFUSED : SIO_DONE, value, take_lines(o));
@@ -143,17 +141,26 @@ static ALWAYS_INLINE void serve(struct sio_owner *o, uint32_t vcpu, struct sio_m
         sio_hist_sample(&o->fabric, own_row(o), range_of(o, h), sio_ticks() - begin);
 }
 
-static NEVER_INLINE void serve_traced(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box, const struct sio_message *m,
-                                      const struct sio_handler *h, const struct sio_request *r)
+/* `string`: as for `serve`. */
+static __attribute__((noinline)) void serve_traced(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box,
+                                                   const struct sio_message *m, const struct sio_handler *h,
+                                                   const struct sio_request *string)
 {
-    uint32_t string = r->op & SIO_STRING;
-    struct sio_service s = {.vcpu = vcpu, .range = r->range, .message = r->state >> 2, .address = r->address, .size = r->size,
-                            .count = string ? r->count : 0, .begin = sio_ticks()};
-    s.flags = (r->op & SIO_WRITE ? SIO_TRACE_WRITE : 0) | (r->space ? SIO_TRACE_MMIO : 0) | (string ? SIO_TRACE_STRING : 0);
-    serve(o, vcpu, box, m, h, string ? r : NULL, &s);
+    uint32_t op = sio_command_op(m->command);
+    struct sio_service s = {.begin = sio_ticks()};
+    serve(o, vcpu, box, m, h, string, &s);
+    s.end = sio_ticks(); /* as a sample's, after the reply: the vCPU waits neither for this nor for the record */
+    s.vcpu = vcpu;
+    s.range = sio_command_range(m->command);
+    s.message = m->state >> 2;
+    s.address = m->address;
+    s.size = sio_command_size(m->command);
+    s.count = string ? string->count : 0;
+    s.flags = (op & SIO_WRITE ? SIO_TRACE_WRITE : 0) | (h->space == SIO_MMIO ? SIO_TRACE_MMIO : 0) | (string ? SIO_TRACE_STRING : 0);
+    sio_trace_service(o, &s);
 }
 
-/* A request that is none of the usual ones: a string, one that posted writes come before, one that is traced, or nonsense. */
+/* A request that is none of the usual ones: a string, one that posted writes come before, or nonsense. */
 static __attribute__((noinline)) void serve_unusual(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box,
                                                     const struct sio_message *m)
 {
@@ -167,7 +174,7 @@ static __attribute__((noinline)) void serve_unusual(struct sio_owner *o, uint32_
         o->served++;
         refuse(o, vcpu, r.state);
     } else if (sio_owner_traced(o))
-        serve_traced(o, vcpu, box, m, h, &r);
+        serve_traced(o, vcpu, box, m, h, string ? &r : NULL);
     else
         serve(o, vcpu, box, m, h, string ? &r : NULL, NULL);
 }
@@ -175,12 +182,15 @@ static __attribute__((noinline)) void serve_unusual(struct sio_owner *o, uint32_
 static ALWAYS_INLINE void serve_found(struct sio_owner *o, uint32_t vcpu, struct sio_mailbox *box, struct sio_message m)
 {
     const struct sio_handler *h = find_handler(o, &m);
-    if (likely(h && !(sio_command_op(m.command) & SIO_STRING) && m.posted_upto == o->posted[vcpu] && !o->drain_coalesced &&
-               !sio_owner_traced(o)))
+    int usual = h && !(sio_command_op(m.command) & SIO_STRING) && m.posted_upto == o->posted[vcpu] && !o->drain_coalesced;
+    if (likely(usual && !sio_owner_traced(o)))
         serve(o, vcpu, box, &m, h, NULL, NULL);
     else {
         struct sio_message kept = m; /* in memory only here: a usual one stays in registers */
-        serve_unusual(o, vcpu, box, &kept);
+        if (usual)
+            serve_traced(o, vcpu, box, &kept, h, NULL);
+        else
+            serve_unusual(o, vcpu, box, &kept);
     }
 }
 

@@ -4,20 +4,38 @@
 #include "doorbell.h"
 
 #define WORDS (sizeof(struct sio_trace_record) / 8)
+/* Lines of a ring are touched once a lap, and the publication of the next request waits until they are there: fetched so many
+ * records before. */
+#define AHEAD 4u
 
 _Static_assert(offsetof(struct sio_trace_record, stamp) == 0, "the stamp is the first word");
+_Static_assert(sizeof(struct sio_trace_words) == 8 * (WORDS - 1), "the others follow it");
+_Static_assert(offsetof(struct sio_trace_record, range) == 48 && offsetof(struct sio_trace_record, vcpu) == 52 &&
+               offsetof(struct sio_trace_record, shard) == 54, "who is one word");
+_Static_assert(offsetof(struct sio_trace_record, count) == 56 && offsetof(struct sio_trace_record, kind) == 58 &&
+               offsetof(struct sio_trace_record, size) == 59 && offsetof(struct sio_trace_record, flags) == 60 &&
+               offsetof(struct sio_trace_record, outcome) == 61, "what is one word");
 
-void sio_trace_put(struct sio_trace_ring *ring, const struct sio_trace_record *record)
+static ALWAYS_INLINE void put_at(struct sio_trace_ring *ring, uint64_t position, const struct sio_trace_words *words)
 {
-    uint64_t position = sio_take_number(&ring->head);
     uint64_t *slot = (uint64_t *)&ring->slot[position & (SIO_TRACE_SLOTS - 1)];
-    const uint64_t *words = (const uint64_t *)record;
 
     sio_store_relaxed(&slot[0], 0);
     sio_fence_release(); /* SP-TRACE: whoever sees a word of the new record sees that the old stamp is gone */
-    for (uint32_t i = 1; i < WORDS; i++)
-        sio_store_relaxed(&slot[i], words[i]);
+    sio_store_relaxed(&slot[1], words->begin);
+    sio_store_relaxed(&slot[2], words->end);
+    sio_store_relaxed(&slot[3], words->address);
+    sio_store_relaxed(&slot[4], words->value);
+    sio_store_relaxed(&slot[5], words->message);
+    sio_store_relaxed(&slot[6], words->who);
+    sio_store_relaxed(&slot[7], words->what);
     sio_store_release(&slot[0], position + 1); /* SP-TRACE */
+    __builtin_prefetch(&ring->slot[(position + AHEAD) & (SIO_TRACE_SLOTS - 1)], 1);
+}
+
+void sio_trace_put(struct sio_trace_ring *ring, const struct sio_trace_words *words)
+{
+    put_at(ring, sio_take_number(&ring->head), words);
 }
 
 /* Non-zero: it was whole all the while. */
@@ -61,17 +79,13 @@ uint64_t sio_trace_collect(const struct sio_trace_ring *ring, uint64_t *tail, ui
 
 /* ---- a client's -------------------------------------------------------------------------------------------------------- */
 
-static void add_record(struct sio_client *c, struct sio_trace_record *r, uint64_t begin)
+/* Its ring has one writer. */
+static ALWAYS_INLINE void add_record(struct sio_client *c, const struct sio_trace_words *words)
 {
-    r->begin = begin;
-    r->end = sio_ticks();
-    r->vcpu = (uint16_t)c->vcpu;
-    sio_trace_put(sio_trace_ring(&c->fabric, c->vcpu), r);
-}
-
-static struct sio_trace_record record_of(uint32_t kind)
-{
-    return (struct sio_trace_record){.range = SIO_MAX_RANGES, .kind = (uint8_t)kind};
+    struct sio_trace_ring *ring = sio_trace_ring(&c->fabric, c->vcpu);
+    uint64_t position = ring->head;
+    sio_store_release(&ring->head, position + 1);
+    put_at(ring, position, words);
 }
 
 /* How often this client has met each reason not to send an access. */
@@ -79,95 +93,84 @@ struct reasons {
     uint64_t unclaimed, crossing;
 };
 
-static struct reasons reasons_of(struct sio_client *c)
+static ALWAYS_INLINE struct reasons reasons_of(struct sio_client *c)
 {
     const struct sio_vcpu_control *me = self(c);
     return (struct reasons){me->unclaimed_reads + me->unclaimed_writes, me->crossing};
 }
 
 /* Of an access that was sent to nobody. */
-static uint32_t unsent(struct sio_client *c, const struct reasons *before)
+static uint32_t unsent(struct sio_client *c, struct reasons before)
 {
     struct reasons now = reasons_of(c);
-    if (now.crossing != before->crossing)
+    if (now.crossing != before.crossing)
         return SIO_TRACE_CROSSING;
-    return now.unclaimed != before->unclaimed ? SIO_TRACE_UNCLAIMED : SIO_TRACE_QUARANTINED;
+    return now.unclaimed != before.unclaimed ? SIO_TRACE_UNCLAIMED : SIO_TRACE_QUARANTINED;
 }
 
-/* Where the access in hand went, by the journal. */
-static void describe(struct sio_client *c, struct sio_trace_record *r, enum sio_outcome outcome, const struct reasons *before)
+/* Records an access that has ended with `outcome`. Where it went is told by the journal. `value`: what was written or read. */
+static ALWAYS_INLINE void add_access(struct sio_client *c, uint64_t begin, uint64_t address, uint64_t value, uint32_t size,
+                                     uint32_t flags, uint32_t count, enum sio_outcome outcome, struct reasons before)
 {
     uint64_t pending = c->pending, n = pending & SIO_PENDING_N;
-    uint32_t kind = (uint32_t)(pending >> 62), shard = (uint32_t)(pending >> 56) & 63;
-    const struct sio_client_shard *to = &c->shard[shard];
+    uint32_t kind = (uint32_t)(pending >> 62), shard = (uint32_t)(pending >> 56) & 63, range = SIO_MAX_RANGES;
+    uint32_t ended = outcome == SIO_ANSWERED ? SIO_TRACE_ANSWERED : outcome == SIO_ABORTED ? SIO_TRACE_ABORTED : SIO_TRACE_REFUSED;
 
-    r->outcome = outcome == SIO_ANSWERED ? SIO_TRACE_ANSWERED : outcome == SIO_ABORTED ? SIO_TRACE_ABORTED : SIO_TRACE_REFUSED;
-    if (kind == SIO_PENDING_SYNC) {
-        r->range = sio_command_range(sio_load_relaxed(&to->box->command));
+    if (likely(kind == SIO_PENDING_SYNC)) {
+        range = sio_command_range(sio_load_relaxed(&c->shard[shard].box->command));
     } else if (kind == SIO_PENDING_POSTED) {
-        r->flags |= SIO_TRACE_POSTED;
-        r->range = (uint16_t)(sio_load_relaxed(&sio_posted_slot(&c->fabric, to->ring, n)->head) >> 16);
+        flags |= SIO_TRACE_POSTED;
+        range = (uint16_t)(sio_load_relaxed(&sio_posted_slot(&c->fabric, c->shard[shard].ring, n)->head) >> 16);
     } else {
+        shard = 0;
+        n = 0;
         if (outcome == SIO_NOT_ANSWERED)
-            r->outcome = (uint8_t)unsent(c, before);
-        return;
+            ended = unsent(c, before);
     }
-    r->shard = (uint16_t)shard;
-    r->message = n;
+    if (!sio_trace_wants(&c->fabric, range))
+        return;
+    struct sio_trace_words words = {.begin = begin, .end = sio_ticks(), .address = address, .value = value, .message = n,
+                                    .who = sio_trace_who(range, c->vcpu, shard),
+                                    .what = sio_trace_what(SIO_TRACE_ACCESS, size, flags, ended, count)};
+    add_record(c, &words);
 }
 
-static void put_access(struct sio_client *c, struct sio_trace_record *r, enum sio_outcome outcome, uint64_t begin,
-                       const struct reasons *before)
+static inline uint32_t access_flags(uint32_t space, int write)
 {
-    describe(c, r, outcome, before);
-    if (sio_trace_wants(&c->fabric, r->range))
-        add_record(c, r, begin);
-}
-
-static struct sio_trace_record access_record(uint32_t space, uint64_t address, uint32_t size, int write)
-{
-    struct sio_trace_record r = record_of(SIO_TRACE_ACCESS);
-    r.address = address;
-    r.size = (uint8_t)size;
-    r.flags = (uint8_t)((write ? SIO_TRACE_WRITE : 0) | (space == SIO_MMIO ? SIO_TRACE_MMIO : 0));
-    return r;
+    return (write ? SIO_TRACE_WRITE : 0) | (space == SIO_MMIO ? SIO_TRACE_MMIO : 0);
 }
 
 enum sio_outcome sio_trace_access(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, int write, uint64_t *data)
 {
-    struct sio_trace_record r = access_record(space, address, size, write);
     struct reasons before = reasons_of(c);
     uint64_t begin = sio_ticks();
     enum sio_outcome outcome = sio_client_untraced(c, space, address, size, write, data);
-    r.value = *data & sio_width_mask[size];
-    put_access(c, &r, outcome, begin, &before);
+    add_access(c, begin, address, *data & sio_width_mask[size], size, access_flags(space, write), 0, outcome, before);
     return outcome;
 }
 
 enum sio_outcome sio_trace_string(struct sio_client *c, uint32_t space, uint64_t address, uint32_t size, int write, uint32_t count,
                                   uint8_t *string)
 {
-    struct sio_trace_record r = access_record(space, address, size, write);
     struct reasons before = reasons_of(c);
     uint64_t begin = sio_ticks();
     enum sio_outcome outcome = sio_client_untraced_string(c, space, address, size, write, count, string);
-    r.flags |= SIO_TRACE_STRING;
-    r.count = (uint16_t)count;
-    put_access(c, &r, outcome, begin, &before);
+    add_access(c, begin, address, 0, size, access_flags(space, write) | SIO_TRACE_STRING, count, outcome, before);
     return outcome;
 }
 
-void sio_trace_doorbell(struct sio_client *c, uint32_t shard)
+static void add_moment(struct sio_client *c, uint32_t kind, uint32_t shard, uint64_t value, uint32_t size)
 {
-    struct sio_trace_record r = record_of(SIO_TRACE_DOORBELL);
-    r.shard = (uint16_t)shard;
-    add_record(c, &r, sio_ticks());
+    uint64_t now = sio_ticks();
+    struct sio_trace_words words = {.begin = now, .end = now, .value = value,
+                                    .who = sio_trace_who(SIO_MAX_RANGES, c->vcpu, shard),
+                                    .what = sio_trace_what(kind, size, 0, 0, 0)};
+    add_record(c, &words);
 }
+
+void sio_trace_doorbell(struct sio_client *c, uint32_t shard) { add_moment(c, SIO_TRACE_DOORBELL, shard, 0, 0); }
 
 void sio_trace_delivered(struct sio_client *c, uint64_t value, uint32_t size)
 {
-    struct sio_trace_record r = record_of(SIO_TRACE_DELIVERED);
-    r.value = value;
-    r.size = (uint8_t)size;
-    add_record(c, &r, sio_ticks());
+    add_moment(c, SIO_TRACE_DELIVERED, 0, value, size);
 }

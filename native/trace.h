@@ -53,8 +53,25 @@ static inline int sio_trace_wants(const struct sio_fabric *f, uint32_t range)
 
 static inline struct sio_trace_ring *sio_trace_ring(const struct sio_fabric *f, uint32_t row) { return &f->trace_rings[row]; }
 
-/* Adds a record; its stamp need not be set. */
-void sio_trace_put(struct sio_trace_ring *ring, const struct sio_trace_record *record);
+/* The last two words of a record. Put together in registers: a word that was stored in parts cannot be loaded as one before its parts
+ * have reached the cache. */
+static inline uint64_t sio_trace_who(uint32_t range, uint32_t vcpu, uint32_t shard)
+{
+    return range | (uint64_t)(uint16_t)vcpu << 32 | (uint64_t)shard << 48;
+}
+
+static inline uint64_t sio_trace_what(uint32_t kind, uint32_t size, uint32_t flags, uint32_t outcome, uint32_t count)
+{
+    return (uint16_t)count | (uint64_t)kind << 16 | (uint64_t)(uint8_t)size << 24 | (uint64_t)flags << 32 | (uint64_t)outcome << 40;
+}
+
+/* A record's words behind its stamp, in their order. */
+struct sio_trace_words {
+    uint64_t begin, end, address, value, message, who, what;
+};
+
+/* Adds a record to a ring that several threads may write to. */
+void sio_trace_put(struct sio_trace_ring *ring, const struct sio_trace_words *words);
 /* Copies what has come since `*tail`, at most `room` records, and counts what is lost. `*unfinished`: what the last call stopped
  * at, 0 at first. Returns how many. */
 uint64_t sio_trace_collect(const struct sio_trace_ring *ring, uint64_t *tail, uint64_t *unfinished, struct sio_trace_record *out,

@@ -22,7 +22,7 @@ struct sio_service {
     uint32_t flags;
     int failed;
     uint64_t begin;     /* ticks */
-    uint64_t end;
+    uint64_t end;       /* with the reply */
 };
 
 void sio_trace_service(struct sio_owner *owner, const struct sio_service *service);

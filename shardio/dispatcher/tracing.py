@@ -145,7 +145,9 @@ class Trace(Closing):
             self._dispatcher = dispatcher
             self._rings = Rings(dispatcher.fabric)
             shards = dispatcher.supervisor.shards
-            self._join = Join(self._rings.clock, self._names.get, lambda number: _name(shards, number))
+            self._join = Join(
+                self._rings.clock, self._names.get, lambda number: _name(shards, number), self._rings.began
+            )
             self._choose()
             self._rings.switch(True, [vcpu.client for vcpu in dispatcher.supervisor.vcpus])
             for shard in shards:
@@ -166,7 +168,8 @@ class Trace(Closing):
             if self._rings is not None and self._dispatcher is not None:
                 self._rings.switch(False, [vcpu.client for vcpu in self._dispatcher.supervisor.vcpus])
                 self._look()
-                self._look()  # a record that was unfinished stays so
+                time.sleep(LOOK_S)  # a shard records what it has done after its reply
+                self._look()
             self._rings = self._dispatcher = None
             self._write(lambda: self._sink.finish(self._join))
             self._write(self._file.close)

@@ -64,9 +64,9 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
 class Span(msgspec.Struct, frozen=True, array_like=True):
     """A range: `space` 0 (ports) or 1 (memory), its base, and its bytes."""
 
-    space: int
-    base: int
-    size: int
+    space: Annotated[int, Meta(ge=0, le=1)]
+    base: Annotated[int, Meta(ge=0)]
+    size: Annotated[int, Meta(ge=1)]
 
 
 class Made(msgspec.Struct, frozen=True, array_like=True, tag="made"):

@@ -3,11 +3,11 @@ side of it.
 
 Facts. Both sides name the message that carried the access: the vCPU, the shard, and the sequence number of
 the request or the position in the posted ring. The two records are written within microseconds of each other
-where the vCPU waits; a posted write may be served much later, and a record may be lost.
+where the vCPU waits, unless the host has given the shard's CPU to another program; a posted write may be
+served much later, and a record may be lost.
 
-Consequences. Records are held back for a moment: one whose other side has come, or does not come within
-`HOLD_NS`, or `POSTED_HOLD_NS` for a posted write, is given out, in the order of the times of what is given
-out with it.
+Consequences. A record is held back until its other side has come, and for `HOLD_NS` at most. What is given
+out together is in the order of its times.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from shardio._core import lib
 from shardio.trace.rings import NO_RANGE, Clock, Raw
 from shardio.trace.values import Access, Doorbell, Interrupt, Outcome, Record, Way
 
-HOLD_NS = 20_000_000
-POSTED_HOLD_NS = 1_000_000_000
+HOLD_NS = 1_000_000_000
 _OUTCOMES = {
     lib.SIO_TRACE_ANSWERED: Outcome.ANSWERED,
     lib.SIO_TRACE_REFUSED: Outcome.REFUSED,
@@ -34,25 +33,30 @@ _Key = tuple[int, int, int, int]
 
 
 class Join:
-    """`device(range)` names a device, None where there is none; `shard(number)` a shard."""
+    """`device(range)` names a device, None where there is none; `shard(number)` a shard. What begins before
+    the tick `began` is an earlier trace's.
+    """
 
     def __init__(
-        self, clock: Clock, device: Callable[[int], str | None], shard: Callable[[int], str]
+        self, clock: Clock, device: Callable[[int], str | None], shard: Callable[[int], str], began: int = 0
     ) -> None:
         self._clock = clock
         self._device = device
         self._shard = shard
+        self._began = began
         self._accesses: dict[_Key, Raw] = {}
         self._services: dict[_Key, Raw] = {}
         self._ready: list[Record] = []
 
     def anew(self) -> Join:
         """Another one, that holds nothing."""
-        return Join(self._clock, self._device, self._shard)
+        return Join(self._clock, self._device, self._shard, self._began)
 
     def add(self, records: Iterable[Raw]) -> None:
         """Records of any rings, those of one ring in their order."""
         for raw in records:
+            if raw.begin < self._began:
+                continue
             match raw.kind:
                 case lib.SIO_TRACE_ACCESS:
                     self._add_access(raw)
@@ -65,8 +69,7 @@ class Join:
         """What is not to be held back any more at this time; None: all."""
         for held, value in ((self._accesses, self._of_client), (self._services, self._of_owner)):
             for key, raw in list(held.items()):
-                hold = POSTED_HOLD_NS if raw.flags & _POSTED else HOLD_NS
-                if now_ns is None or self._clock.ns(raw.end) + hold < now_ns:
+                if now_ns is None or self._clock.ns(raw.end) + HOLD_NS < now_ns:
                     del held[key]
                     self._ready.append(value(raw))
         ready, self._ready = self._ready, []

@@ -80,6 +80,8 @@ class Rings:
         self._fabric = fabric
         self._view: Any = fabric.view  # mapped for as long as this is held
         self.clock = Clock(fabric)
+        self.began = int(lib.sio_ticks())
+        """The tick from which on records are this trace's: what is written after a reply may come late."""
         self.rows = fabric.vcpus + fabric.shards
         self.lost = [0] * self.rows
         self._tails = ffi.new("uint64_t[]", self.rows)

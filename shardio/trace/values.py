@@ -43,8 +43,8 @@ class Access(Record, frozen=True):
     """One access. `vcpu`: None where nobody knows; `device`: None where it has none; `width` in bytes, of a
     string (`count` elements, else 0) each element's, and `value` is 0 then.
 
-    `wait_ns`: how long the vCPU was occupied with it; `service_ns`: how long the device's handler ran, from
-    `service_time_ns` on. None where that side of it has not been traced.
+    `wait_ns`: how long the vCPU was occupied with it; `service_ns`: how long its shard was, with the device's
+    handler and the reply, from `service_time_ns` on. None where that side of it has not been traced.
     """
 
     vcpu: int | None

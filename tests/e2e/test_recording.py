@@ -13,10 +13,12 @@ from shardio import ReplayDiffers
 from shardio.devices import I8042, DebugConsole, FwCfg, Uart16550
 from shardio.recording.format import Event, What, load
 from shardio.testing import replay
+from tests.e2e.support import machine, until
+from tests.e2e.test_firmware import BIOS, MEMORY, add_platform
+from tests.guests.build import guest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHARDIO = [sys.executable, "-m", "shardio"]
-BIOS = Path("/usr/share/seabios/bios.bin")
 LSR = 5
 """The line status register of the 16550A."""
 
@@ -45,10 +47,14 @@ def shardio(*words: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def boot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recording of SeaBIOS, up to where it finds nothing to boot."""
-    file = tmp_path_factory.mktemp("boot") / "boot.rec"
-    options = ["--quiet", "--expect", "No bootable device", "--timeout", "120"]
-    ended = shardio("record", "-o", file, "--firmware", BIOS, *options)
-    assert ended.returncode == 0, ended.stderr
+    folder = tmp_path_factory.mktemp("boot")
+    file, log = folder / "boot.rec", folder / "log"
+    with machine(memory=MEMORY, shards=2) as vm:
+        vm.load_firmware(BIOS)
+        add_platform(vm, 1, log)
+        vm.record(file)
+        vm.start()
+        until(lambda: "No bootable device." in log.read_text(), "nothing is found to boot")
     return file
 
 
@@ -86,6 +92,17 @@ def test_the_command_replays_a_device_and_tells_the_first_difference(boot: Path)
     assert re.fullmatch(
         r"com1: access \d+: 1-byte read at pio 0x3fd: expected 0x\w+, got 0x0\n", broken.stdout
     )
+
+
+def test_the_command_records_what_it_is_told(tmp_path: Path) -> None:
+    image, file = tmp_path / "hello.bin", tmp_path / "run.rec"
+    image.write_bytes(guest("hello", EXIT_CODE=42))
+    ended = shardio("record", "-o", file, "--devices", "com1", "--image", image, "--quiet")
+    recording = load(file)
+
+    assert (ended.returncode, ended.stderr) == (85, "")
+    assert list(recording.devices) == ["com1"]
+    assert replay(file, Uart16550(output="null")) == recording.lives("com1")[0].accesses > 0
 
 
 def test_the_command_lists_what_a_recording_holds(boot: Path) -> None:

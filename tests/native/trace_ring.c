@@ -23,8 +23,8 @@ static void begin(void)
 
 static void write_one(uint64_t value)
 {
-    struct sio_trace_record r = {.begin = value, .end = value, .address = value, .value = value, .message = value};
-    sio_trace_put(ring, &r);
+    struct sio_trace_words words = {.begin = value, .end = value, .address = value, .value = value, .message = value};
+    sio_trace_put(ring, &words);
 }
 
 static uint64_t collect(uint64_t room) { return sio_trace_collect(ring, &tail, &unfinished, out, room, &lost); }

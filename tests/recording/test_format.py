@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardio import RecordingError, ReplayDiffers
+from shardio import RecordingError, ShardioError
 from shardio.recording.format import (
     MAGIC,
     End,
@@ -131,6 +131,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     ([MADE, Events("uart", 0, [Event(What.WRITE, 0, 0x3F8, 1, 256)]), End()], "what no processor does"),
     ([MADE, Events("uart", 0, [Event(What.DMA, 0, 0x3F8, 9, data=b"8 bytes.")]), End()], "what no processor"),
     ([MADE, Events("uart", 0, [Event(4)]), End()], "is damaged at byte"),
+    ([Made("uart", "x:Uart", {}, [Span(0, 0x3F8, 0)]), End()], "is damaged at byte"),
     ([MADE, Events("uart", 0, [Event(What.READ, 0, -1, 1)]), End()], "is damaged at byte"),
 ])  # fmt: skip
 def test_frames_that_make_no_sense_are_refused(tmp_path: Path, frames: list[Frame], complaint: str) -> None:
@@ -146,6 +147,6 @@ def test_a_damaged_recording_is_read_or_refused(
     data[at % len(data)] = value
     file.write_bytes(data)
 
-    with contextlib.suppress(RecordingError, ReplayDiffers):  # nothing else is raised
+    with contextlib.suppress(ShardioError):  # nothing else is raised
         for name in load(file).devices:
             replay(file, Register, name=name)
