@@ -115,7 +115,8 @@ class Persistent:
         """
         if getattr(device, "guards_itself", False):
             return device
-        if handler_form(device, space, write=False) is HandlerForm.REGISTER:
+        forms = {handler_form(device, space, write=write) for write in (False, True)}
+        if forms == {HandlerForm.REGISTER}:
             return RegisterGuard(self, device, keep)
         return Guard(self, view_handlers(device, space), space, keep)
 
