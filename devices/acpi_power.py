@@ -47,6 +47,7 @@ class AcpiPower(MutDevicePio):
     compatible = "acpi,power"
     pio_size = 8
     persistent = 64
+    reads_change = False
 
     def __init__(self) -> None:
         self.clock: Callable[[], float] = time.monotonic

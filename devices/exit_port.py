@@ -28,6 +28,7 @@ class ExitPort(MutDevicePio):
 
     pio_size = 4
     persistent, state_type = 64, ExitPortState
+    reads_change = False
 
     def __init__(self, raw: bool = False) -> None:
         """`raw`: the status is `value & 0xFF` itself."""

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("shardio.devices.pci")
 
 SLOTS = 32
+_NOTHING: list[int] = []
+"""An access that has changed no state."""
 
 
 class PciEndpoint(Protocol):
@@ -235,7 +237,7 @@ class PciBus(MutDevicePio, MutDeviceMmio):
     def keep(self) -> None:
         """Save what the access in hand may have changed, outside of one everything."""
         touched, self._touched = self._touched, None
-        if self._memory is not None:
+        if self._memory is not None and touched is not _NOTHING:
             self._memory.keep(self.endpoints if touched is None else touched)
 
     def snapshot(self) -> PciBusState:
@@ -276,7 +278,7 @@ class PciBus(MutDevicePio, MutDeviceMmio):
 
     def pio_read(self, base: PioAddress, offset: int, data: memoryview) -> None:
         """An endpoint's ports where the range is theirs, else the configuration ports: see `PciHost`."""
-        self._touched = [self.host.slot] if self.host.slot in self.endpoints else []
+        self._touched = _NOTHING
         value = self._ports.get(base, self.host).read(offset, len(data))
         data[:] = value.to_bytes(len(data), "little")
 
@@ -303,7 +305,7 @@ class PciBus(MutDevicePio, MutDeviceMmio):
             endpoint.write(distance, len(data), int.from_bytes(data, "little"))
 
     def _find(self, address: int, size: int) -> tuple[int, PciEndpoint] | None:
-        self._touched = []
+        self._touched = _NOTHING
         found = self.window.find(address, size)
         if found is not None and self._memory is not None:
             distance, endpoint = found

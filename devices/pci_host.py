@@ -68,6 +68,7 @@ class PciHost(MutDevicePio):
     compatible = "pci-host-cam-generic"
     pio_size = 8
     persistent, state_type = 1 << 14, PciHostState
+    reads_change = False
 
     def __init__(self) -> None:
         bridge = PciConfig(

@@ -28,6 +28,7 @@ class Port92(MutDevicePio):
 
     pio_size = 1
     persistent, state_type = 64, Port92State
+    reads_change = False
 
     def __init__(self) -> None:
         self._value = _A20

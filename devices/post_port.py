@@ -30,11 +30,8 @@ class PostPort(MutDevicePio):
 
     pio_size = 1
     state_type = PostStatistics
-
-    @staticmethod
-    def persistent(keep: int = 64) -> int:
-        """What as many codes take at most."""
-        return 64 + 9 * keep
+    reads_change = False
+    persistent = 64
 
     def __init__(self, keep: int = 64) -> None:
         """`keep`: how many codes to hold (1 to 65536). Raises DeviceOptionError outside that."""
@@ -57,6 +54,10 @@ class PostPort(MutDevicePio):
     def snapshot(self) -> PostStatistics:
         """The same: it is all the state there is."""
         return self.statistics()
+
+    def kept(self) -> PostStatistics:
+        """What the guest can see of it."""
+        return PostStatistics(self._writes, tuple(self._codes)[-1:])
 
     def restore(self, state: PostStatistics) -> None:
         """Go on from `state`."""

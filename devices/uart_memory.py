@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 RING_BYTES: Final = 1 << 16
 STATE_BYTES: Final = 1 << 17
 """What the host sent and the guest has not taken is part of the state."""
+_MOST_HELD: Final = STATE_BYTES - 1024
 AREA_BYTES: Final = RING_BYTES + Mark.BYTES
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(UartState).decode
@@ -72,6 +73,8 @@ class UartMemory:
         """Keep the chip's state."""
         state = self._core.state
         state.sent = self._uart.tail
+        if len(state.held) > _MOST_HELD:  # a program has sent more at once: the rest goes with the shard
+            state = msgspec.structs.replace(state, held=state.held[:_MOST_HELD])
         self._store.save(_encode(state))
 
     def read(self, offset: int, size: int) -> int:

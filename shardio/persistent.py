@@ -110,11 +110,13 @@ class Persistent:
         `keep` is called before the end of each.
 
         A device that calls `begin` and `end` itself says so by an attribute `guards_itself`; one in register
-        form that needs neither for some registers names their offsets as `unguarded`, a frozenset.
+        form that needs neither for some registers names their offsets as `unguarded`, a frozenset, or says by
+        `reads_change = False` that no read changes it.
         """
         if getattr(device, "guards_itself", False):
             return device
-        if handler_form(device, space, write=False) is HandlerForm.REGISTER:
+        forms = {handler_form(device, space, write=write) for write in (False, True)}
+        if forms == {HandlerForm.REGISTER}:
             return RegisterGuard(self, device, keep)
         return Guard(self, view_handlers(device, space), space, keep)
 
@@ -216,6 +218,8 @@ class RegisterGuard:
         self._read, self._write = device.read, device.write
         self._keep = keep or _nothing
         self._unguarded: frozenset[int] = getattr(device, "unguarded", frozenset())
+        if not getattr(device, "reads_change", True):
+            self.read = device.read  # type: ignore[method-assign]
 
     def read(self, offset: int, size: int) -> int:
         """The answer to this access, whether it is made now or was before."""

@@ -19,7 +19,8 @@ from tests.acceptance.test_guests import (
     image,
 )
 
-pytestmark = [pytest.mark.machine, pytest.mark.soak, pytest.mark.timeout(400)]
+# Under KVM: a software CPU is through with most of them before anybody is killed.
+pytestmark = [pytest.mark.kvm, pytest.mark.soak, pytest.mark.timeout(400)]
 
 SHARDS = 3
 SEABIOS = Path("/usr/share/seabios/bios.bin")
@@ -47,7 +48,6 @@ def undisturbed(*words: object) -> bytes:
     ).stdout
 
 
-@pytest.mark.kvm
 def test_seabios_says_the_same(tmp_path: Path) -> None:
     def words(log: Path) -> tuple[object, ...]:
         apart = f"shardio.devices:DebugConsole,name=debugcon,pio=0x402,output=file:{log}"
@@ -74,7 +74,7 @@ def test_a_session_in_grub_says_the_same(tmp_path: Path) -> None:
     status, output, errors, kills = run_killed(tmp_path / "machine.toml", *words)
 
     assert status == 0, output[-2000:] + errors
-    assert kills >= 1  # a software CPU is through with it within a second or two
+    assert kills >= 5
     assert output == undisturbed(*words)
 
 
@@ -87,10 +87,9 @@ def test_a_session_in_u_boot_says_the_same(tmp_path: Path) -> None:
     status, output, errors, kills = run_killed(tmp_path / "machine.toml", *words)
 
     assert status == 0, output[-2000:] + errors
-    assert kills >= 1
+    assert kills >= 5
 
 
-@pytest.mark.kvm
 def test_linux_boots_and_mounts_its_root(tmp_path: Path) -> None:
     drive = tmp_path / "disk.img"
     drive.write_bytes(image(disk).read_bytes())

@@ -23,12 +23,16 @@ class Successors:
     makes the last one once more, by its name.
     """
 
-    def __init__(self, kind: Callable[..., Any], host: Callable[[Any], Any], **options: Any) -> None:
-        """`host`: what a device is attached to, given its memory. `options`: those of its class, `kind`."""
+    def __init__(
+        self, kind: Callable[..., Any], host: Callable[[Any], Any], *, of: Any = None, **options: Any
+    ) -> None:
+        """`host`: what a device is attached to, given its memory. `options`: those of its class, `kind`, or
+        `of` where `kind` is a function that makes it.
+        """
         self._make, self._host = functools.partial(kind, **options), host
         self._control = ffi.new("struct sio_shard_control *")
         self._control.taken = 1 << OF_VCPU
-        self.sizes = declared_memory(kind, options)
+        self.sizes = declared_memory(of or kind, options)
         self.fd = persistent_memory(*self.sizes)
         self.stores: list[Persistent] = []
         self._last: tuple[Any, ...] = ()
@@ -47,7 +51,8 @@ class Successors:
         self.keep = getattr(device, "keep", None)
         if self.keep is None and hasattr(device, "state_type"):
             self.keep = store.keeper(device)
-        device.attach(self._host(store))
+        if hasattr(device, "attach"):
+            device.attach(self._host(store))
         self._fronts = {}
         return device
 
@@ -86,7 +91,8 @@ class Successors:
         self.front(base).pio_write(base, offset, memoryview(value.to_bytes(size, "little")))
 
     def close(self) -> None:
-        self.device.detach()
+        if hasattr(self.device, "detach"):
+            self.device.detach()
         for store in self.stores:
             store.close()
         os.close(self.fd)

@@ -137,6 +137,15 @@ def test_registers_are_what_they_were(uart: Line) -> None:
     assert (uart.line.read(COM1, IER), uart.line.read(COM1, SCR)) == (0x05, 0x5A)
 
 
+def test_more_than_its_memory_holds_may_be_sent_at_once(uart: Line) -> None:
+    sent = bytes(range(256)) * 1024
+    uart.line.device.receive(sent)
+
+    assert bytes(uart.line.read(COM1, RBR) for _ in range(300)) == sent[:300]
+    uart.kill()
+    assert bytes(uart.line.read(COM1, RBR) for _ in range(300)) == sent[300:600]
+
+
 def test_an_interrupt_that_is_pending_is_raised_again(uart: Line) -> None:
     uart.line.write(COM1, 4, 0x08)
     uart.line.write(COM1, IER, 0x01)
