@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from shardio.bench import suites
+from shardio.bench import start_up, suites
 from shardio.bench.results import Cost, Figure, Percentiles, Point, Run, Unit, load, save
 from shardio.cli import main
 from tests.bench.support import start_what_multiprocessing_keeps
@@ -79,8 +79,10 @@ def test_kvm_measures_every_guest(tmp_path: Path) -> None:
 @TWO_CPUS
 @pytest.mark.kvm
 def test_scaling_gives_every_point_and_the_single_process(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(start_up, "MANY", 100)
+    monkeypatch.setattr(start_up, "TIMES", 1)
     grid = ("--devices", "1,3", "--vcpus", "1,2", "--shards", "1,2", "--handler", "0,500ns")
 
     status = bench("scaling", *TINY, *grid, "--json", str(tmp_path / "run.json"))
