@@ -19,7 +19,7 @@ import sys
 import time
 from typing import Any
 
-from shardio.cli.run import parse_device
+from shardio.cli.run_machine import parse_device
 from shardio.errors import DeviceOptionError, MachineError
 from shardio.options import takes_option
 from shardio.recording.format import Life, Recording, load

@@ -1,4 +1,4 @@
-"""shardio.cli.run: from the command line to a configuration, and from the machine's end to an exit status."""
+"""`shardio run`: from the command line to a configuration, and from the machine's end to an exit status."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from rich.console import Console
 
 from shardio.address import Space
 from shardio.cli import run
-from shardio.cli.run import configuration, exit_status, on_terminal, parse_device
+from shardio.cli.run_end import exit_status, warn_of_quarantine
+from shardio.cli.run_machine import configuration, device_folders, on_terminal, parse_device
 from shardio.cli.stop import StopRequests
 from shardio.cli.summary import summary
 from shardio.config import MachineConfig, load_tables, machine_config
@@ -184,7 +185,7 @@ def test_failed_guest_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_devices_are_looked_for_beside_the_file_and_here(tmp_path: Path) -> None:
-    assert run._device_folders(str(tmp_path / "m.toml")) == [os.getcwd(), str(tmp_path)]
+    assert device_folders(str(tmp_path / "m.toml")) == [os.getcwd(), str(tmp_path)]
 
 
 def test_summary_tells_exits_and_devices() -> None:
@@ -231,7 +232,7 @@ def test_a_triple_fault_on_purpose_is_a_success() -> None:
 
 
 def test_quarantined_devices_get_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    run.warn_of_quarantine(ended(quarantined=("lamp", "disk")))
+    warn_of_quarantine(ended(quarantined=("lamp", "disk")))
 
     assert "quarantined, because their shards died of it: lamp, disk" in capsys.readouterr().err
 

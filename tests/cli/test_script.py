@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shardio.cli.run import add_arguments
+from shardio.cli.run_options import add_arguments
 from shardio.cli.script import Step, unescaped
 from tests.guests.build import program
 
