@@ -7,7 +7,7 @@ from pathlib import Path
 
 def get_include() -> str:
     """The directory with `shardio.h`, for a compiler's `-I`, and `shardio.c`, to be compiled into the
-    program: a port's calls for vCPU loops in C, C++ or Rust (docs/dispatcher.md).
+    program: a port's calls for vCPU loops in C, C++ or Rust (docs/reference/dispatcher.md).
 
     >>> import os
     >>> sorted(name for name in os.listdir(get_include()) if name.startswith("shardio."))

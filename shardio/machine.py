@@ -28,8 +28,9 @@ from shardio.dispatcher import (
     Shard,
 )
 from shardio.dispatcher.devices import ACCESS_TIMEOUT_S
-from shardio.dispatcher.dispatcher import KEPT_RECORDS, SPARE_RANGES
+from shardio.dispatcher.dispatcher import SPARE_RANGES
 from shardio.dispatcher.life import State
+from shardio.dispatcher.observed import KEPT_RECORDS
 from shardio.errors import ExitHookFailed, MachineError, ShardioError
 from shardio.memory import GuestMemory, parse_size
 from shardio.platform import Hardware, PlatformDevice

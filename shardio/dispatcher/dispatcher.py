@@ -8,18 +8,17 @@ when somebody asks for a port, or when the machine over it does.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from shardio._core import lib
 from shardio.closing import Closing
 from shardio.dispatcher.device import DeviceHandle, Span, device_request, own_arguments
 from shardio.dispatcher.devices import ACCESS_TIMEOUT_S, Devices
-from shardio.dispatcher.events import EventStream, Subscribers
 from shardio.dispatcher.kinds import check_number
 from shardio.dispatcher.life import Life, State
+from shardio.dispatcher.observed import Observed
 from shardio.dispatcher.placement import (
     Placement,
     Shard,
@@ -28,7 +27,7 @@ from shardio.dispatcher.placement import (
     pins,
     take_shards,
 )
-from shardio.dispatcher.statistics import ExitInfo, MachineStatistics, ShardStatistics, device_statistics
+from shardio.dispatcher.statistics import ExitInfo
 from shardio.errors import DeviceFailed, HostError, MachineError
 from shardio.fabric import Fabric
 from shardio.memory import GuestMemory
@@ -42,18 +41,15 @@ from shardio.supervisor.shard_process import DEATHS
 from shardio.vcpu import ExternalVcpu, Vcpu, VcpuState
 
 if TYPE_CHECKING:
-    from shardio.dispatcher.metrics_server import MetricsServer
-    from shardio.dispatcher.tracing import Trace
     from shardio.fabric import Port
     from shardio.vcpu import Hypervisor
 
 SPARE_RANGES = 256
-KEPT_RECORDS = 100_000
 SPARE_SHARDS = 2
 """Shards that devices added while it runs may name anew."""
 
 
-class Dispatcher(Closing):
+class Dispatcher(Observed, Closing):
     """Shards, an address table and supervision for `vcpus` vCPUs.
 
     `shards`: the device-owner processes: how many at least, or `Shard`s and names (None: two); one more for
@@ -106,6 +102,7 @@ class Dispatcher(Closing):
             check_number("it", "stdin", stdin)
             if not 0 <= stdin < 1 << 31:
                 raise MachineError(f"no descriptor {stdin}", "give the number of an open one as stdin")
+        super().__init__()
         self.vcpus = vcpus
         self.life = Life(noun)
         self._shards, self._stdin, self._pin = shards, stdin, pin
@@ -115,11 +112,8 @@ class Dispatcher(Closing):
         self._exits = exits
         self._terminal = terminal
         self._devices = Devices(memory, hypervisor, self.life)
-        self._subscribers = Subscribers()
         self._on_each = on_event
         self._ports: dict[int, Port] = {}
-        self._trace: Trace | None = None
-        self._metrics: list[MetricsServer] = []
         self._cleanup = contextlib.ExitStack()
         self._supervisor: Supervisor | None = None
         take_shards(shards, self, noun)
@@ -223,41 +217,9 @@ class Dispatcher(Closing):
             handle = self._devices.find(device)
             self._devices.move(handle, pio, mmio)
 
-    def profile(self, device: DeviceHandle | str, file: str | os.PathLike[str]) -> None:
-        """Profile the device's handlers with cProfile: `file` is for pstats, and is written when the device
-        goes or the dispatcher stops; a shard that is killed writes none. Before the start.
-
-        Raises `MachineError` for a device that is not there, or that is replicated.
-        """
-        with self.life.turn(State.NEW):
-            request = self._devices.find(device).request
-            if request.replicas > 1:
-                hint = "profile it with replicas=1"
-                raise MachineError(f"device {request.name} is in several shards", hint)
-            request.profile = os.path.abspath(file)
-
     def refuse_memory(self, span: MmioRange) -> None:
         """Raises `MachineError` where memory at `span` would cover RAM, the hypervisor's own, or a device."""
         self._devices.routes.refuse_memory(span)
-
-    @property
-    def devices(self) -> tuple[DeviceHandle, ...]:
-        """The devices that are there, in the order in which they were added."""
-        return tuple(self._devices.handles.values())
-
-    def screen(self, timeout: float | None = None) -> str:
-        """The text on the screen of the first device that has a method `screen`, `shardio.devices:VgaText`
-        say.
-
-        Raises `MachineError` where no device has one, and when its shard does not answer within `timeout`
-        seconds (None: as for any call of a device).
-        """
-        for handle in self.devices:
-            if callable(getattr(handle.request.factory, "screen", None)):
-                return str(self._devices.call(handle, "screen", (), {}, timeout))
-        raise MachineError(
-            f"the {self.life.noun} has no screen", "add shardio.devices:VgaText, or a device with screen()"
-        )
 
     # ---- vCPUs ----
 
@@ -303,117 +265,7 @@ class Dispatcher(Closing):
             raise MachineError(f"vCPU {vcpu} is the hypervisor's", "use a Dispatcher without a hypervisor")
         return found
 
-    # ---- what happens ----
-
-    def events(self) -> EventStream:
-        """What happens from now on, to be iterated over in an event loop: `async for event in d.events()`.
-
-        Values of `shardio.supervisor.events`; the stream ends when the dispatcher is closed.
-        """
-        return self._subscribers.stream()
-
-    def trace(
-        self, *what: str, file: str | os.PathLike[str] | TextIO | None = None, kept: int = KEPT_RECORDS
-    ) -> Trace:
-        """Trace from now on, or from the start on: each access, interrupt and doorbell, and what becomes of
-        workers and shards; until the trace, or this, is closed.
-
-        `what`: names of devices, and "unclaimed" for what no device claims; nothing, or "all", is everything.
-        `file`: where it goes: a path, which gets a file for Perfetto if it ends in ".json" and else lines of
-        text, or a stream, for text. Without one, the last `kept` records can be asked for
-        (`Trace.records`). Nobody waits for a trace: what is not collected in time is lost, and counted.
-
-        Raises `MachineError` for a device that is not there (by the start), and where there is a trace
-        already; `HostError` where the file cannot be written, `FabricError` where there is no memory.
-        """
-        from shardio.dispatcher.tracing import Trace
-
-        with self.life.turn(State.NEW, State.RUNNING):
-            if self._trace is not None:
-                raise MachineError(f"the {self.life.noun} is traced already", "close() that trace first")
-            trace = Trace(what, file, kept, self._forget_trace)
-            if self._supervisor is not None:
-                try:
-                    trace.begin(self)
-                except BaseException:
-                    trace.finish()
-                    raise
-            self._trace = trace
-            return trace
-
-    def record(self, file: str | os.PathLike[str], *devices: str) -> None:
-        """Record into `file`, from the start until this is stopped, what these devices (none named: all) are
-        asked and answer, and what they read of guest memory where their class says `record_dma = True`.
-        `shardio.testing.replay` and `shardio replay` feed it to a device. Recorded devices are slower.
-
-        Raises `MachineError` where it is recorded already, and, at the start, for a device that is not there;
-        `HostError` where the file cannot be written.
-        """
-        from shardio.dispatcher.recording import RecordingFile
-
-        with self.life.turn(State.NEW):
-            if self._devices.recording is not None:
-                raise MachineError(f"the {self.life.noun} is recorded already", "record all devices at once")
-            self._devices.recording = RecordingFile(file, devices)
-
-    def _finish_recording(self) -> None:
-        if self._devices.recording is not None:
-            self._devices.recording.finish()
-
-    def _forget_trace(self, trace: Trace) -> None:
-        if self._trace is trace:
-            self._trace = None
-
-    def statistics(self) -> MachineStatistics:
-        """What has been done so far; empty before `start` and after `close`."""
-        with self.life.turn():
-            if self._supervisor is None:
-                return MachineStatistics((), (), ())
-            fabric, supervisor = self.fabric, self._supervisor
-            shards = tuple(
-                ShardStatistics.read(shard.name, shard, fabric.shard_counters(shard.index))
-                for shard in supervisor.shards
-                if shard.spawns
-            )
-            devices = tuple(
-                device_statistics(
-                    fabric,
-                    handle.name,
-                    zip(handle.shard_numbers, handle.shards, strict=True),
-                    (route.index for route in handle.routes),
-                )
-                for handle in self.devices
-            )
-            vcpus = tuple(vcpu.statistics(self.life.ran_ns) for vcpu in supervisor.vcpus)
-            return MachineStatistics(vcpus, devices, shards)
-
-    def metrics(self, address: str) -> MetricsServer:
-        """Give Prometheus metrics to whoever asks at `address`, "unix:PATH" (this user alone) or "HOST:PORT",
-        until the server or this is closed. See docs/reference/metrics.md.
-
-        Raises `MachineError` for an address that cannot be or is taken, `HostError` without
-        prometheus_client (`shardio[metrics]`).
-        """
-        from shardio.dispatcher.metrics_server import MetricsServer
-        from shardio.version import __version__
-
-        with self.life.turn(State.NEW, State.STARTING, State.RUNNING, State.STOPPED):
-            server = MetricsServer(self.statistics, self.life, address, __version__)
-            self._metrics.append(server)
-            return server
-
     # ---- its life ----
-
-    @property
-    def fabric(self) -> Fabric:
-        """The shared memory. Raises `MachineError` before the start."""
-        self._started()
-        return self._fabric
-
-    @property
-    def supervisor(self) -> Supervisor:
-        """What mends it. Raises `MachineError` before the start."""
-        return self._started()
 
     def start(self, begin: Callable[[], None] = lambda: None) -> None:
         """Start the shards and make the devices in them, then call `begin`: vCPUs that a hypervisor runs
@@ -436,8 +288,7 @@ class Dispatcher(Closing):
 
     def _start(self) -> None:
         handles = self.devices
-        if self._devices.recording is not None:
-            self._devices.recording.check(handle.name for handle in handles)
+        self._check_recording()
         taken = len(self._devices.routes)
         if taken + self._spare_ranges > lib.SIO_MAX_RANGES:
             raise MachineError(
@@ -486,8 +337,7 @@ class Dispatcher(Closing):
             supervisor.call(lambda shard=shard: supervisor.start_shard(shard))  # type: ignore[misc]
         self._devices.start(self._fabric, supervisor, placement)
         self._devices.begin_with(handles)
-        if self._trace is not None:
-            self._trace.begin(self)
+        self._begin_trace()
         if hypervisor is None:
             supervisor.call(supervisor.keep_spare)
 
@@ -502,8 +352,7 @@ class Dispatcher(Closing):
         self._devices.open_holes()
         for vcpu in supervisor.vcpus:
             supervisor.call(lambda vcpu=vcpu: supervisor.start_vcpu(vcpu))  # type: ignore[misc]
-            if self._trace is not None:
-                self._trace.tell(f"vCPU {vcpu.index}", f"runs, process {vcpu.pid}")
+            self._tell_trace(f"vCPU {vcpu.index}", f"runs, process {vcpu.pid}")
         supervisor.call(supervisor.keep_spare)
         self.life.clock_on()
 
@@ -541,9 +390,7 @@ class Dispatcher(Closing):
             supervisor.call(supervisor.stop_vcpus)
             self.life.clock_off()
             supervisor.call(supervisor.stop_shards)
-            if self._trace is not None:
-                self._trace.finish()
-            self._finish_recording()
+            self._finish()
             self.life.state = State.STOPPED
 
     def close(self) -> None:
@@ -553,16 +400,13 @@ class Dispatcher(Closing):
         if self.life.forked:
             return
         self.life.break_off()
-        for server in self._metrics:  # its thread may be waiting for a turn
-            server.close()
+        self._close_servers()
         with self.life.turn(), contextlib.ExitStack() as last:
             last.callback(give_shards_back, self)
             last.callback(self._cleanup.close)
-            last.callback(self._subscribers.close)
+            last.callback(self._end_streams)
             self.stop()
-            if self._trace is not None:  # one that never began
-                self._trace.finish()
-            self._finish_recording()
+            self._finish()  # also what never began
             self.life.state = State.CLOSED
             self._supervisor = None
 
@@ -576,17 +420,9 @@ class Dispatcher(Closing):
             shard.close()
         self._devices.close()
 
-    def _started(self) -> Supervisor:
-        if self._supervisor is None:
-            self.life.require(State.STARTING, State.RUNNING, State.STOPPED)
-            raise MachineError(f"the {self.life.noun} has not started", "start() it first")
-        return self._supervisor
-
     def _on_event(self, event: Event) -> None:
         """In the supervisor's thread, out of turn."""
         if isinstance(event, events.RangesQuarantined | events.ShardQuarantined):
             self.life.quarantined.extend(event.devices)
-        if self._trace is not None:
-            self._trace.on_event(event)
-        self._subscribers.put(event)
+        self._tell(event)
         self._on_each(event)
