@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 READBACK = 0xE9
 LINE_BYTES = 1024
-LINE_S = 0.05
-"""How long an unfinished line is held back."""
+QUIET_S = 0.05
+"""An unfinished line is held back until this long nothing has followed,"""
+MOST_LOOKS = 20
+"""or it was looked at so often."""
 RING_BYTES = 1 << 16
 
 
@@ -28,7 +30,7 @@ class DebugConsole(MutDevicePio):
     listens.
 
     Lines go out whole: where a serial console shares the terminal, firmware prints both byte by byte. In a
-    shard an unfinished line follows after 50 ms.
+    shard an unfinished line follows when nothing has come for 50 ms, or after a second.
     """
 
     pio_size = 1
@@ -43,6 +45,8 @@ class DebugConsole(MutDevicePio):
         self._line = bytearray()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._came = self._seen = self._looks = 0
+        """Bytes that came, of which when the timer was set; how often this line was looked at."""
         self._store: HostPersistent | None = None
         self._ring: OutputRing | None = None
         self._lines = 0
@@ -77,6 +81,7 @@ class DebugConsole(MutDevicePio):
     def write(self, offset: int, size: int, value: int) -> None:
         """Print the `size` bytes of `value`."""
         data = (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+        self._came += size
         if self._ring is not None:
             self._put(self._ring, data)
             return
@@ -84,7 +89,7 @@ class DebugConsole(MutDevicePio):
         if self._loop is None or self._line[-1] == 0x0A or len(self._line) >= LINE_BYTES:
             self._flush()
         elif self._timer is None:
-            self._timer = self._loop.call_later(LINE_S, self._flush)
+            self._look_later(self._loop)
 
     def _put(self, ring: OutputRing, data: bytes) -> None:
         """The bytes leave after the access, from when on they count."""
@@ -95,17 +100,35 @@ class DebugConsole(MutDevicePio):
         if data[-1] == 0x0A:
             self._lines = ring.tail
             self._loop.call_soon(self._flush_lines)
-        if self._timer is None:
-            self._timer = self._loop.call_later(LINE_S, self._flush)
+        elif self._timer is None:
+            self._look_later(self._loop)
 
     def _flush_lines(self) -> None:
         if self._ring is not None and self._lines > self._ring.head:
+            if self._lines == self._ring.tail:
+                self._forget_timer()
             self.output.send(self._lines)
 
-    def _flush(self) -> None:
+    def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._seen = self._came
+        self._timer = loop.call_later(QUIET_S, self._look)
+
+    def _look(self) -> None:
+        """The line is still unfinished: is it being written?"""
+        assert self._loop is not None
+        self._looks += 1
+        if self._came != self._seen and self._looks < MOST_LOOKS:
+            self._look_later(self._loop)
+        else:
+            self._flush()
+
+    def _forget_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._timer, self._looks = None, 0
+
+    def _flush(self) -> None:
+        self._forget_timer()
         if self._ring is not None:
             self.output.send(self._ring.tail)
             return

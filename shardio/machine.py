@@ -395,9 +395,9 @@ class Machine(Closing):
         stop: Callable[[], None] | None = None,
     ) -> GdbServer:
         """Let a debugger that speaks GDB's remote protocol reach this machine at `where`, until it is closed:
-        "unix:PATH", ":PORT" of this host alone, or "HOST:PORT" (docs/how-to/gdb.md). `wait`: the guest's first
-        instruction waits for it; `architecture`: "i386", "x86-64" or "auto"; `stop`: what is called, in
-        another thread, for its `kill` (None: `stop`).
+        "unix:PATH", ":PORT" of this host alone, or "HOST:PORT" (docs/how-to/gdb.md). `wait`: the guest's
+        first instruction waits for it; `architecture`: "i386", "x86-64" or "auto"; `stop`: what is called,
+        in another thread, for its `kill` (None: `stop`).
 
         Raises `DebuggerError` for another place, one that is taken, or a second such server.
         """

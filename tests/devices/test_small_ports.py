@@ -27,17 +27,32 @@ def test_the_debug_console_reads_0xe9_and_prints_every_byte(ports, host, log):
     assert log.read_bytes() == b"ABC"
 
 
-def test_an_unfinished_line_of_the_debug_console_follows_after_50_ms(host, log):
+def test_an_unfinished_line_of_the_debug_console_follows_when_nothing_has_come_for_50_ms(host, log):
     console = DebugConsole(output=f"file:{log}")
     console.attach(host)
     console.write(0, 4, int.from_bytes(b"a\nbc", "little"))
+    host.loop.advance(0.04)
     console.write(0, 1, ord("d"))
     host.loop.advance(0.04)
     assert log.read_bytes() == b""
-    host.loop.advance(0.02)
+    host.loop.advance(0.04)
     assert log.read_bytes() == b"a\nbcd"
     console.write(0, 1, 0x0A)
     assert log.read_bytes() == b"a\nbcd\n"
+    console.detach()
+
+
+def test_a_line_of_the_debug_console_that_does_not_end_follows_after_a_second(host, log):
+    console = DebugConsole(output=f"file:{log}")
+    console.attach(host)
+    for _ in range(49):
+        console.write(0, 1, ord("."))
+        host.loop.advance(0.02)
+    before = log.read_bytes()
+    for _ in range(2):
+        console.write(0, 1, ord("."))
+        host.loop.advance(0.02)
+    assert (before, log.read_bytes()) == (b"", b"." * 50)
     console.detach()
 
 

@@ -192,3 +192,15 @@ def test_an_unfinished_line_of_a_log_follows_after_a_while(debugcon: Line) -> No
     debugcon.loop.advance(0.06)
 
     assert (before, debugcon.output.read_bytes()) == (b"", b"A")
+
+
+def test_a_line_of_a_log_is_not_cut_by_the_time_of_the_line_before(debugcon: Line) -> None:
+    for byte in b"a line\n":
+        debugcon.line.write(PORT, 0, byte)
+    debugcon.turn()
+    debugcon.loop.advance(0.04)
+    for byte in b"another":
+        debugcon.line.write(PORT, 0, byte)
+    debugcon.loop.advance(0.04)
+
+    assert debugcon.output.read_bytes() == b"a line\n"
