@@ -27,6 +27,7 @@ class Model:
         self.counter, self.mask = counter, mask
         self.comparator, self.period, self.config = mask, 0, 0
         self.told = False
+        self.look()
 
     def write(self, value: int) -> None:
         if not self.config & PERIODIC or self.config & VALUE_SET:
@@ -54,21 +55,26 @@ def test_a_comparator_expires_as_the_model_does(steps: list[tuple[str, int]], mo
     timer, model = Timer(), Model(base, hpet_timer.LOW if mode else hpet_timer.ALL)
     hpet_timer.write_config(timer, mode, 0)
     hpet_timer.start(timer, base)
+
+    def told() -> None:
+        """What the device does at each access: it tells of all that has expired by then."""
+        assert hpet_timer.expire(timer, model.counter) == model.told
+        model.told = False
+
     for step, value in steps:
         if step == "config":
+            told()
             hpet_timer.write_config(timer, value | mode, 0)
+            timer.seen = model.counter
             model.config = value
         elif step == "write":
+            told()
             at = base + value - 30 & model.mask  # around where the counter is
-            hpet_timer.expire(timer, model.counter)
             hpet_timer.write_comparator(timer, at, model.counter)
             model.write(at)
         else:
-            before = model.told
-            model.told = False
             for _ in range(value):
                 model.tick()
-            assert hpet_timer.expire(timer, model.counter) == (model.told or before)
-            model.told = False
+            told()
         if timer.config & PERIODIC and timer.period and not model.told:
             assert timer.comparator == model.comparator
