@@ -10,7 +10,7 @@ import pytest
 from shardio import MutDevicePio
 from tests.e2e.support import machine
 
-ROUNDS = 20
+ROUNDS = 5
 
 
 class Ender(MutDevicePio):
