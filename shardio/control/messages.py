@@ -107,7 +107,7 @@ def packed(message: Request | Reply) -> bytes:
     """A message as it goes over the socket.
 
     >>> unpacked_request(packed(Request("pause"))[HEADER.size:])
-    Request(command='pause', version=1)
+    Request(command='pause', version=1, vcpu=0)
     """
     body = _encoder.encode(message)
     return HEADER.pack(len(body)) + body
