@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import pty
 import queue
 import signal
 import struct
@@ -12,7 +11,6 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,15 +21,6 @@ from tests.e2e.ordinary import ROOT
 from tests.e2e.support import read_until
 
 PATIENCE_S = 20.0
-
-
-@pytest.fixture
-def terminal() -> Iterator[tuple[int, int]]:
-    """The user's end and the program's."""
-    user, program = pty.openpty()
-    yield user, program
-    os.close(user)
-    os.close(program)
 
 
 def set_size(fd: int, columns: int, rows: int) -> None:

@@ -22,14 +22,8 @@
     movl $0x20000 | VECTOR, LAPIC + 0x320
     mov period, %eax
     mov %eax, LAPIC + 0x380
-1:  mov count, %eax
-    cmp %eax, RESULTS + 4
-    jae 2f
-    sti                                 # takes effect after HLT has begun: no wake-up is lost
-    hlt
-    cli
-    jmp 1b
-2:  finish
+    irq_await
+    finish
 
 on_irq:
     push %eax

@@ -19,15 +19,7 @@
     movl $TICKS, HPET + 0x108(%ebx)
     movl $TICKS, HPET + 0x108(%ebx)
     movl $3, HPET + 0x10                # count, legacy replacement
-wait:
-    cli
-    mov count, %eax
-    cmp %eax, RESULTS + 4
-    jae end
-    sti                                 # takes effect after HLT has begun: no wake-up is lost
-    hlt
-    jmp wait
-end:
+    irq_await
     mov HPET + 0xF0, %eax
     sub first, %eax
     mov %eax, RESULTS + 8

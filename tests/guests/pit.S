@@ -15,15 +15,7 @@
     out %al, $0x40
     mov $1193 >> 8, %al
     out %al, $0x40
-wait:
-    cli
-    mov count, %eax
-    cmp %eax, RESULTS + 4
-    jae end
-    sti                                 # takes effect after HLT has begun: no wake-up is lost
-    hlt
-    jmp wait
-end:
+    irq_await
     finish
 
 on_irq:

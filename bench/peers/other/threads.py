@@ -4,24 +4,10 @@ from __future__ import annotations
 
 import threading
 
-from shardio import IoManager, MmioAddress, MmioRange, MutDeviceMmio
+from shardio import IoManager, MmioAddress, MmioRange
+from shardio.bench.devices import Register
 
 BASE = 0xD000_0000
-
-
-class Register(MutDeviceMmio):
-    """The device."""
-
-    def __init__(self) -> None:
-        self.value = 0
-
-    def read(self, offset: int, size: int) -> int:
-        """The value."""
-        return self.value
-
-    def write(self, offset: int, size: int, value: int) -> None:
-        """Keep `value`."""
-        self.value = value
 
 
 class Served:
