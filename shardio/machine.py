@@ -110,7 +110,7 @@ class Machine(Closing):
         self._board: set[str] = set()
         """The names of the devices that the hypervisor brings."""
         self._exits = UnservedExits()
-        self._doors: list[Closing] = []
+        self._servers: list[Closing] = []
         """Servers by which others reach the machine."""
         self._cleanup = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
@@ -379,7 +379,7 @@ class Machine(Closing):
 
         with self._life.turn(State.NEW, State.STARTING, State.RUNNING, State.STOPPED):
             server = ControlServer(self, self._life, name, stop)
-            self._doors.append(server)
+            self._servers.append(server)
             return server
 
     def metrics(self, address: str) -> MetricsServer:
@@ -411,7 +411,7 @@ class Machine(Closing):
                 wide=lambda: self._contents.wide, wait=wait, architecture=architecture,
                 stop=self.stop if stop is None else stop,
             )  # fmt: skip
-            self._doors.append(server)
+            self._servers.append(server)
             return server
 
     def _vcpus_there(self) -> Sequence[Vcpu]:
@@ -445,8 +445,8 @@ class Machine(Closing):
         """
         if self._life.forked:
             return
-        for door in self._doors:  # its thread may be waiting for a turn
-            door.close()
+        for server in self._servers:  # its thread may be waiting for a turn
+            server.close()
         with contextlib.ExitStack() as last:
             last.callback(self._give_back)
             self.dispatcher.close()

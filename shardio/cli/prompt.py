@@ -9,7 +9,7 @@ from shardio.cli.streams import say
 from shardio.cli.terminal import RawMode, SerialInput
 
 
-class TerminalDesk:
+class ConsoleLender:
     """Of the terminal that `raw` has in raw mode and whose keys `serial` carries to the guest."""
 
     def __init__(self, raw: RawMode, serial: SerialInput) -> None:

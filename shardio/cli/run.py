@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from shardio.cli.far_console import FarConsole
-from shardio.cli.prompt import TerminalDesk
+from shardio.cli.prompt import ConsoleLender
 from shardio.cli.run_end import STDOUT, TIMED_OUT, exit_status, late_reports, print_table, warn_of_quarantine
 from shardio.cli.run_machine import (
     COMMAND_LINE,
@@ -92,13 +92,13 @@ def execute(arguments: argparse.Namespace) -> int:
                 config = with_console(config, far)
                 say(f"shardio: the console is {far.path}")
             script = streams.enter_context(Script(arguments.script, stop.leave)) if arguments.script else None
-            stdin = desk = None
+            stdin = lender = None
             if arguments.console == "stdio":
                 source = STDIN if script is None else script.keys
                 raw = streams.enter_context(RawMode(source))
                 serial = streams.enter_context(SerialInput(source, stop.leave))
-                stdin, desk = serial.reader, TerminalDesk(raw, serial)
-            with build(config, stdin=stdin, terminal=desk) as vm:
+                stdin, lender = serial.reader, ConsoleLender(raw, serial)
+            with build(config, stdin=stdin, terminal=lender) as vm:
                 vm.control(arguments.name or default_name(arguments), stop=stop.leave)
                 trace = _trace(vm, arguments)
                 if arguments.metrics is not None:
