@@ -201,11 +201,11 @@ class Trace(Closing):
             return
         self._choose()
         frame = self._rings.collect()
-        self._write(lambda: self._sink.add(self._join, frame, time.monotonic_ns()))  # type: ignore[arg-type]
         told = [*self._losses()]
         while self._told:
             told.append(self._told.popleft())
         self._write(lambda: self._sink.tell(told))
+        self._write(lambda: self._sink.add(self._join, frame, time.monotonic_ns()))  # type: ignore[arg-type]
 
     def _choose(self) -> None:
         """Devices may have come, moved and gone; of those that have gone, records may still come."""

@@ -77,27 +77,33 @@ class Kept:
 
 
 class TextSink:
-    """Lines of text, at once. `origin_ns`: the time that counts as 0."""
+    """Lines of text, those of one look in the order of time. `origin_ns`: the time that counts as 0."""
 
     def __init__(self, stream: TextIO, origin_ns: int) -> None:
         self._stream = stream
+        self._told: list[Record] = []
         self._origin_ns = origin_ns
         self._end = "\r\n" if stream.isatty() else "\n"
 
     def add(self, join: Join, frame: bytes, now_ns: int) -> None:
         """See `Sink.add`."""
         join.add(decode(frame))
-        self.tell(join.take(now_ns))
+        self._write(join.take(now_ns))
 
     def tell(self, records: list[Record]) -> None:
-        """See `Sink.tell`."""
-        if records:
-            self._stream.write("".join(line(record, self._origin_ns) + self._end for record in records))
-            self._stream.flush()
+        """See `Sink.tell`: they are written with the next look's."""
+        self._told += records
 
     def finish(self, join: Join | None) -> None:
         """See `Sink.finish`."""
-        self.tell([] if join is None else join.take(None))
+        self._write([] if join is None else join.take(None))
+
+    def _write(self, records: list[Record]) -> None:
+        found = sorted([*self._told, *records], key=lambda record: record.time_ns)
+        self._told.clear()
+        if found:
+            self._stream.write("".join(line(record, self._origin_ns) + self._end for record in found))
+            self._stream.flush()
 
 
 class ChromeSink:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+from typing import Any, cast
+
 import pytest
 
 from shardio.trace import Access, Doorbell, Interrupt, Life, Lost, Record
+from shardio.trace.sinks import TextSink
 from shardio.trace.text import line
 from shardio.trace.values import Outcome, Way
 
@@ -37,3 +41,30 @@ LINES = [
 @pytest.mark.parametrize(("record", "text"), LINES)
 def test_a_record_is_a_line(record: Record, text: str) -> None:
     assert line(record, 1_000_000_000) == "    0.000002500 " + text
+
+
+class Joined:
+    """A `Join` that gives these records at the next look."""
+
+    def __init__(self, *records: Record) -> None:
+        self.records = list(records)
+
+    def add(self, records: object) -> None:
+        """Nothing comes of them."""
+
+    def take(self, now_ns: int | None) -> list[Record]:
+        """All, once."""
+        taken, self.records = self.records, []
+        return taken
+
+
+def test_what_one_look_finds_is_in_the_order_of_time() -> None:
+    stream = io.StringIO()
+    sink = TextSink(stream, 1_000_000_000)
+    sink.tell([Life(1_000_009_000, "machine", "ended"), Life(1_000_000_500, "shard io", "serves")])
+    sink.add(cast(Any, Joined(READ)), b"", 1_000_010_000)
+    sink.tell([Life(1_000_011_000, "machine", "closed")])
+    sink.finish(None)
+
+    told = [line.split(maxsplit=1)[1] for line in stream.getvalue().splitlines()]
+    assert [line.split()[-1] for line in told] == ["serves", "us", "ended", "closed"]
