@@ -2,12 +2,15 @@
  *
  * Facts. A `pause` takes 25 to 30 ns on the hosts that the waits were tuned on, 3 on older processors, and 45 to 70 where it is 140
  * cycles. A yield that nobody else wants comes back within half a microsecond there, and after one or two where system calls are
- * dear. How far apart two CPUs are is no constant at all: first_poll.h follows it from wait to wait.
+ * dear; one that lets the peer run takes 1.6 on the quickest host. A virtual CPU is slower by a factor of ten for milliseconds now
+ * and then: about one measurement in 30 is of such a time. How far apart two CPUs are is no constant at all: first_poll.h follows it
+ * from wait to wait.
  *
  * Consequences. There are as many polls between two looks at the clock as take about SIO_LOOK_NS: with slow pauses as many as
  * elsewhere would be a spin in themselves. A yield has let somebody else run where it took SIO_QUICK_YIELDS times the quickest
- * one. A wait spins for what a few yields cost, since that is what it saves. Each is held within limits: the header is written
- * by a peer.
+ * one. Its upper limit lies below a yield that lets the peer run: were that thought quick, an owner would keep the CPU from its
+ * client for a whole poll budget (18 us an access instead of 2.3). A wait spins for what a few yields cost, since that is what it
+ * saves. Each is held within limits, since the header is written by a peer, too.
  */
 #ifndef SHARDIO_PACE_H
 #define SHARDIO_PACE_H
@@ -22,7 +25,7 @@
 #define SIO_SPIN_MOST_NS 5000u    /* longer is too long where both ends have one CPU */
 #define SIO_SPIN_YIELDS 6u
 #define SIO_QUICK_YIELD_NS 1000u  /* at the least */
-#define SIO_QUICK_YIELD_MOST_NS 5000u
+#define SIO_QUICK_YIELD_MOST_NS 1500u
 #define SIO_QUICK_YIELDS 3u
 
 #define SIO_PACE_PAUSES 64u
