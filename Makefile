@@ -19,7 +19,10 @@ BUILD  := flock build/.lock $(PY) setup.py -q build_ext --inplace
 .PHONY: setup core stub run test docs test-docs bench soak guests acceptance lint native-test check-dist test-tools clean
 .DELETE_ON_ERROR:
 
+# The bytecode is written as an installation's is: where Python is told to write none, every process that a test starts
+# would compile what it imports, which takes longer than most tests.
 setup: $(VENV)/.installed $(VENV)/.core
+	@$(PY) -m compileall -q shardio devices bench tests
 
 $(VENV)/.created:
 	@python=$$(tools/prerequisites "$(PYTHON)") && "$$python" -m venv $(VENV)

@@ -12,6 +12,7 @@ names of the real ones; the importer checks them as ever.
 from __future__ import annotations
 
 import contextlib
+import functools
 import marshal
 import os
 import sys
@@ -68,7 +69,13 @@ def _bytecode(source: str, cached: str) -> bytes | None:
         head = MAGIC_NUMBER + b"".join((part & 0xFFFFFFFF).to_bytes(4, "little") for part in parts)
         if _head(cached, len(head)) == head:
             return None
-        return head + marshal.dumps(compile(file.read(), source, "exec", dont_inherit=True))
+        return _compiled(source, head, file.read())
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(source: str, head: bytes, text: bytes) -> bytes:
+    """Once in a program, however many machines it has; `head`: the file's, before the code."""
+    return head + marshal.dumps(compile(text, source, "exec", dont_inherit=True))
 
 
 def _head(cached: str, size: int) -> bytes:
