@@ -252,6 +252,10 @@ class Machine(Closing):
         """See `Dispatcher.move`."""
         self.dispatcher.move(device, pio=pio, mmio=mmio)
 
+    def reload(self, *devices: DeviceHandle | str) -> None:
+        """See `Dispatcher.reload`."""
+        self.dispatcher.reload(*devices)
+
     def profile(self, device: DeviceHandle | str, file: str | os.PathLike[str]) -> None:
         """See `Dispatcher.profile`."""
         self.dispatcher.profile(device, file)

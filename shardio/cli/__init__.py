@@ -52,6 +52,7 @@ COMMANDS: dict[str, Command] = {
     "screen": Command("shardio.cli.screen", "print the text on a running machine's screen"),
     "pause": Command("shardio.cli.tell", "park the vCPUs of a running machine"),
     "resume": Command("shardio.cli.tell", "let the vCPUs of a paused machine run again"),
+    "reload": Command("shardio.cli.reload", "have devices run what their files say now, without a reboot"),
     "stop": Command("shardio.cli.tell", "stop a running machine"),
     "doctor": Command("shardio.cli.doctor", "tell what this host lacks for full speed, with the hint"),
     "completion": Command("shardio.cli.completion", "print a shell's completion of all this"),

@@ -12,7 +12,7 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -37,6 +37,8 @@ from shardio.vcpu.report import VcpuReport
 R = TypeVar("R", bound=msgspec.Struct)
 PATIENCE_S = 15.0
 """How long an answer may take: a pause waits for accesses in flight, and a stop for the shards."""
+RELOAD_S = 60.0
+"""The same of a reload, which imports the devices' modules and makes the devices of each shard."""
 LOOK_S = 0.05
 CHUNK = 1 << 16
 LISTED = re.compile(rf"@{PREFIX}/[0-9]+/{NAME.pattern}")
@@ -90,6 +92,13 @@ def ask(entry: Entry, command: Command, patience_s: float = PATIENCE_S) -> Statu
 def status(entry: Entry, patience_s: float = PATIENCE_S) -> Status:
     """A machine's status; raises what `ask` does."""
     return _of_kind(Status, _asked(entry, messages.Request("status"), patience_s))
+
+
+def reload(entry: Entry, devices: Sequence[str] = (), patience_s: float = RELOAD_S) -> None:
+    """Have the shards of these devices, of all without any, run what their files say now; raises what `ask`
+    does.
+    """
+    _asked(entry, messages.Request("reload", devices=tuple(devices)), patience_s)
 
 
 def screen(entry: Entry, patience_s: float = PATIENCE_S) -> str:

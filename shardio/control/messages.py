@@ -31,15 +31,18 @@ PREFIX = "shardio"
 _UCRED = struct.Struct("=iII")
 """`struct ucred` of unix(7): pid, uid, gid."""
 
-Command = Literal["status", "pause", "resume", "stop", "screen", "examine"]
+Command = Literal["status", "pause", "resume", "reload", "stop", "screen", "examine"]
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What a client wants. `vcpu`: which one is to be examined."""
+    """What a client wants. `vcpu`: which one is to be examined; `devices`: whose shards are to be reloaded,
+    none for all.
+    """
 
     command: Command
     version: int = VERSION
     vcpu: int = 0
+    devices: tuple[str, ...] = ()
 
 
 class Status(msgspec.Struct, frozen=True, tag="status"):

@@ -1,4 +1,4 @@
-"""`ControlServer`: answers `shardio ls`, `top`, `pause`, `resume` and `stop` in the machine's process.
+"""`ControlServer`: answers `shardio ls`, `top`, `pause`, `reload`, `stop` and so on in the machine's process.
 
 Whoever runs as the same user, or as root, may connect. A machine that starts or stops has its turn taken for
 as long as that lasts: the server's thread waits for a turn a bounded time, and a client hears that it is
@@ -40,6 +40,9 @@ class Controlled(Protocol):
 
     def resume(self, timeout: float = ...) -> None:
         """Let them run."""
+
+    def reload(self, *devices: str) -> None:
+        """Have the shards of these devices run what their files say now."""
 
     def stop(self) -> None:
         """End it."""
@@ -109,6 +112,9 @@ class ControlServer(Exchange):
                 case "resume":
                     with self._life.turn_within(TURN_S):
                         self._machine.resume(PATIENCE_S)
+                case "reload":
+                    with self._life.turn_within(TURN_S):
+                        self._machine.reload(*request.devices)
                 case "stop" if self._stop is not None:
                     self._stop()
                 case "stop":

@@ -18,6 +18,7 @@ from shardio.dispatcher.device import DeviceHandle, IrqMode, Posted, Span
 from shardio.dispatcher.kinds import check_numbers, is_text
 from shardio.dispatcher.life import Life, State
 from shardio.dispatcher.placement import Placement
+from shardio.dispatcher.reload import reload
 from shardio.dispatcher.structure import structure
 from shardio.errors import DeviceFailed, MachineError, ShardError, ShardioError
 from shardio.fabric import Fabric
@@ -181,6 +182,14 @@ class Devices(Claims):
             with contextlib.suppress(ShardError):  # it died: its successor makes the device at the new bases
                 self.answer(shard, self._call(self._send_move, shard, record))
         self._publish([handle])
+
+    def reload(self, handles: Sequence[DeviceHandle]) -> None:
+        """The shards that hold these; all that hold any, where there are none. See `reload.reload`."""
+        shards = self._supervisor.shards
+        meant = {number for handle in handles for number in handle.shard_numbers}
+        for shard in list(shards):
+            if shard.index in meant or (not handles and shard.records):
+                reload(self._supervisor, shard, self.answer, self._life.closing)
 
     def call(
         self,

@@ -217,6 +217,19 @@ class Dispatcher(Observed, Closing):
             handle = self._devices.find(device)
             self._devices.move(handle, pio, mmio)
 
+    def reload(self, *devices: DeviceHandle | str) -> None:
+        """Have the shards of these devices (of all, where none is named) load their devices' modules anew,
+        and go on with them while the guest runs. An access under way ends first, others wait: some 20 ms.
+        A device begins anew but for what outlives its shard, as after a death (`state_type`, a persistent
+        memory). The VMM's own program keeps what it has imported: which ranges and options a device has is
+        as it was.
+
+        Raises `MachineError` for a device that is not there, and where a module cannot be loaded: then its
+        shard goes on as it was. `DeviceFailed` where a device cannot be made: that is a death of its shard.
+        """
+        with self.life.turn(State.RUNNING):
+            self._devices.reload([self._devices.find(device) for device in devices])
+
     def refuse_memory(self, span: MmioRange) -> None:
         """Raises `MachineError` where memory at `span` would cover RAM, the hypervisor's own, or a device."""
         self._devices.routes.refuse_memory(span)

@@ -183,7 +183,11 @@ ToShard = (
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """A spare interpreter is warm: it has done what `Prepare` told."""
+    """A spare interpreter is warm: it has done what `Prepare` told. `failed`: what came of the first factory
+    that could not be loaded, "" where all were.
+    """
+
+    failed: str = ""
 
 
 class Returned(msgspec.Struct, frozen=True):

@@ -1,20 +1,22 @@
 """What an interpreter does before it is told which shard it is: what a successor then has done already.
 
 It attaches the fabric, makes its event loop, and imports the modules of the machine's devices. A module that
-cannot be imported is left for the shard that asks for it: the error is told where the device is made.
+cannot be imported is left for the shard that asks for it: the error is told where the device is made, and
+before a shard is reloaded.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import select
 import socket
 import sys
 
+from shardio.errors import ShardioError
 from shardio.fabric import Fabric
 from shardio.shard import protocol
+from shardio.shard.blame import described
 from shardio.shard.loading import load
 from shardio.shard.runtime import new_event_loop
 
@@ -26,6 +28,7 @@ class Spare:
         self.loop, self.epoll_fd = new_event_loop()
         self.fabric: Fabric | None = None
         self._control = control
+        self._failed = ""
 
     def wait(self) -> tuple[protocol.Setup, int] | None:
         """Prepare as told, until told to be a shard: that message and the shard's doorbell, an eventfd that
@@ -54,8 +57,11 @@ class Spare:
             os.close(fd)
         sys.path[:] = message.sys_path
         for factory in message.factories:
-            with contextlib.suppress(BaseException):  # a module may raise anything, SystemExit too
+            try:
                 load(factory)
+            except BaseException as error:  # a module may raise anything, SystemExit too
+                text = error.message if isinstance(error, ShardioError) else described(error)
+                self._failed = self._failed or text[: protocol.MAX_TEXT]
         told = select.poll()  # select() takes no descriptor above 1023
         told.register(self._control, select.POLLIN)
         if not told.poll(0):
@@ -63,4 +69,4 @@ class Spare:
             gc.unfreeze()
             gc.collect()
             gc.freeze()
-            protocol.tell(self._control, protocol.Ready())
+            protocol.tell(self._control, protocol.Ready(self._failed))

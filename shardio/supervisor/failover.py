@@ -23,7 +23,7 @@ from enum import StrEnum
 from typing import Any
 
 from shardio._core import ffi, lib
-from shardio.errors import ShardioError
+from shardio.errors import ShardError, ShardioError
 from shardio.interrupt.backend import InterruptBackend
 from shardio.interrupt.doorbell import DoorbellBackend
 from shardio.interrupt.server import InterruptServer
@@ -144,7 +144,7 @@ class Failover:
         match message:
             case None:
                 self._context.forget(interpreter.control)  # its pidfd tells of its death
-                if not shard.quitting:
+                if not (shard.quitting or shard.making_way):
                     shard.kill()  # it is deaf, if it lives
             case protocol.Done():
                 shard.answered(message)
@@ -183,13 +183,14 @@ class Failover:
         interpreter = shard.interpreter
         if interpreter is None or (code := shard.reap()) is None:
             return
-        shard.died_at = time.monotonic()
+        shard.died_at, making_way = time.monotonic(), shard.making_way
         self._context.prompts.returned(shard)
         self._switch_interval.begin(shard)
         try:
             if not shard.quitting and self._settle(shard):
                 self.start(shard)
         except (ShardioError, OSError) as error:
+            shard.end_reload(error)
             self._context.on_event(events.Failed(str(error)))
         finally:
             if not shard.alive or shard.restored:
@@ -198,8 +199,12 @@ class Failover:
                 self._context.forget(watched)
             shard.release_process()
         if not shard.quitting:
-            log.warning("shard %s died (%s)", shard.name, code)
-            self._context.on_event(events.ShardDied(shard.name, interpreter.pid, cause(code)))
+            if making_way:
+                log.info("shard %s makes way for fresh code", shard.name)
+            else:
+                log.warning("shard %s died (%s)", shard.name, code)
+                self._context.on_event(events.ShardDied(shard.name, interpreter.pid, cause(code)))
+                shard.end_reload(ShardError(shard.name, f"died ({cause(code)})", "see its log"))
             if shard.alive and shard.restored:
                 self._recovered(shard)
             self.renew_spare()
@@ -209,8 +214,10 @@ class Failover:
             return  # it died before it held them, and another is at it
         shard.restored = True
         self._switch_interval.end(shard)
-        if (error := done.exception()) is not None and not shard.quitting:
-            log.error("shard %s cannot hold its devices again: %s", shard.name, error)
+        error = done.exception()
+        shard.end_reload(error)
+        if error is not None and not shard.quitting:
+            log.error("shard %s cannot hold its devices again: %s", shard.name, str(error))
             shard.kill()  # dying again and again ends in quarantine
             return
         self._recovered(shard)

@@ -182,6 +182,10 @@ class Supervisor:
         """From now on, have an interpreter warm for the next shard that starts."""
         self._failover.keep_spare()
 
+    def fresh_spare(self) -> Future[str]:
+        """Have one that loads the devices' modules anew: see `SpareKeeper.renew`."""
+        return self._spares.renew()
+
     def renew_spare(self) -> None:
         """Have the spare, if one is kept, load what devices have come."""
         self._failover.renew_spare()

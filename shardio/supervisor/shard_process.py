@@ -82,6 +82,9 @@ class ShardProcess:
         """When its last death was noticed, in seconds of the monotonic clock; 0 before the first."""
         self.quarantined = False
         self.quitting = False
+        self.making_way = False
+        """Its process has been asked to end for a successor: that is no death."""
+        self._reloaded: Future[None] | None = None
         self._serial = 0
         self._remains: list[Callable[[], None]] = []
         self._waiting: dict[int, Future[Any]] = {}
@@ -112,6 +115,7 @@ class ShardProcess:
         lib.sio_recover_epoch(self.fabric.view, self.index)
         self.interpreter = interpreter
         self.interrupt_server = server
+        self.making_way = False
         if self.cpu is not None:
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(interpreter.pid, {self.cpu})
@@ -218,8 +222,29 @@ class ShardProcess:
         self.kill()
 
     def quit(self) -> None:
-        """Ask it to detach its devices and end."""
+        """Ask it to detach its devices and end. It gets no successor."""
         self.quitting = True
+        self._ask_to_end()
+
+    def reload(self) -> Future[None]:
+        """The same for the sake of a successor, which is started as if it had died. The future is done when
+        that holds its devices, or fails with what keeps it from making them.
+        """
+        self.making_way = True
+        reloaded: Future[None] = Future()
+        self._reloaded = reloaded
+        self._ask_to_end()
+        return reloaded
+
+    def end_reload(self, error: BaseException | None = None) -> None:
+        """The successor holds the devices, or does not, for this reason. No effect where nobody waits."""
+        reloaded, self._reloaded = self._reloaded, None
+        if reloaded is not None and error is None:
+            reloaded.set_result(None)
+        elif reloaded is not None:
+            reloaded.set_exception(error)
+
+    def _ask_to_end(self) -> None:
         with contextlib.suppress(OSError):
             self._send(protocol.Quit())
 
@@ -236,7 +261,8 @@ class ShardProcess:
         """
         if (interpreter := self.interpreter) is None or (code := interpreter.reap()) is None:
             return None
-        self.deaths.append(time.monotonic())
+        if not self.making_way:
+            self.deaths.append(time.monotonic())
         for name in self._unheld:
             self.records.pop(name, None)
         self._unheld.clear()

@@ -16,8 +16,9 @@ import contextlib
 import logging
 import os
 from collections.abc import Sequence
+from concurrent.futures import Future
 
-from shardio.errors import ShardioError
+from shardio.errors import ShardError, ShardioError
 from shardio.shard import protocol
 from shardio.supervisor.bytecode import missing
 from shardio.supervisor.context import Context
@@ -44,6 +45,7 @@ class SpareKeeper:
         self._template: Template | None = None
         self._bytecode: int | None = None
         self._discarded = 0
+        self._fresh: Future[str] | None = None
 
     @property
     def pid(self) -> int:
@@ -66,6 +68,23 @@ class SpareKeeper:
         if self._spare is not None:
             self._spare.prepare(self._context.fabric.fd, self._factories)
 
+    def renew(self) -> Future[str]:
+        """Have a fresh spare in place of the one that there is, with what the devices' files say now. Done
+        once it is warm: "", or what came of the first device that cannot be loaded. Fails with `ShardError`
+        where there can be none.
+        """
+        fresh: Future[str] = Future()
+        self._fresh = fresh
+        spare = self._spare
+        if spare is not None:
+            self._forget(spare)
+            self._discard(spare)
+        self._spare = None
+        self.keep(self._factories)
+        if self._spare is None:
+            self._give_up_fresh()
+        return fresh
+
     def take(self) -> Interpreter:
         """The spare, or a fresh interpreter where there is none; it has been told to prepare. Raises
         `ShardError`.
@@ -76,6 +95,8 @@ class SpareKeeper:
             if spare.reap() is not None:
                 spare.close()
             elif spare.stopped:
+                # A shard that it became would not make its devices.
+                log.warning("the spare interpreter is stopped; a fresh one is started in its place")
                 self._discard(spare)
             else:
                 return spare
@@ -114,8 +135,7 @@ class SpareKeeper:
             self._spare.kill()
 
     def _discard(self, spare: Interpreter) -> None:
-        """End a spare that is stopped: a shard that it became would not make its devices."""
-        log.warning("the spare interpreter is stopped; a fresh one is started in its place")
+        """End a spare that is one no more."""
         spare.kill()
         self._discarded += 1
 
@@ -157,6 +177,9 @@ class SpareKeeper:
             spare.kill()
         elif isinstance(message, protocol.Ready):
             self.warm = True
+            if self._fresh is not None:
+                self._fresh.set_result(message.failed)
+                self._fresh = None
 
     def _on_death(self, spare: Interpreter) -> None:
         again = self.warm
@@ -166,5 +189,12 @@ class SpareKeeper:
         if self._ended:
             return
         log.warning("the spare interpreter died (%s)", code)
+        self._give_up_fresh()
         if again:
             self.keep(self._factories)
+
+    def _give_up_fresh(self) -> None:
+        if self._fresh is not None:
+            error = ShardError("spare", "a fresh interpreter does not come up", "see its log")
+            self._fresh.set_exception(error)
+            self._fresh = None
