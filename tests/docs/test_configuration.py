@@ -1,4 +1,4 @@
-"""docs/reference/configuration.md says what shardio/config.py has: the same keys, the same defaults."""
+"""docs/reference/configuration.md says what shardio.config has: the same keys, the same defaults."""
 
 from __future__ import annotations
 
