@@ -2,7 +2,8 @@
 
 `dispatcher` is the object; `device` what it knows of each device, `claims` what devices claim before anything
 runs, `devices` what becomes of them then; `placement` which device goes to which shard and who is pinned
-where; `life` its states; `events` and `statistics` the values.
+where; `records` what a shard is told of a device, `requests` what it is asked; `life` its states; `events`
+and `statistics` the values.
 """
 
 from shardio.dispatcher.device import DeviceHandle, IrqMode

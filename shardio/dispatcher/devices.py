@@ -7,48 +7,32 @@ fabric, and what changes the address map in force happens in the supervisor's th
 from __future__ import annotations
 
 import contextlib
-import os
-import pickle
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from shardio.dispatcher.claims import Claims, resource_of
-from shardio.dispatcher.device import DeviceHandle, IrqMode, Posted, Span
-from shardio.dispatcher.kinds import check_numbers, is_text
+from shardio.dispatcher.device import DeviceHandle, Posted, Span
+from shardio.dispatcher.kinds import check_numbers
 from shardio.dispatcher.life import Life, State
 from shardio.dispatcher.placement import Placement
+from shardio.dispatcher.records import Records
 from shardio.dispatcher.reload import reload
-from shardio.dispatcher.structure import structure
+from shardio.dispatcher.requests import Requests
 from shardio.errors import DeviceFailed, MachineError, ShardError, ShardioError
 from shardio.fabric import Fabric
 from shardio.memory import GuestMemory
-from shardio.persistent import persistent_memory
 from shardio.range import PioRange
 from shardio.routing import quiesce
-from shardio.shard import by_value
-from shardio.shard.protocol import (
-    Call,
-    DeviceSpec,
-    MoveDevice,
-    RangeSpec,
-    RemoveDevice,
-    Returned,
-    ShareMemory,
-    ShareRing,
-)
+from shardio.shard.protocol import MoveDevice, RemoveDevice
 from shardio.supervisor import DeviceRecord, ShardProcess, Supervisor
 from shardio.supervisor.failover import Policy
-from shardio.supervisor.stacks import look_into
 
 if TYPE_CHECKING:
-    from shardio.dispatcher.recording import RecordingFile
     from shardio.vcpu import Hypervisor
 
 AT_ONCE = 64
 """Devices that the supervisor's thread takes care of before it looks at anything else."""
-REQUEST_TIMEOUT_S = 30.0
-"""How long a shard may take to make or drop devices."""
 ACCESS_TIMEOUT_S = 30.0
 """How long `remove` and `pause` wait for an access in flight."""
 
@@ -70,10 +54,7 @@ class Devices(Claims):
         self._life = life
         self._policies: dict[int, Policy | None] = {}
         self._ring_reader: tuple[int, ...] = ()
-        self.recording: RecordingFile | None = None
-        """What the devices that it wants are recorded into, in their shards."""
-        self._persistent: dict[str, int] = {}
-        """The memory of devices whose state outlives their owner, by name."""
+        self.records = Records(memory, hypervisor)
 
     def open_holes(self) -> None:
         """Take the pages of devices among the adapters of a PC from guest RAM; before a vCPU runs.
@@ -102,11 +83,11 @@ class Devices(Claims):
         """What `add` and the rest work with from now on."""
         self.routes.bind(fabric)
         self._fabric, self._supervisor, self._placement = fabric, supervisor, placement
+        self._requests = Requests(supervisor, self._life.closing)
 
     def close(self) -> None:
         """Close what devices had here; the shards must have ended. Idempotent."""
-        while self._persistent:
-            os.close(self._persistent.popitem()[1])
+        self.records.close()
 
     def policy(self, index: int, write: bool) -> Policy:
         """What becomes of a request of a range that its dead owner had taken."""
@@ -148,7 +129,7 @@ class Devices(Claims):
         for number in handle.shard_numbers:
             shard = self._supervisor.shards[number]
             try:
-                self.answer(shard, self._call(self._send_removal, shard, handle.name, indices))
+                self._requests.answer(shard, self._call(self._send_removal, shard, handle.name, indices))
             except ShardError:  # it died: no successor is told of the device
                 pass
             except DeviceFailed as error:  # its detach() has run, and the shard has dropped it
@@ -176,11 +157,11 @@ class Devices(Claims):
         self._call(self._rebase, handle, spans)
         self._quiesce()
         self._call_each(self._route, [handle])
-        record = self._record(handle)
+        record = self._record_of(handle)
         for number in handle.shard_numbers:
             shard = self._supervisor.shards[number]
             with contextlib.suppress(ShardError):  # it died: its successor makes the device at the new bases
-                self.answer(shard, self._call(self._send_move, shard, record))
+                self._requests.answer(shard, self._call(self._send_move, shard, record))
         self._publish([handle])
 
     def reload(self, handles: Sequence[DeviceHandle]) -> None:
@@ -189,7 +170,7 @@ class Devices(Claims):
         meant = {number for handle in handles for number in handle.shard_numbers}
         for shard in list(shards):
             if shard.index in meant or (not handles and shard.records):
-                reload(self._supervisor, shard, self.answer, self._life.closing)
+                reload(self._supervisor, shard, self._requests.answer, self._life.closing)
 
     def call(
         self,
@@ -205,43 +186,8 @@ class Devices(Claims):
             raise MachineError(
                 f"device {handle.name} is in no running dispatcher", "start it, or add() it again"
             )
-        if not is_text(method):
-            raise MachineError(f"device {handle.name} has no method {method!r}", "give a method's name")
-        try:
-            packed = by_value.dumps((arguments, dict(options)), handle.request.factory)
-        except (TypeError, ValueError, AttributeError, RecursionError, pickle.PicklingError) as error:
-            what = f"{handle.name}.{method}() is given what cannot be sent to its shard: {error}"
-            raise MachineError(what, "give plain values, or objects that can be pickled") from None
         shard = self._supervisor.shards[handle.shard_numbers[0]]
-        future = self._call(shard.request, lambda serial: Call(serial, handle.name, method, packed))
-        result = self.answer(shard, future, timeout)
-        return structure(handle, shard.name, result) if isinstance(result, Returned) else result
-
-    def answer(self, shard: ShardProcess, future: Future[Any], timeout: float | None = None) -> Any:
-        """What `shard` answers, unless the dispatcher is closed meanwhile. Raises `MachineError` when it does
-        not within `timeout` seconds (None: `REQUEST_TIMEOUT_S`).
-        """
-        timeout = REQUEST_TIMEOUT_S if timeout is None else timeout
-        done, _ = wait((future, self._life.closing), timeout, FIRST_COMPLETED)
-        if future in done:
-            return future.result()
-        if done:
-            raise MachineError(
-                "it was closed before a shard had answered", "make a new Machine or Dispatcher"
-            )
-        raise self._hanging(shard, timeout)
-
-    def _hanging(self, shard: ShardProcess, timeout: float) -> MachineError:
-        """What is told of a shard that has not answered a request in time."""
-        step, stacks = look_into(shard, self._supervisor.call)
-        where = f" at {step}" if step else ""
-        error = MachineError(
-            f"shard {shard.name} has not answered for {timeout} s{where}",
-            "mend what hangs there, or do it in a task of host.loop",
-        )
-        if stacks:
-            error.add_note(f"in shard {shard.name}, the innermost call first:\n{stacks.rstrip()}")
-        return error
+        return self._requests.call(shard, handle, method, arguments, options, timeout)
 
     # ---- its parts ----
 
@@ -252,11 +198,11 @@ class Devices(Claims):
         self._call(self._tell_hypervisor)
         by_shard: dict[int, list[DeviceRecord]] = {}
         for handle in handles:
-            record = self._record(handle)
+            record = self._record_of(handle)
             for number in handle.shard_numbers:
                 by_shard.setdefault(number, []).append(record)
         for shard, future in self._call(self._send_records, by_shard):
-            self.answer(shard, future)
+            self._requests.answer(shard, future)
 
     def _publish(self, handles: Sequence[DeviceHandle]) -> None:
         self._call(self.routes.publish)
@@ -306,50 +252,9 @@ class Devices(Claims):
         for route in handle.routes:
             self._policies[route.index] = request.policy
 
-    def _record(self, handle: DeviceHandle) -> DeviceRecord:
-        request = handle.request
-        coalesced = self._coalesces(handle)
-        for number in handle.shard_numbers:
-            shard = self._supervisor.shards[number]
-            if request.dma:
-                if self._memory is None:
-                    raise MachineError(
-                        f"device {request.name} does DMA and there is no memory", "give memory="
-                    )
-                shard.share(ShareMemory(self._memory.size), self._memory.fd)
-            if coalesced:
-                assert self._hypervisor is not None
-                ring = self._hypervisor.coalesced()
-                shard.share(ShareRing(ring.page), ring.fd)
-        ranges = [
-            RangeSpec(
-                route.index,
-                "pio" if isinstance(span, PioRange) else "mmio",
-                int(span.base),
-                span.size,
-                route.posted,
-                coalesced,
-            )
-            for span, route in zip(handle.spans, handle.routes, strict=True)
-        ]
-        irq = -1 if request.irq is None else request.irq
-        level, followed = request.irq_mode is not IrqMode.EDGE, request.irq_mode is IrqMode.FOLLOWED
-        passed, persistent = list(request.pass_fds), -1
-        if any(request.persistent):
-            if handle.name not in self._persistent:
-                self._persistent[handle.name] = persistent_memory(*request.persistent)
-            persistent = self._persistent[handle.name]
-            passed.append(persistent)
-        recorded = -1
-        if self.recording is not None and self.recording.wants(handle.name):
-            recorded = self.recording.fd
-            passed.append(recorded)
-        spec = DeviceSpec(
-            request.name, request.packed, ranges, request.kind, request.dma, irq, level, passed, followed,
-            persistent, *request.persistent, request.capabilities, request.message_modes, recorded,
-            request.profile,
-        )  # fmt: skip
-        return DeviceRecord(spec, passed)
+    def _record_of(self, handle: DeviceHandle) -> DeviceRecord:
+        shards = [self._supervisor.shards[number] for number in handle.shard_numbers]
+        return self.records.make(handle, shards, coalesced=self._coalesces(handle))
 
     def _send_records(
         self, by_shard: Mapping[int, list[DeviceRecord]]
@@ -425,8 +330,7 @@ class Devices(Claims):
         for route in handle.routes:
             self._policies.pop(route.index, None)
         handle.routes = ()
-        if (fd := self._persistent.pop(handle.name, -1)) >= 0:
-            os.close(fd)
+        self.records.forget(handle.name)
 
     def _quiesce(self) -> None:
         vcpus = self._supervisor.vcpus

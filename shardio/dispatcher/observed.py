@@ -98,9 +98,9 @@ class Observed:
         from shardio.dispatcher.recording import RecordingFile
 
         with self.life.turn(State.NEW):
-            if self._devices.recording is not None:
+            if self._devices.records.recording is not None:
                 raise MachineError(f"the {self.life.noun} is recorded already", "record all devices at once")
-            self._devices.recording = RecordingFile(file, devices)
+            self._devices.records.recording = RecordingFile(file, devices)
 
     def profile(self, device: DeviceHandle | str, file: str | os.PathLike[str]) -> None:
         """Profile the device's handlers with cProfile: `file` is for pstats, and is written when the device
@@ -170,8 +170,8 @@ class Observed:
     # ---- for the dispatcher ----
 
     def _check_recording(self) -> None:
-        if self._devices.recording is not None:
-            self._devices.recording.check(handle.name for handle in self.devices)
+        if self._devices.records.recording is not None:
+            self._devices.records.recording.check(handle.name for handle in self.devices)
 
     def _begin_trace(self) -> None:
         if self._trace is not None:
@@ -195,8 +195,8 @@ class Observed:
         """Whatever is being written is whole then. Idempotent."""
         if self._trace is not None:
             self._trace.finish()
-        if self._devices.recording is not None:
-            self._devices.recording.finish()
+        if self._devices.records.recording is not None:
+            self._devices.records.recording.finish()
 
     def _close_servers(self) -> None:
         for server in self._metrics:  # its thread may be waiting for a turn

@@ -1,5 +1,5 @@
 """One owner after another of a device whose state outlives its shard, each killed without a word: what a
-shard does with such a device (shardio.shard.process), without a shard.
+shard does with such a device (shardio.shard.devices), without a shard.
 """
 
 from __future__ import annotations

@@ -20,8 +20,7 @@ import msgspec
 
 from shardio import Machine, MachineError, MutDeviceMmio
 from shardio.device import DeviceHost
-from shardio.dispatcher import DeviceHandle
-from shardio.dispatcher import devices as dispatcher_devices
+from shardio.dispatcher import DeviceHandle, requests
 from shardio.shard import protocol
 from shardio.supervisor import stacks
 from tests.e2e.support import MMIO, NEVER, accesses_to, machine, until
@@ -132,14 +131,14 @@ def _call(device: DeviceHandle, method: str, *arguments: object) -> None:
 def main(way: str) -> None:
     """The machine's whole life."""
     # A program that gives up soon, and calls again.
-    dispatcher_devices.REQUEST_TIMEOUT_S, stacks.PATIENCE_S = 0.0005, 0.0
+    requests.REQUEST_TIMEOUT_S, stacks.PATIENCE_S = 0.0005, 0.0
     with socket.create_server(("127.0.0.1", 0)) as listener, machine(shards=2) as vm:
         vm.load(guest("mmio_loop", COUNT=NEVER, WRITE=0))
         vm.add("tests.e2e.devices:Recorder", mmio=MMIO, size=0x100, shard="good", name="good")
         bad = vm.add(Hostile, mmio=MMIO + 0x1000, shard="bad", peer=listener.getsockname()[1])
-        dispatcher_devices.REQUEST_TIMEOUT_S, patience = 30.0, dispatcher_devices.REQUEST_TIMEOUT_S
+        requests.REQUEST_TIMEOUT_S, patience = 30.0, requests.REQUEST_TIMEOUT_S
         vm.start()
-        dispatcher_devices.REQUEST_TIMEOUT_S = patience
+        requests.REQUEST_TIMEOUT_S = patience
         attack(way, vm, bad)
         os.kill(vm.statistics().shards[0].pid, signal.SIGKILL)
         killed = time.monotonic()

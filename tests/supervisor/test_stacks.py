@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from shardio import Dispatcher, MutDeviceMmio
-from shardio.dispatcher import devices as dispatcher_devices
+from shardio.dispatcher import requests
 from shardio.errors import MachineError
 from shardio.shard import notebook
 from shardio.supervisor.events import Event, ShardHung
@@ -83,7 +83,7 @@ def test_a_constructor_that_hangs_names_shard_and_device(monkeypatch: pytest.Mon
     with dispatcher([], hang_deadline=60.0) as d:
         d.add(Stuck, mmio=BASE + 0x100, shard="room")  # its module is loaded by then
         d.start()
-        monkeypatch.setattr(dispatcher_devices, "REQUEST_TIMEOUT_S", 1.0)
+        monkeypatch.setattr(requests, "REQUEST_TIMEOUT_S", 1.0)
         with pytest.raises(MachineError, match=r"room has not answered for 1\.0 s at device lamp") as told:
             d.add(Stuck, mmio=BASE, name="lamp", shard="room", at_once=True)
 
