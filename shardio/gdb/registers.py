@@ -1,4 +1,4 @@
-"""The processor as a debugger sees it: its target description, and register blocks in that order.
+"""The processor as a debugger sees it: its target description, register blocks in that order, and values.
 
 Sources: "Debugging with GDB", appendix G.5.5 (i386 Features): the core feature's registers and their order,
 sizes as in GDB's own descriptions. The x87 registers are described because the core feature must have them,
@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 from xml.sax.saxutils import quoteattr
 
+from shardio.errors import DebuggerError
+from shardio.vcpu import Segment, Vcpu
+
 _GENERAL_64: Final = (
     "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp",
     "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip",
@@ -20,6 +23,7 @@ _GENERAL_32: Final = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi", "e
 _SEGMENTS: Final = ("cs", "ss", "ds", "es", "fs", "gs")
 _X87: Final = ("fctrl", "fstat", "ftag", "fiseg", "fioff", "foseg", "fooff", "fop")
 _CONTROLS: Final = ("cr0", "cr2", "cr3", "cr4")
+_CR0_PE: Final = 1
 _TYPES: Final = {
     "rip": "code_ptr", "eip": "code_ptr", "rsp": "data_ptr", "rbp": "data_ptr", "esp": "data_ptr",
     "ebp": "data_ptr", "eflags": "shardio_eflags",
@@ -118,6 +122,40 @@ def _type(register: Register) -> str:
     if register.name == "eflags" or register.bits == 64 or register.name in _TYPES:
         return _TYPES.get(register.name, "int64")
     return "int32"
+
+
+def values(architecture: Architecture, vcpu: Vcpu) -> dict[str, int]:
+    """The values of those registers of a vCPU that are known, by the names for the debugger."""
+    known, found = vcpu.registers.all(), {}
+    for register in architecture.registers:
+        if register.kind == "segment":
+            found[register.name] = vcpu.registers.segment(register.ours).selector
+        elif register.kind == "base":
+            found[register.name] = vcpu.registers.segment(register.ours).base
+        elif register.ours in known:
+            found[register.name] = known[register.ours]
+    return found
+
+
+def set_register(vcpu: Vcpu, register: Register, value: int, now: Mapping[str, int]) -> None:
+    """`now`: the values so far; one that stays as it is can always be set. Raises `DebuggerError`."""
+    name = register.name
+    if name not in now:
+        raise DebuggerError(f"{name} is not known here")
+    if now[name] == value:
+        return
+    if register.kind == "general":
+        vcpu.registers[register.ours] = value
+        return
+    segment = vcpu.registers.segment(register.ours)
+    fields = {field: getattr(segment, field) for field in Segment.__struct_fields__}
+    if register.kind == "base":
+        fields["base"] = value
+    elif vcpu.registers["cr0"] & _CR0_PE:
+        raise DebuggerError(f"{name} is loaded from a descriptor table, which a debugger cannot do")
+    else:
+        fields |= {"selector": value & 0xFFFF, "base": (value & 0xFFFF) << 4}
+    vcpu.registers.set_segment(register.ours, Segment(**fields))
 
 
 I386: Final = Architecture("i386", _GENERAL_32, 32)

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import Final
 
 from shardio.errors import DebuggerError, ShardioError
-from shardio.gdb.registers import Architecture
+from shardio.gdb.registers import Architecture, set_register, values
 from shardio.gdb.rsp import MOST_BYTES, escape
 from shardio.gdb.target import Mode, Target
-from shardio.vcpu import DebugStop, Segment, Vcpu, Watch
+from shardio.vcpu import DebugStop, Vcpu, Watch
 
 SIGINT, SIGTRAP, SIGSEGV, NO_SIGNAL = 2, 5, 11, 0
 """GDB's own numbers of signals."""
@@ -23,7 +23,6 @@ _WATCHED: Final = {"2": "write", "3": "read", "4": "access"}
 _WATCH_REPLIES: Final = {"write": "watch", "read": "rwatch", "access": "awatch"}
 _ALL: Final = -1
 _ANY: Final = 0
-_CR0_PE: Final = 1
 _MOST_MEMORY: Final = MOST_BYTES // 2 - 16
 """Bytes of memory in one answer, two digits each."""
 
@@ -131,61 +130,32 @@ class Session:
 
     # ---- registers ----
 
-    def _values(self) -> dict[str, int]:
-        vcpu = self._vcpu("g")
-        known, found = vcpu.registers.all(), {}
-        for register in self._architecture.registers:
-            if register.kind == "segment":
-                found[register.name] = vcpu.registers.segment(register.ours).selector
-            elif register.kind == "base":
-                found[register.name] = vcpu.registers.segment(register.ours).base
-            elif register.ours in known:
-                found[register.name] = known[register.ours]
-        return found
-
     def _read_registers(self, _: str) -> bytes:
-        return self._architecture.block(self._values())
+        return self._architecture.block(values(self._architecture, self._vcpu("g")))
 
     def _read_register(self, rest: str) -> bytes | str:
         number = int(rest, 16)
         registers = self._architecture.registers
-        return self._architecture.one(registers[number], self._values()) if number < len(registers) else "E01"
+        if number >= len(registers):
+            return "E01"
+        return self._architecture.one(registers[number], values(self._architecture, self._vcpu("g")))
 
     def _write_registers(self, rest: str) -> str:
-        at, now = 0, self._values()
+        vcpu, at = self._vcpu("g"), 0
+        now = values(self._architecture, vcpu)
         for register in self._architecture.registers:
             digits = rest[at : at + 2 * register.size]
             at += len(digits)
             if digits and "x" not in digits and register.name in now:
-                self._set_register(register.name, int.from_bytes(bytes.fromhex(digits), "little"), now)
+                set_register(vcpu, register, int.from_bytes(bytes.fromhex(digits), "little"), now)
         return "OK"
 
     def _write_register(self, rest: str) -> str:
         number, _, digits = rest.partition("=")
         register = self._architecture.registers[int(number, 16)]
-        value = int.from_bytes(bytes.fromhex(digits), "little")
-        self._set_register(register.name, value, self._values())
+        value, vcpu = int.from_bytes(bytes.fromhex(digits), "little"), self._vcpu("g")
+        set_register(vcpu, register, value, values(self._architecture, vcpu))
         return "OK"
-
-    def _set_register(self, name: str, value: int, now: dict[str, int]) -> None:
-        if name not in now:
-            raise DebuggerError(f"{name} is not known here")
-        if now[name] == value:
-            return
-        vcpu = self._vcpu("g")
-        register = next(each for each in self._architecture.registers if each.name == name)
-        if register.kind == "general":
-            vcpu.registers[register.ours] = value
-            return
-        segment = vcpu.registers.segment(register.ours)
-        fields = {field: getattr(segment, field) for field in Segment.__struct_fields__}
-        if register.kind == "base":
-            fields["base"] = value
-        elif vcpu.registers["cr0"] & _CR0_PE:
-            raise DebuggerError(f"{name} is loaded from a descriptor table, which a debugger cannot do")
-        else:
-            fields |= {"selector": value & 0xFFFF, "base": (value & 0xFFFF) << 4}
-        vcpu.registers.set_segment(register.ours, Segment(**fields))
 
     # ---- memory ----
 
@@ -276,12 +246,13 @@ class Session:
     def _point(self, rest: str, *, there: bool) -> str:
         kind, address_text, length_text = rest.partition(";")[0].split(",")
         address, length = int(address_text, 16), int(length_text, 16)
+        breakpoints = self._target.breakpoints
         if kind == "0":
-            (self._target.add_breakpoint if there else self._target.remove_breakpoint)(address)
+            (breakpoints.add if there else breakpoints.remove)(address)
         elif kind == "1":
-            self._target.set_hardware(address, there)
+            breakpoints.set_hardware(address, there)
         elif kind in _WATCHED:
-            self._target.set_watch(Watch(address, length, _WATCHED[kind]), there)
+            breakpoints.set_watch(Watch(address, length, _WATCHED[kind]), there)
         else:
             return ""
         return "OK"

@@ -18,9 +18,10 @@ from enum import Enum
 from shardio._core import lib
 from shardio.dispatcher.life import Life, State
 from shardio.errors import DebuggerError, MemoryAccessError
+from shardio.gdb.breakpoints import Breakpoints
 from shardio.memory import PAGE_SIZE, GuestMemory
 from shardio.supervisor.exits import UnservedExits
-from shardio.vcpu import DebugPlan, DebugStop, Vcpu, VcpuState, Watch
+from shardio.vcpu import DebugPlan, DebugStop, Vcpu, VcpuState
 
 STOP_S = 1.5
 """How long the vCPUs may take to stop; a debugger waits two seconds for an answer."""
@@ -66,11 +67,7 @@ class Target:
         self._vcpus, self._exits, self._memory, self._news = vcpus, exits, memory, news
         self._changed = threading.Condition()
         self._threads: dict[int, _Thread] = {}
-        self._planted: dict[int, tuple[int, bytes]] = {}
-        """By linear address: where a breakpoint's instruction is in guest memory, and what was there."""
-        self._breakpoints: set[int] = set()
-        self._hardware: set[int] = set()
-        self._watches: list[Watch] = []
+        self.breakpoints = Breakpoints(memory, self.standing)
         self._wrote = False
         self._attached = False
         self._going: frozenset[int] = frozenset()
@@ -103,10 +100,7 @@ class Target:
             return
         self.stop()
         with self._changed:
-            for linear in tuple(self._planted):
-                self._unplant(linear)
-            for each in (self._breakpoints, self._hardware, self._watches):
-                each.clear()
+            self.breakpoints.clear()
             self._attached = False
             for vcpu in self.vcpus:
                 self._let_go(vcpu, self._thread(vcpu), Mode.GO)
@@ -212,7 +206,7 @@ class Target:
     def _is_news(self, vcpu: Vcpu, thread: _Thread) -> bool:
         if thread.stop is None or thread.told:
             return False
-        if thread.stop.kind == "breakpoint" and vcpu.linear_pc not in {*self._planted, *self._breakpoints}:
+        if thread.stop.kind == "breakpoint" and vcpu.linear_pc not in self.breakpoints:
             thread.told = True  # it has been removed since
             return False
         return True
@@ -221,15 +215,11 @@ class Target:
         if vcpu.ended or not (asks or self.stands(vcpu)):
             thread.mode = mode
             return
-        hardware = frozenset(self._hardware)
         thread.begin = vcpu.linear_pc
-        if mode is Mode.GO and vcpu.trap and thread.begin in hardware and thread.mode is not Mode.STEP_OFF:
+        at_hardware = vcpu.trap and thread.begin in self.breakpoints.hardware
+        if mode is Mode.GO and at_hardware and thread.mode is not Mode.STEP_OFF:
             mode = Mode.STEP_OFF
-        step = mode in (Mode.STEP, Mode.STEP_OFF)
-        thread.plan = DebugPlan(
-            step, frozenset(self._planted), frozenset(self._breakpoints), hardware,
-            tuple(self._watches), self._wrote,
-        )  # fmt: skip
+        thread.plan = self.breakpoints.plan(step=mode in (Mode.STEP, Mode.STEP_OFF), wrote=self._wrote)
         vcpu.set_debug(thread.plan)
         fault = thread.stop is not None and thread.stop.kind == "fault"
         thread.mode, thread.stop, thread.passed = mode, None, fault
@@ -244,64 +234,6 @@ class Target:
             self._threads[vcpu.index] = _Thread(Mode.STOP if self._attached else Mode.GO)
         return self._threads[vcpu.index]
 
-    # ---- breakpoints ----
-
-    def add_breakpoint(self, linear: int) -> None:
-        """A breakpoint that is planted, or that the CPU knows. Raises `DebuggerError`."""
-        vcpu = self.standing()
-        if linear in self._planted or linear in self._breakpoints:
-            return
-        if not vcpu.trap:
-            self._check_room(vcpu, breakpoints=1)
-            self._breakpoints.add(linear)
-            return
-        physical = vcpu.translate(linear)
-        if physical is None:
-            raise DebuggerError(f"nothing is mapped at {linear:#x}")
-        try:
-            before = self._memory.read(physical, len(vcpu.trap))
-            self._memory.write(physical, vcpu.trap)
-        except MemoryAccessError:
-            raise DebuggerError(f"{linear:#x} is not in RAM: use a hardware breakpoint (hbreak)") from None
-        self._planted[linear] = physical, before
-
-    def remove_breakpoint(self, linear: int) -> None:
-        """Nothing where there is none."""
-        self._breakpoints.discard(linear)
-        self._unplant(linear)
-
-    def _unplant(self, linear: int) -> None:
-        physical, before = self._planted.pop(linear, (0, b""))
-        # What the guest has written over it since is not undone.
-        if before and self._memory.read(physical, len(before)) == self.standing().trap:
-            self._memory.write(physical, before)
-
-    def set_hardware(self, linear: int, there: bool) -> None:
-        """A breakpoint in a debug register of every vCPU. Raises `VcpuError` where none is left."""
-        if there and linear not in self._hardware:
-            self._check_room(self.standing(), hardware=1)
-            self._hardware.add(linear)
-        elif not there:
-            self._hardware.discard(linear)
-
-    def set_watch(self, watch: Watch, there: bool) -> None:
-        """A watchpoint. Raises `VcpuError` where there can be none."""
-        if watch in self._watches:
-            self._watches.remove(watch)
-        if there:
-            vcpu = self.standing()
-            vcpu.check_watch(watch)
-            self._check_room(vcpu, watches=1)
-            self._watches.append(watch)
-
-    def _check_room(
-        self, vcpu: Vcpu, *, breakpoints: int = 0, hardware: int = 0, watches: int = 0
-    ) -> None:
-        """For so many more. Where there is none, the debugger is to hear it now, not when it lets go."""
-        vcpu.check_room(
-            len(self._breakpoints) + breakpoints, len(self._hardware) + hardware, len(self._watches) + watches
-        )
-
     # ---- memory ----
 
     def read(self, vcpu: Vcpu, linear: int, length: int) -> bytes:
@@ -312,9 +244,7 @@ class Target:
             if part is None:
                 break
             found += part
-        for planted, (_, before) in self._planted.items():
-            if linear <= planted < linear + len(found):
-                found[planted - linear : planted - linear + len(before)] = before
+        self.breakpoints.hide(linear, found)
         return bytes(found)
 
     def _reach(self, vcpu: Vcpu, linear: int, length: int) -> memoryview | None:
