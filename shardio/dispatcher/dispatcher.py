@@ -8,17 +8,15 @@ when somebody asks for a port, or when the machine over it does.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shardio._core import lib
 from shardio.closing import Closing
 from shardio.dispatcher.device import DeviceHandle, Span, device_request, own_arguments
-from shardio.dispatcher.devices import ACCESS_TIMEOUT_S, Devices
+from shardio.dispatcher.devices import Devices
 from shardio.dispatcher.kinds import check_number
 from shardio.dispatcher.life import Life, State
-from shardio.dispatcher.observed import Observed
 from shardio.dispatcher.placement import (
     Placement,
     Shard,
@@ -28,6 +26,7 @@ from shardio.dispatcher.placement import (
     take_shards,
 )
 from shardio.dispatcher.statistics import ExitInfo
+from shardio.dispatcher.vcpus import Vcpus
 from shardio.errors import DeviceFailed, HostError, MachineError
 from shardio.fabric import Fabric
 from shardio.memory import GuestMemory
@@ -38,10 +37,8 @@ from shardio.supervisor.events import Event
 from shardio.supervisor.exits import UnservedExits
 from shardio.supervisor.prompts import TerminalLender
 from shardio.supervisor.shard_process import DEATHS
-from shardio.vcpu import ExternalVcpu, Vcpu, VcpuState
 
 if TYPE_CHECKING:
-    from shardio.fabric import Port
     from shardio.vcpu import Hypervisor
 
 SPARE_RANGES = 256
@@ -49,7 +46,7 @@ SPARE_SHARDS = 2
 """Shards that devices added while it runs may name anew."""
 
 
-class Dispatcher(Observed, Closing):
+class Dispatcher(Vcpus, Closing):
     """Shards, an address table and supervision for `vcpus` vCPUs.
 
     `shards`: the device-owner processes: how many at least, or `Shard`s and names (None: two); one more for
@@ -113,7 +110,6 @@ class Dispatcher(Observed, Closing):
         self._terminal = terminal
         self._devices = Devices(memory, hypervisor, self.life)
         self._on_each = on_event
-        self._ports: dict[int, Port] = {}
         self._cleanup = contextlib.ExitStack()
         self._supervisor: Supervisor | None = None
         take_shards(shards, self, noun)
@@ -234,50 +230,6 @@ class Dispatcher(Observed, Closing):
         """Raises `MachineError` where memory at `span` would cover RAM, the hypervisor's own, or a device."""
         self._devices.routes.refuse_memory(span)
 
-    # ---- vCPUs ----
-
-    def port(self, vcpu: int) -> Port:
-        """The end of a vCPU, for the process that runs it: see `Port`. Starts the dispatcher.
-
-        Raises `MachineError` for a vCPU that is not there or that the hypervisor runs, and what `start`
-        raises.
-        """
-        from shardio.fabric import Port
-
-        with self.life.turn():
-            self.start()
-            external = self._external(vcpu)
-            if vcpu not in self._ports:
-                bells = {shard.index: shard.doorbell for shard in self.supervisor.shards}
-                self._ports[vcpu] = Port(self.fabric, vcpu, bells, record=external.record)
-            return self._ports[vcpu]
-
-    def watch(self, vcpu: int, pid: int) -> None:
-        """Process `pid` runs this vCPU: when it dies, the access that it had in flight is settled at once,
-        its port is free, and `VcpuEnded` is told. A process that uses its port is found without this within
-        50 ms.
-
-        Raises `MachineError` where there is no such process or vCPU.
-        """
-        with self.life.turn():
-            self.start()
-            external = self._external(vcpu)
-
-            def watch() -> None:
-                self.supervisor.forget_vcpu(external)
-                external.watch(pid)
-                self.supervisor.watch_vcpu(external)
-
-            self.supervisor.call(watch)
-
-    def _external(self, vcpu: int) -> ExternalVcpu:
-        if not 0 <= vcpu < self.vcpus:
-            raise MachineError(f"no vCPU {vcpu}", f"use 0 to {self.vcpus - 1}")
-        found = self.supervisor.vcpus[vcpu]
-        if not isinstance(found, ExternalVcpu):
-            raise MachineError(f"vCPU {vcpu} is the hypervisor's", "use a Dispatcher without a hypervisor")
-        return found
-
     # ---- its life ----
 
     def start(self, begin: Callable[[], None] = lambda: None) -> None:
@@ -354,41 +306,6 @@ class Dispatcher(Observed, Closing):
         if hypervisor is None:
             supervisor.call(supervisor.keep_spare)
 
-    def _vcpu(self, index: int, bells: dict[int, int], event: int, cpu: int | None) -> Vcpu:
-        if self._hypervisor is None:
-            return ExternalVcpu(index, self._fabric)
-        return self._hypervisor.vcpu(index, self._fabric, bells, event, cpu)
-
-    def run_vcpus(self) -> None:
-        """Let the hypervisor's vCPUs run."""
-        supervisor = self._started()
-        self._devices.open_holes()
-        for vcpu in supervisor.vcpus:
-            supervisor.call(lambda vcpu=vcpu: supervisor.start_vcpu(vcpu))  # type: ignore[misc]
-            self._tell_trace(f"vCPU {vcpu.index}", f"runs, process {vcpu.pid}")
-        supervisor.call(supervisor.keep_spare)
-        self.life.clock_on()
-
-    def command(self, command: int, state: VcpuState, timeout: float = ACCESS_TIMEOUT_S) -> None:
-        """Command every vCPU (`lib.SIO_PAUSE` say) and wait until it is in `state`, has ended, or is held by
-        a debugger: then it obeys when that lets it go on.
-
-        Raises `MachineError` after `timeout` seconds.
-        """
-        deadline = time.monotonic() + timeout
-        vcpus = self._started().vcpus
-        for vcpu in vcpus:
-            vcpu.command(command)
-        for vcpu in vcpus:
-            while (now := vcpu.state) is not state and not vcpu.ended and not vcpu.held:
-                if time.monotonic() > deadline:
-                    raise MachineError(
-                        f"vCPU {vcpu.index} is {now.name} and not {state.name} after {timeout} s",
-                        "its access in flight does not end: see hang_deadline",
-                    )
-                vcpu.wait(now, 10_000_000)
-                vcpu.kick_again()
-
     def stop(self) -> None:
         """End the vCPUs (a port in use ends with an error), then the shards. Statistics can still be read.
         Idempotent; one that was broken off (Ctrl-C) can be repeated.
@@ -425,8 +342,7 @@ class Dispatcher(Observed, Closing):
 
     def _close_processes(self, supervisor: Supervisor) -> None:
         supervisor.close()
-        for port in self._ports.values():
-            port.close()
+        self._close_ports()
         for vcpu in supervisor.vcpus:
             vcpu.close()
         for shard in supervisor.shards:

@@ -6,36 +6,23 @@ It is a dispatcher, a hypervisor that runs the vCPUs, guest RAM, and loaders tha
 from __future__ import annotations
 
 import contextlib
-import inspect
-import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from shardio._core import lib
-from shardio.boot import Contents, Entry, Kernel, Module
+from shardio.boot import Contents
 from shardio.closing import Closing
-from shardio.dispatcher import (
-    DeviceHandle,
-    Dispatcher,
-    EventStream,
-    ExitInfo,
-    IrqMode,
-    MachineStatistics,
-    Shard,
-)
+from shardio.dispatcher import Dispatcher, ExitInfo, MachineStatistics, Shard
 from shardio.dispatcher.devices import ACCESS_TIMEOUT_S
 from shardio.dispatcher.dispatcher import SPARE_RANGES
 from shardio.dispatcher.life import State
-from shardio.dispatcher.observed import KEPT_RECORDS
 from shardio.errors import ExitHookFailed, MachineError, ShardioError
+from shardio.machine.forwarded import Forwarded
+from shardio.machine.guest import Guest
 from shardio.memory import GuestMemory, parse_size
-from shardio.platform import Hardware, PlatformDevice
-from shardio.range import MmioRange, PioRange
-from shardio.shard.loading import Factory
 from shardio.supervisor import events
 from shardio.supervisor.events import Event
 from shardio.supervisor.exits import Hook, UnservedExits
@@ -46,8 +33,6 @@ from shardio.vcpu.report import VcpuReport, examine
 
 if TYPE_CHECKING:
     from shardio.control.server import ControlServer
-    from shardio.dispatcher.metrics_server import MetricsServer
-    from shardio.dispatcher.tracing import Trace
     from shardio.gdb.server import GdbServer
     from shardio.kvm import Vm
     from shardio.kvm.cpuid import CpuidFilter
@@ -61,7 +46,7 @@ _REASONS = {
 }
 
 
-class Machine(Closing):
+class Machine(Guest, Forwarded, Closing):
     """A virtual machine.
 
     `memory`: guest RAM, bytes or text such as "64M". `vcpus`: how many. `cpu`: what runs them: "kvm", "soft"
@@ -134,132 +119,6 @@ class Machine(Closing):
             _warn(f"unclosed machine of {self.vcpus} vCPUs: close() it", ResourceWarning, source=self)
             self._cleanup.close()
 
-    # ---- what the guest is ----
-
-    def load(
-        self,
-        image: str | os.PathLike[str] | bytes,
-        at: int = 0x1000,
-        entry: int | None = None,
-        mode: str = "real",
-        registers: Mapping[str, int] | None = None,
-    ) -> None:
-        """Put a flat image (a path or its bytes) at guest address `at`.
-
-        The first image loaded says where vCPU 0 begins: at `entry` (default: `at`), in `mode` "real",
-        "protected" or "long", with `registers` by name (`shardio.boot.Entry`). Before the start an image must
-        not lie over another one. Raises `ImageError` for a file that cannot be read or does not fit,
-        `MachineError` for an entry that cannot be.
-        """
-        with self._life.turn(State.NEW, State.STARTING, State.RUNNING):
-            new = self._life.state is State.NEW
-            self._contents.load(image, at, entry, mode, registers, new=new)
-
-    def load_kernel(
-        self,
-        image: str | os.PathLike[str] | bytes,
-        initrd: str | os.PathLike[str] | bytes | None = None,
-        command_line: str = "",
-        modules: Sequence[Module] = (),
-    ) -> Kernel:
-        """Load a kernel (a path or its bytes) and begin as its protocol has it: PVH, Multiboot 1, Linux's
-        bzImage, or an ELF that begins as vmlinux does (docs/reference/boot.md). `initrd` is the first of its
-        `modules`.
-
-        Raises `ImageError` for an image that is none of those, malformed, or does not fit; then nothing is
-        written.
-        """
-        first = () if initrd is None else (Module(initrd),)
-        with self._life.turn(State.NEW):
-            return self._contents.load_kernel(image, (*first, *modules), command_line)
-
-    def load_payload(self, image: str | os.PathLike[str] | bytes) -> Kernel:
-        """Load a coreboot payload (an ELF of 32 bits, a path or its bytes), with coreboot's table of memory
-        at 0xF_0000, and begin at its entry. Raises `ImageError`.
-        """
-        with self._life.turn(State.NEW):
-            return self._contents.load_payload(image)
-
-    def load_firmware(self, image: str | os.PathLike[str]) -> None:
-        """Put a firmware image at the top of 4 GiB, its end below 1 MiB, and begin at the reset vector.
-
-        Raises `ImageError` for a file that cannot be firmware.
-        """
-        with self._life.turn(State.NEW):
-            self._contents.load_firmware(Path(image))
-
-    def set_entry(self, entry: Entry) -> None:
-        """Where vCPU 0 begins, whatever was loaded: for loaders of one's own, which write to `memory`."""
-        with self._life.turn(State.NEW):
-            self._contents.entry = entry
-
-    def map_memory(self, buffer: Any, at: int, *, readonly: bool = False) -> None:
-        """Make `buffer` (whole pages, aligned: an `mmap`, say) guest memory at address `at`, beside RAM.
-        Guest writes to what is `readonly` are unclaimed accesses. The buffer is held until `close`.
-
-        Raises `MachineError` where RAM, a device or the hypervisor is, and on the software CPU; `KvmError`
-        for what is not whole pages.
-        """
-        span = MmioRange(at, memoryview(buffer).nbytes)
-        with self._life.turn(State.NEW, State.RUNNING):
-            self.dispatcher.refuse_memory(span)
-            self.hypervisor.map_memory(span, buffer, readonly=readonly)
-
-    def load_tables(self, kind: str) -> None:
-        """Tell the guest's kernel of its devices: "acpi" or "mp" tables, written below 1 MiB at `start` (see
-        `shardio.platform.place`). They name the devices that are there then and have a `compatible`.
-
-        Raises `MachineError` for another kind, for firmware (it makes its own), or without an irqchip.
-        """
-        with self._life.turn(State.NEW):
-            self._contents.load_tables(kind)
-
-    @property
-    def hardware(self) -> Hardware:
-        """What the machine holds, as `shardio.platform` makes tables and device trees of it; devices whose
-        class says nothing of itself (`compatible`) are left out.
-        """
-        requests = [handle.request for handle in self.dispatcher.devices]
-        return Hardware(
-            self.vcpus,
-            self.memory.regions,
-            tuple(
-                PlatformDevice(
-                    device.name,
-                    device.compatible,
-                    int(span.base),
-                    span.size,
-                    pio=isinstance(span, PioRange),
-                    irq=device.irq,
-                    level=device.irq_mode is IrqMode.LEVEL,
-                    **device.described,
-                )
-                for device in requests
-                if device.compatible
-                for span in {type(span): span for span in reversed(device.spans)}.values()
-            ),
-        )
-
-    def add(self, device: Factory, **arguments: Any) -> DeviceHandle:
-        """Add a device; the arguments are those of `Dispatcher.add`."""
-        return self.dispatcher.add(device, **arguments)
-
-    def remove(self, device: DeviceHandle | str) -> None:
-        """See `Dispatcher.remove`."""
-        self.dispatcher.remove(device)
-
-    def move(self, device: DeviceHandle | str, *, pio: int | None = None, mmio: int | None = None) -> None:
-        """See `Dispatcher.move`."""
-        self.dispatcher.move(device, pio=pio, mmio=mmio)
-
-    def reload(self, *devices: DeviceHandle | str) -> None:
-        """See `Dispatcher.reload`."""
-        self.dispatcher.reload(*devices)
-
-    def profile(self, device: DeviceHandle | str, file: str | os.PathLike[str]) -> None:
-        """See `Dispatcher.profile`."""
-        self.dispatcher.profile(device, file)
-
     def on_exit(self, hook: Hook) -> None:
         """Have `hook` decide about exits that the vCPUs do not serve themselves: those that would end them.
 
@@ -326,10 +185,6 @@ class Machine(Closing):
             raise MachineError(f"no vCPU {index}", f"use 0 to {self.vcpus - 1}")
         return self.dispatcher.supervisor.vcpus[index]
 
-    def screen(self, timeout: float | None = None) -> str:
-        """See `Dispatcher.screen`."""
-        return self.dispatcher.screen(timeout)
-
     def examine(self, index: int) -> VcpuReport:
         """Where vCPU `index` is, while it is paused or has ended: its registers, and the instruction there.
 
@@ -358,20 +213,6 @@ class Machine(Closing):
             self._life.require(State.STARTING, State.RUNNING)
         return await self._life.wait_async(timeout)
 
-    def events(self) -> EventStream:
-        """See `Dispatcher.events`."""
-        return self.dispatcher.events()
-
-    def trace(
-        self, *what: str, file: str | os.PathLike[str] | TextIO | None = None, kept: int = KEPT_RECORDS
-    ) -> Trace:
-        """See `Dispatcher.trace`."""
-        return self.dispatcher.trace(*what, file=file, kept=kept)
-
-    def record(self, file: str | os.PathLike[str], *devices: str) -> None:
-        """See `Dispatcher.record`."""
-        self.dispatcher.record(file, *devices)
-
     def control(self, name: str = "machine", *, stop: Callable[[], None] | None = None) -> ControlServer:
         """Let `shardio ls`, `top`, `pause`, `resume` and `stop` of the same user, or of root, reach this
         machine as `name` (1 to 32 of A-Z a-z 0-9 . _ -), until it is closed. `stop`: what is called, in
@@ -385,10 +226,6 @@ class Machine(Closing):
             server = ControlServer(self, self._life, name, stop)
             self._servers.append(server)
             return server
-
-    def metrics(self, address: str) -> MetricsServer:
-        """See `Dispatcher.metrics`."""
-        return self.dispatcher.metrics(address)
 
     def gdb(
         self,
@@ -487,8 +324,3 @@ class Machine(Closing):
                     self._life.end(ExitInfo(_REASONS[state], vcpu=index, detail=detail, report=report))
                 elif all(vcpu.state is VcpuState.HALTED for vcpu in vcpus):
                     self._life.end(ExitInfo("halted", vcpu=index))
-
-
-# `help(Machine.add)` shows what can be given, without saying it twice.
-Machine.add.__signature__ = inspect.signature(Dispatcher.add)  # type: ignore[attr-defined]
-Machine.add.__doc__ = Dispatcher.add.__doc__
