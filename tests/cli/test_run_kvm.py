@@ -20,7 +20,6 @@ from tests.trace.reading import read
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHARDIO = [sys.executable, "-m", "shardio"]
-SEABIOS = Path("/usr/share/seabios/bios.bin")
 HELLO = b"Hello from the guest"
 
 pytestmark = [pytest.mark.kvm, pytest.mark.timeout(60)]
@@ -420,20 +419,6 @@ def test_too_few_file_descriptors(image: Path, environment: dict[str, str]) -> N
 
     assert done.returncode == 2
     assert is_one_error(done.stderr, "open files", "ulimit -n"), done.stderr
-
-
-@pytest.mark.skipif(not SEABIOS.exists(), reason=f"{SEABIOS} is missing: apt-get install seabios")
-def test_seabios_from_the_command_line(environment: dict[str, str]) -> None:
-    command = [*SHARDIO, "run", "--firmware", "bios.bin", "--vcpus", "2", "--shards", "2"]
-    with subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        text = read_until(process.stdout.fileno(), b"No bootable device.")
-        process.terminate()
-        process.communicate()
-
-    assert b"Found 2 cpu(s) max supported 2 cpu(s)" in text
 
 
 def test_a_trace_goes_to_standard_error_or_to_a_file(image: Path, tmp_path: Path) -> None:

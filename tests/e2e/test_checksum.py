@@ -28,9 +28,14 @@ def model(vcpus: int) -> list[int]:
     return [device.value for device in devices]
 
 
-@pytest.mark.parametrize("posted", [False, True], ids=["waiting", "posted"])
-@pytest.mark.parametrize("shards", [1, 2, 3])
-@pytest.mark.parametrize("vcpus", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("vcpus", "shards", "posted"),
+    [
+        (1, 1, True), (1, 2, False), (1, 3, True),
+        (2, 1, False), (2, 2, True), (2, 3, False),
+        (4, 1, True), (4, 2, False), (4, 3, True), (4, 3, False),
+    ],
+)  # fmt: skip
 def test_checksums_are_the_host_s(vcpus: int, shards: int, posted: bool) -> None:
     with machine(vcpus=vcpus, shards=shards) as vm:
         vm.load(guest("checksum", VCPUS=vcpus, DEVICES=DEVICES, COUNT=COUNT, STRIDE=STRIDE))

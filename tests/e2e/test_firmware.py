@@ -104,11 +104,11 @@ def test_a_configured_firmware_machine_needs_no_standard_input(tmp_path: Path) -
     assert tables.keys() == {"XSDT", "FACP", "APIC", "DSDT"}
 
 
-@pytest.mark.parametrize("vcpus", [1, 2, 4])
-def test_shardio_run_boots_seabios(vcpus: int, tmp_path: Path) -> None:
+def test_shardio_run_boots_seabios(tmp_path: Path) -> None:
+    vcpus = 4
     # The log apart from the serial line, which says the same on standard output.
     apart = f"shardio.devices:DebugConsole,name=debugcon,pio=0x402,output=file:{tmp_path / 'debug'}"
-    words = ["--firmware", BIOS, "--memory", MEMORY, "--vcpus", vcpus, "--shards", 2, "--device", apart]
+    words = ["--firmware", BIOS.name, "--memory", MEMORY, "--vcpus", vcpus, "--shards", 2, "--device", apart]
     with console(tmp_path / "debug") as log, command("run", *words) as process:
         text = read_until(log, LAST_LINE).decode()
         process.terminate()

@@ -48,6 +48,17 @@ def busy(vm: Machine, vcpus: int = 1) -> Machine:
     return vm
 
 
+def refusals(vm: Machine, said: str) -> list[str]:
+    """The uses that the machine refuses with these words."""
+    refused = []
+    for name, use in USES.items():
+        try:
+            use(vm)
+        except MachineError as error:
+            refused += [name] * (said in str(error))
+    return refused
+
+
 def exits(vm: Machine) -> int:
     """How often vCPU 0 has left the guest."""
     return sum(vm.statistics().vcpus[0].exits.values())
@@ -204,32 +215,26 @@ def test_room_for_more_ranges_than_devices_leave_is_refused_at_the_start(cpu: st
 # ---- after the end ----
 
 
-@pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_a_closed_machine_refuses(use: Callable[[Machine], object]) -> None:
+def test_a_closed_machine_refuses() -> None:
     vm = busy(machine())
     vm.start()
     vm.close()
-    with pytest.raises(MachineError, match="is closed"):
-        use(vm)
+    assert refusals(vm, "is closed") == list(USES)
     assert vm.wait(0) == ExitInfo("stopped")
 
 
-@pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_a_machine_that_was_closed_before_its_start_refuses(use: Callable[[Machine], object]) -> None:
+def test_a_machine_that_was_closed_before_its_start_refuses() -> None:
     vm = busy(machine())
     vm.close()
-    with pytest.raises(MachineError, match="is closed"):
-        use(vm)
+    assert refusals(vm, "is closed") == list(USES)
 
 
-@pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_a_stopped_machine_refuses(use: Callable[[Machine], object]) -> None:
+def test_a_stopped_machine_refuses() -> None:
     with busy(machine()) as vm:
         vm.start()
         vm.stop()
         before = vm.statistics()
-        with pytest.raises(MachineError, match="has stopped"):
-            use(vm)
+        assert refusals(vm, "has stopped") == list(USES)
         assert vm.statistics() == before
 
 
