@@ -17,8 +17,7 @@ outside the window, or on top of another, answers nothing until nothing is in it
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -26,8 +25,9 @@ from shardio.address import MmioAddress, PioAddress
 from shardio.device import DeviceHost, MutDeviceMmio, MutDevicePio, declared_capabilities
 from shardio.devices.options import in_range
 from shardio.devices.pci_config import BAR0
+from shardio.devices.pci_endpoint import PciEndpoint, bar0, typed
 from shardio.devices.pci_functions import NO_ENDPOINT, described_functions
-from shardio.devices.pci_host import PciFunction, PciHost, PciHostState, bdf
+from shardio.devices.pci_host import PciHost, PciHostState, bdf
 from shardio.devices.pci_memory import PciMemory, area_bytes, state_bytes
 from shardio.devices.pci_ports import IO_WINDOW, IoWindow, PortHandler
 from shardio.devices.pci_window import BarWindow
@@ -35,60 +35,13 @@ from shardio.errors import DeviceOptionError
 from shardio.range import MmioRange, PioRange
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from shardio.interrupt.doorbell import Doorbell, DoorbellSet
+    from shardio.interrupt.doorbell import DoorbellSet
 
 log = logging.getLogger("shardio.devices.pci")
 
 SLOTS = 32
 _NOTHING: list[int] = []
 """An access that has changed no state."""
-
-
-class PciEndpoint(Protocol):
-    """A device behind the bridge, such as `VirtioPci`: one function, whose BAR 0 is a 32-bit memory one of
-    `mmio_size` bytes, 0 for none. `state_type`, optional: the Struct that `snapshot` gives.
-    `intx(**options)`, optional, of its class: its interrupt pin and the line (GSI) of that, None without.
-
-    Optional, for one that has ports (`PiixIde`): `ports` of its class, ranges where it answers whatever the
-    guest does, each by the `read` and `write` of `port(range)`; `io_size` and `io_index` of its class, the
-    bytes of its I/O BAR and which of the six it is; it lies at `io_bar` (None: nowhere) and answers by
-    `io_read` and `io_write`.
-
-    Optional, for one whose state outlives its shard beside what `snapshot` gives: `persistent` and
-    `persistent_area` of its class (bytes), `keep_in(store, area, keep)` called first of all, `kept()` for the
-    state beside that area, and `transient(offset)`, whether an access of its BAR there changes nothing of it.
-    """
-
-    mmio_size: int
-    doorbells: Sequence[Doorbell]
-    on_bar: Callable[[int | None], None] | None
-
-    @property
-    def function(self) -> PciFunction:
-        """Its configuration space."""
-
-    def attach(self, host: DeviceHost) -> None:
-        """See `DeviceHost`."""
-
-    def detach(self) -> None:
-        """Called last."""
-
-    def read(self, offset: int, size: int) -> int:
-        """The guest reads its BAR."""
-
-    def write(self, offset: int, size: int, value: int) -> None:
-        """The guest writes its BAR."""
-
-    def doorbell(self, index: int) -> None:
-        """`doorbells[index]` was rung."""
-
-    def snapshot(self) -> Any:
-        """Its state."""
-
-    def restore(self, state: Any) -> None:
-        """Take its state back; before `attach` too."""
 
 
 class PciBusState(msgspec.Struct):
@@ -249,7 +202,7 @@ class PciBus(MutDevicePio, MutDeviceMmio):
         """Continue from `state`: BARs are where they were."""
         self.host.restore(state.host)
         for slot, saved in state.endpoints.items():
-            self.endpoints[slot].restore(_typed(saved, self.endpoints[slot]))
+            self.endpoints[slot].restore(typed(saved, self.endpoints[slot]))
 
     def call_endpoint(self, slot: int, method: str, *arguments: Any, **options: Any) -> Any:
         """Call a method of the endpoint in `slot`, as in `DeviceHandle.call("call_endpoint", 3, "resize")`.
@@ -347,7 +300,7 @@ class PciBus(MutDevicePio, MutDeviceMmio):
         """
         self._io.assign()
         sizes = {slot: each.mmio_size for slot, each in self.endpoints.items() if each.mmio_size}
-        held = {slot: _bar0(self.endpoints[slot]) for slot in sizes}
+        held = {slot: bar0(self.endpoints[slot]) for slot in sizes}
         taken = [MmioRange(base, sizes[slot]) for slot, base in held.items() if base]
         window = self.window.span
         for slot in sorted((slot for slot, base in held.items() if not base), key=lambda slot: -sizes[slot]):
@@ -358,13 +311,3 @@ class PciBus(MutDevicePio, MutDeviceMmio):
                 continue
             taken.append(MmioRange(base, sizes[slot]))
             self.endpoints[slot].function.config_write(BAR0, 4, base)
-
-
-def _bar0(endpoint: PciEndpoint) -> int:
-    return endpoint.function.config_read(BAR0, 4) & ~0xF
-
-
-def _typed(state: Any, endpoint: PciEndpoint) -> Any:
-    """`state` as the endpoint's own Struct: one that was decoded without its type is a dict."""
-    kind = getattr(endpoint, "state_type", None)
-    return state if kind is None or isinstance(state, kind) else msgspec.convert(state, kind)
