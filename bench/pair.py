@@ -185,20 +185,21 @@ class Pair(Closing):
 
     def work(
         self, client: Port, n: int, space: int, addresses: Any, *,
-        write: bool = False, size: int = 4, posted: int | None = None,
+        write: bool = False, size: int = 4, posted: int | None = None, untraced: bool = False,
     ) -> Block:  # fmt: skip
         """A block of `n` accesses at `addresses` (`address_array`), each taken in turn. `posted`: they
         are posted, and this is an address to read after the block, by which all of them have been
-        served.
+        served. `untraced`: reads, by the client that is compiled without a trace.
 
         Raises `BenchError` when an access was not answered.
         """
 
         def block() -> Block:
             # Posted writes run at the owner's pace once the ring is full: the block begins there.
+            kind = {"write": write, "untraced": untraced}
             every = SAMPLE_EVERY if posted is None else POSTED_SAMPLE_EVERY
             for count in (WARM_UP if posted is None else POSTED_WARM_UP, n):
-                block = new_block(count, addresses, space=space, size=size, write=write, every=every)
+                block = new_block(count, addresses, space=space, size=size, every=every, **kind)
                 ticks = lib.sio_measure_access(client.view, block)
                 if block.failed:
                     what = f"{block.failed} of {count} accesses were not answered"

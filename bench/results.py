@@ -28,6 +28,8 @@ class Unit(StrEnum):
     OWN_PROCESS = "x own process"
     ONE_RANGE = "x one range"
     UNTRACED = "x untraced"
+    NO_TRACE = "x without a trace"
+    UNSCRAPED = "x unscraped"
 
 
 FLOORS_IN = {Unit.FLOOR: 1.0, Unit.EXPECTED: 1.2}

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from shardio.bench import exits, host, start_up, writes
+from shardio.bench import exits, host, overheads, start_up, writes
 from shardio.bench.effort import START_S, Effort
 from shardio.bench.errors import BenchError
 from shardio.bench.interrupt import Interrupt
@@ -135,6 +135,8 @@ def _paired(effort: Effort, steps: Callable[[tuple[int, int]], list[Step]]) -> P
 def _row_steps(cpus: tuple[int, int]) -> list[Step]:
     return [
         *(Step(row.name, "rows", partial(row.measure, cpus)) for row in ROWS),
+        Step("trace", "rows", partial(overheads.trace, cpus), 2),
+        Step("metrics", "rows", partial(overheads.metrics, cpus)),
         *(Step(case.title, "rows", case.measure) for case in exits.QUICK),
     ]
 

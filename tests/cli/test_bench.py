@@ -57,7 +57,7 @@ def test_quick_fills_the_table_and_its_status_is_the_gates(
     assert run.skipped == {}
     assert run.rows[0].name == "native"
     names = {row.name for row in run.rows}
-    assert {"python", "posted", "one-cpu", "routing", "kvm", "soft-native", "soft"} <= names
+    assert {"python", "posted", "routing", "trace-off", "traced", "scraped", "kvm", "soft"} <= names
     assert [row.title for row in run.rows if row.title not in printed.out] == []
     assert "pinned to CPUs" in printed.err
     assert status == any(row.verdict == "missed" for row in run.rows)
