@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from shardio.bench import exits, host, overheads, start_up, writes
+from shardio.bench import exits, host, overheads, start_up
 from shardio.bench.effort import START_S, Effort
 from shardio.bench.errors import BenchError
 from shardio.bench.interrupt import Interrupt
@@ -144,8 +144,7 @@ def _row_steps(cpus: tuple[int, int]) -> list[Step]:
 def _kvm_steps(_cpus: tuple[int, int]) -> list[Step]:
     return [
         *(Step(case.title, "kvm", case.measure) for case in exits.CASES),
-        Step("KVM writes that are not waited for", "kvm", writes.measure, len(writes.KINDS)),
-        Step("QEMU", "kvm", qemu.measure),
+        *(Step(f"QEMU, {guest}", "kvm", partial(qemu.measure, guest)) for guest in qemu.GUESTS),
     ]
 
 
