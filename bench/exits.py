@@ -1,10 +1,10 @@
 """Real exits: a guest does one access over and over, answered by a device in a shard, or by QEMU's own
 (`peers.qemu`), and by the same loop of exits in C (`inloop`).
 
-In turn: while the guest in the VM of `inloop` runs, the other one is paused. A block of the other one's is a
-time in which a count tells how many accesses there were: the workers' own one of exits, or the guest's, in its
-memory, where writes do not exit. A block during which a process of it was switched out is set aside and
-measured again; this process's own waking at the end of the block may cost one switch.
+In turn: the other guest is paused while the loop's runs. A block of the other's is a time in which a count
+tells how many accesses there were: the workers' of exits, or the guest's in its memory, where writes do not
+exit. A block during which a process was switched out is set aside and measured again; this process's own
+waking at its end may cost one switch.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ UNWAITED = {
     "coalesced": "coalesced MMIO write: KVM's ring, no exit",
     "doorbell": "doorbell: an ioeventfd, no exit",
 }
-"""Writes that a guest need not wait for. It makes them without a pause, so a figure is the pace that can be kept
-up: rings are full, doorbells that are rung while the last ring is being served are one.
+"""Writes that a guest need not wait for. It makes them without a pause, so a figure is the pace that can be
+kept up: rings are full, doorbells that are rung while the last ring is being served are one.
 """
 
 
@@ -137,7 +137,7 @@ class Case(NamedTuple):
         bound = Costs(trip=TRIP_NS, service=TRIP_NS, exit=figure.reference).bound(self.vcpus, 1, cpus)
         least = self.vcpus * 1e9 / bound.rate / figure.reference
         limit = f"limit {least:.2f} x, by its {bound.limit}"
-        return msgspec.structs.replace(figure, note=f"{limit}; {figure.note}", limit=least)
+        return msgspec.structs.replace(figure, note=f"{limit}; {figure.note}")
 
 
 CASES = (

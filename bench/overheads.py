@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from shardio._measure import lib
 from shardio.bench import steps
-from shardio.bench.blocks import address_array, new_block, tick_ns
+from shardio.bench.blocks import address_array, new_block, on_cpu, tick_ns
 from shardio.bench.effort import MIN_PAIRS, Effort
 from shardio.bench.pair import Handlers, Pair, Setting
 from shardio.bench.results import Figure, Rounds, Unit
@@ -55,7 +55,7 @@ def metrics(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
 
     Raises `HostError` without prometheus_client, and what `Dispatcher` raises.
     """
-    ticks, everywhere = int(effort.seconds / MIN_PAIRS / 2 * 1e9 / tick_ns()), os.sched_getaffinity(0)
+    ticks = int(effort.seconds / MIN_PAIRS / 2 * 1e9 / tick_ns())
     with (
         tempfile.TemporaryDirectory() as folder,
         ThreadPoolExecutor(1) as scraper,
@@ -72,17 +72,14 @@ def metrics(cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
             return took / work.done, took
 
         scraper.submit(_scrape, path).result()  # its thread is there before this one is pinned
-        os.sched_setaffinity(0, {cpus[0]})
         os.sched_setaffinity(made.supervisor.shards[0].pid, {cpus[1]})
-        try:
+        with on_cpu(cpus[0]):
             for _ in effort.pairs(rounds):
                 alone, _ = block()
                 asked = scraper.submit(_scrape, path)
                 beside, took = block()
                 asked.result()
                 rounds.add(alone + (beside - alone) * took / 1e9, rest=alone)
-        finally:
-            os.sched_setaffinity(0, everywhere)
     title = "native handler, metrics scraped every second, against not"
     yield rounds.figure("scraped", title, Unit.UNSCRAPED, reach=1.01, gate=1.05)
 
