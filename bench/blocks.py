@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -64,18 +66,20 @@ def new_block(n: int, addresses: Any = (0,), **fields: int) -> Any:
     """A `struct sio_measure_block` for `n` operations at `addresses`, taken in turn, and its samples."""
     samples = ffi.new("uint64_t[]", n // SAMPLE_EVERY + 1)
     array = address_array(addresses) if isinstance(addresses, list | tuple) else addresses
-    block = ffi.new("struct sio_measure_block *", {
-        "n": n, "every": SAMPLE_EVERY, "samples": samples,
-        "addresses": array, "address_mask": len(array) - 1, **fields,
-    })  # fmt: skip
+    given = {"n": n, "every": SAMPLE_EVERY, "samples": samples, "addresses": array, **fields}
+    block = ffi.new("struct sio_measure_block *", {**given, "address_mask": len(array) - 1})
     _alive[block] = (samples, array)
     return block
 
 
+def samples_of(block: Any) -> list[float]:
+    """Its single operations, in nanoseconds."""
+    return [value * tick_ns() for value in ffi.unpack(block.samples, block.sampled)]
+
+
 def timed(block: Any, ticks: int) -> Block:
     """What a block that took `ticks` gave."""
-    samples = [value * tick_ns() for value in ffi.unpack(block.samples, block.sampled)]
-    return Block(ticks * tick_ns() / block.n, samples, block.gap * tick_ns() > STOLEN_NS)
+    return Block(ticks * tick_ns() / block.n, samples_of(block), block.gap * tick_ns() > STOLEN_NS)
 
 
 def address_array(addresses: Iterable[int]) -> Any:
@@ -84,3 +88,15 @@ def address_array(addresses: Iterable[int]) -> Any:
     if len(values) & (len(values) - 1) or not values:
         raise BenchError(f"{len(values)} addresses", "give a power of two of them")
     return ffi.new("uint64_t[]", values)
+
+
+@contextmanager
+def on_cpu(cpu: int | None) -> Iterator[None]:
+    """This thread runs there (None: anywhere), and afterwards where it ran before."""
+    before = os.sched_getaffinity(0)
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

@@ -15,9 +15,8 @@ work, of which it knows nothing. It knows nothing of memory bandwidth, caches or
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
-
-import msgspec
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from shardio.bench.errors import BenchError
 from shardio.bench.results import Point, Run
@@ -30,7 +29,7 @@ POLLS_NS = 3000.0
 """How long who waits polls before it yields: native/wait.h."""
 
 
-class Bound(msgspec.Struct, frozen=True):
+class Bound(NamedTuple):
     """Accesses a second, what limits them ("vCPUs", "shards" or "CPUs"), and whether that can be relied on.
     """
 
@@ -39,7 +38,7 @@ class Bound(msgspec.Struct, frozen=True):
     valid: bool
 
 
-class Costs(msgspec.Struct, frozen=True):
+class Costs(NamedTuple):
     """Nanoseconds. `trip`: a round trip to an idle shard; `service`: what the shard is busy for; `exit`: what
     a guest takes between two accesses.
     """
@@ -63,10 +62,8 @@ class Costs(msgspec.Struct, frozen=True):
         """From a run's points of one vCPU with this handler, whatever the number of shards, and from its
         floor. Raises `BenchError` without such a point.
         """
-        trips = [
-            1e9 / p.rate for p in run.scaling
-            if p.vcpus == 1 and p.shards > 0 and p.handler_ns == handler_ns and p.devices <= CACHED_DEVICES
-        ]  # fmt: skip
+        points = [p for p in run.scaling if (p.vcpus, p.handler_ns) == (1, handler_ns) and p.shards]
+        trips = [1e9 / p.rate for p in points if p.devices <= CACHED_DEVICES]
         if not trips:
             what = f"no measured point of 1 vCPU x 1 shard with handler {handler_ns}"
             raise BenchError(what, "measure scaling with those")
@@ -78,7 +75,7 @@ class Costs(msgspec.Struct, frozen=True):
         return cls(trip, trip - floor, switch)
 
 
-class Check(msgspec.Struct, frozen=True):
+class Check(NamedTuple):
     """A measured point beside its bound; `error`: the part by which the bound is too high."""
 
     point: Point
@@ -112,8 +109,3 @@ def summary(checks: Iterable[Check]) -> str:
         return f"no point was measured where it is valid; {outside}"
     middle, worst = statistics.median(errors), max(errors)
     return f"{len(errors)} points: off by {middle:.0%} in the median, {worst:.0%} at worst; {outside}"
-
-
-def grid(costs: Costs, vcpus: Sequence[int], shards: Sequence[int]) -> dict[int, list[Bound]]:
-    """The bounds of every number of vCPUs, by the number of shards, a CPU for everybody."""
-    return {m: [costs.bound(n, m) for n in vcpus] for m in shards}

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator
-from enum import StrEnum
+from typing import NamedTuple
 
-import msgspec
 from rich.table import Table
 
 from shardio.bench.errors import BenchError
-from shardio.bench.results import Point, Run
-from shardio.bench.tables import number
+from shardio.bench.results import Run
+from shardio.bench.tables import made, number
 
 LEAST = 0.03
 """A difference below this part is never one, however quiet the rounds were."""
+COLOURS = {"faster": "green", "slower": "red"}
 
 
-class Verdict(StrEnum):
-    """Of the second run. Lower is better for a ratio or a time; higher for a rate."""
-
-    FASTER = "faster"
-    SLOWER = "slower"
-    SAME = "within noise"
-
-
-class Difference(msgspec.Struct, frozen=True):
+class Difference(NamedTuple):
     """One figure that both runs have. `change`: the part by which the second is higher; `noise`: what
-    counts as none.
+    counts as none; `verdict`: of the second run, "faster", "slower" or "within noise".
     """
 
     title: str
@@ -35,14 +27,14 @@ class Difference(msgspec.Struct, frozen=True):
     after: float
     change: float
     noise: float
-    verdict: Verdict
+    verdict: str
 
 
 def compare(before: Run, after: Run) -> list[Difference]:
     """Every figure and point that both runs have, in the order of the first. Raises `BenchError` where
     there is none.
     """
-    found = [*_figures(before, after), *_points(before, after)]
+    found = list(_differences(before, after))
     if not found:
         raise BenchError("the two runs have no figure in common", "compare runs of the same suite")
     return found
@@ -73,50 +65,35 @@ def noise(rounds: Iterable[float]) -> float:
 def judge(title: str, before: float, after: float, noise: float, *, higher_is_better: bool) -> Difference:
     """The change, and what it means.
 
-    >>> judge("", 1.0, 1.5, 0.1, higher_is_better=False).verdict.value
+    >>> judge("", 1.0, 1.5, 0.1, higher_is_better=False).verdict
     'slower'
-    >>> judge("", 1.0, 1.05, 0.1, higher_is_better=False).verdict.value
+    >>> judge("", 1.0, 1.05, 0.1, higher_is_better=False).verdict
     'within noise'
     """
     change, allowed = after / before - 1, max(LEAST, noise)
-    verdict = Verdict.FASTER if (change > 0) is higher_is_better else Verdict.SLOWER
-    if abs(change) <= allowed:
-        verdict = Verdict.SAME
+    verdict = "faster" if (change > 0) is higher_is_better else "slower"
+    verdict = verdict if abs(change) > allowed else "within noise"
     return Difference(title, before, after, change, allowed, verdict)
 
 
-def _figures(before: Run, after: Run) -> Iterator[Difference]:
-    for ours, theirs in ((before.rows, after.rows), (before.kvm, after.kvm), (before.peers, after.peers)):
-        later = {figure.name: figure for figure in theirs}
-        for one in ours:
-            if other := later.get(one.name):
-                allowed = noise(one.rounds) + noise(other.rounds)
-                yield judge(one.title, one.value, other.value, allowed, higher_is_better=False)
-
-
-def _points(before: Run, after: Run) -> Iterator[Difference]:
-    later = {_what(point): point for point in after.scaling}
-    for one in before.scaling:
-        if other := later.get(_what(one)):
-            allowed = (one.spread + other.spread) / 2
-            yield judge(_what(one), one.rate, other.rate, allowed, higher_is_better=True)
-
-
-def _what(point: Point) -> str:
-    served = f"{point.shards} shards" if point.shards else "one process"
-    what = f"{point.vcpus} vCPUs, {served}, {point.devices} devices"
-    return f"{what}, {point.handler_ns / 1000:g} us: accesses/s"
+def _differences(before: Run, after: Run) -> Iterator[Difference]:
+    later = {figure.name: figure for figure in after.figures}
+    for one in before.figures:
+        if other := later.get(one.name):
+            allowed = noise(one.rounds) + noise(other.rounds)
+            yield judge(one.title, one.value, other.value, allowed, higher_is_better=False)
+    points = {point.title: point for point in after.scaling}
+    for point in before.scaling:
+        if same := points.get(point.title):
+            allowed = (point.spread + same.spread) / 2
+            yield judge(point.title, point.rate, same.rate, allowed, higher_is_better=True)
 
 
 def table(differences: Iterable[Difference]) -> Table:
     """For a terminal."""
-    colours = {Verdict.FASTER: "[green]", Verdict.SLOWER: "[red]", Verdict.SAME: ""}
-    result = Table(box=None, pad_edge=False, header_style="bold")
-    result.add_column("figure", overflow="fold")
-    for name in ("before", "after", "change", "noise"):
-        result.add_column(name, justify="right", no_wrap=True)
-    result.add_column("")
+    result = made("", "figure", "before", "after", "change", "noise")
     for row in differences:
+        verdict = f"[{COLOURS.get(row.verdict, 'default')}]{row.verdict}[/]"
         numbers = number(row.before), number(row.after), f"{row.change:+.1%}", f"{row.noise:.1%}"
-        result.add_row(row.title, *numbers, colours[row.verdict] + row.verdict)
+        result.add_row(row.title, *numbers, verdict)
     return result

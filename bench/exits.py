@@ -1,19 +1,19 @@
-"""Real KVM exits: the same exit of the same guest answered by a device in a shard, and inside the
-KVM_RUN loop in C.
+"""Real exits: a guest does one access over and over, answered by a device in a shard, or by QEMU's own
+(`peers.qemu`), and by the same loop of exits in C (`inloop`).
 
-In turn: while the guest in the VM of `inloop` runs, the machine is paused. A block of the machine's is a
-time in which the worker's own count of exits tells how many there were. A block during which a worker or the
-shard was switched out is set aside and measured again; this process's own waking at the end of the block may
-cost one switch.
+In turn: the other guest is paused while the loop's runs. A block of the other's is a time in which a count
+tells how many accesses there were: the workers' of exits, or the guest's in its memory, where writes do not
+exit. A block during which a process was switched out is set aside and measured again; this process's own
+waking at its end may cost one switch.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,61 +24,69 @@ from shardio.bench.blocks import PATIENCE
 from shardio.bench.bound import Costs
 from shardio.bench.effort import Effort
 from shardio.bench.errors import BenchError
-from shardio.bench.inloop import InLoop, OwnProcess
+from shardio.bench.inloop import InLoop, Loop, OwnProcess
 from shardio.bench.results import Figure, Rounds, Unit
 from shardio.machine import Machine
 from shardio.vcpu.worker import Worker
 
-PORT = 0x80
-ADDRESS = 0xD000_0000
-BLOCK_S = 0.004
-LEAST_EXITS = 50
-OWN_SWITCHES = 1
+PORT, ADDRESS = 0x80, 0xFED0_0000
+"""Where QEMU's PC has a port that it ignores, and the HPET."""
+COUNT, MANY = 0x800, 16
+"""Where a guest counts its accesses, and how many at a time: few instructions are to be beside them."""
+BLOCK_S, LEAST_EXITS, OWN_SWITCHES = 0.004, 50, 1
 SETTLE_S = 0.001
 """After a pause, before a block: the shard polls again."""
 START_TIMEOUT_S = 10.0
 TRIP_NS = 300.0
 """A round trip to a Python handler and its service, about: little beside an exit."""
-DEVICES = {name: f"shardio.bench.devices:{name.capitalize()}" for name in ("register", "native", "view")}
 
 _SWITCHES = re.compile(r"^nonvoluntary_ctxt_switches:\s*(\d+)", re.MULTILINE)
 
 
 class Guest(NamedTuple):
-    """A guest that does nothing but one access, over and over: its code, the mode that it begins in,
-    what it does.
-    """
+    """What a guest in 32-bit mode does, over and over, and how that is called."""
 
-    code: bytes
-    mode: str
+    access: bytes
     title: str
     mmio: bool = False
 
+    def code(self, times: int = 1) -> bytes:
+        """Its program: a loop around so many accesses, which are counted if they are many."""
+        count = b"\xff\x05" + COUNT.to_bytes(4, "little") if times > 1 else b""
+        body = self.access * times + count
+        return body + bytes((0xEB, 256 - 2 - len(body)))
 
-# Each ends with a jump back to its first byte.
+
 GUESTS = {
-    "pio-in": Guest(b"\xe4\x80\xeb\xfc", "real", "PIO read"),
-    # dec %ecx between the accesses: the loop that a QEMU guest counts with.
-    "pio-count": Guest(b"\xe4\x80\x66\x49\x75\xfa\xeb\xf8", "real", "PIO read, counted"),
-    "pio-out": Guest(b"\xe6\x80\xeb\xfc", "real", "PIO write"),
-    "mmio-read": Guest(b"\xa1\x00\x00\x00\xd0\xeb\xf9", "protected", "MMIO read", True),
-    "mmio-write": Guest(b"\xa3\x00\x00\x00\xd0\xeb\xf9", "protected", "MMIO write", True),
-    # mov $64, %cx; mov $0x2000, %si; mov $0x80, %dx; rep outsb: one exit for all of them, or a few.
-    "rep-outsb": Guest(
-        b"\xb9\x40\x00\xbe\x00\x20\xba\x80\x00\xf3\x6e\xeb\xf3", "real", "rep outsb, 64 bytes"
-    ),
+    "pio-in": Guest(b"\xe4\x80", "PIO read"),
+    "pio-out": Guest(b"\xe6\x80", "PIO write"),
+    "mmio-read": Guest(b"\xa1" + ADDRESS.to_bytes(4, "little"), "MMIO read", True),
+    "mmio-write": Guest(b"\xa3" + ADDRESS.to_bytes(4, "little"), "MMIO write", True),
+    # mov $64, %ecx; mov $0x2000, %esi; mov $0x80, %edx; rep outsb: one exit for all of them, or a few.
+    "rep-outsb": Guest(bytes.fromhex("b940000000 be00200000 ba80000000 f36e"), "rep outsb, 64 bytes"),
 }
+UNWAITED = {
+    "posted": "posted MMIO write: an exit, not waited for",
+    "coalesced": "coalesced MMIO write: KVM's ring, no exit",
+    "doorbell": "doorbell: an ioeventfd, no exit",
+}
+"""Writes that a guest need not wait for. It makes them without a pause, so a figure is the pace that can be
+kept up: rings are full, doorbells that are rung while the last ring is being served are one.
+"""
 
 
 class Case(NamedTuple):
     """A guest and the form of the device that answers it. `vcpus`: how many run the guest, all on the one
-    device; `cpu`: "kvm", or "soft" for the software CPU, whose floor is a Unicorn that answers itself.
+    device; `cpu`: "kvm", or "soft" for the software CPU, whose floor is a Unicorn that answers itself;
+    `unwaited`: the kind of write that it is; `times`: accesses in a turn of the guest's loop.
     """
 
     guest: str
     device: str = "register"
     vcpus: int = 1
     cpu: str = "kvm"
+    unwaited: str = ""
+    times: int = 1
     name: str = ""
     reach: float | None = None
     gate: float | None = None
@@ -86,6 +94,8 @@ class Case(NamedTuple):
     @property
     def title(self) -> str:
         """For a table."""
+        if self.unwaited:
+            return f"KVM, {UNWAITED[self.unwaited]}"
         many = f", {self.vcpus} vCPUs" if self.vcpus > 1 else ""
         kind = "KVM" if self.cpu == "kvm" else "software"
         return f"{kind} exit, {GUESTS[self.guest].title}{many}, {self.device} device"
@@ -96,31 +106,30 @@ class Case(NamedTuple):
         Raises `BenchError` when the guest does not run, and what `Machine` raises.
         """
         program, usable = GUESTS[self.guest], len(os.sched_getaffinity(0))
-        pin = usable > self.vcpus
+        code, pin, rounds = program.code(self.times), usable > self.vcpus, Rounds()
+        place: Any = {"mmio": ADDRESS, "size": 0x1000} if program.mmio else {"pio": PORT, "size": 1}
+        posted: Any = {"posted": True, "coalesced": "coalesced"}.get(self.unwaited, False)
         with Machine(memory="1M", vcpus=self.vcpus, shards=1, cpu=self.cpu, irqchip=False, pin=pin) as vm:
-            vm.load(program.code, mode=program.mode)
-            place: dict[str, Any] = {"mmio": ADDRESS} if program.mmio else {"pio": PORT}
-            vm.add(DEVICES[self.device], size=0x1000 if program.mmio else 1, **place)
+            vm.load(code, mode="protected")
+            vm.add(f"shardio.bench.devices:{self.device.capitalize()}", posted=posted, **place)
             vm.start()
-            workers, tasks, rounds = _workers(vm), tasks_of(vm), Rounds()
-            await_progress(lambda: _exits(workers), "exits")
+            workers, words = _workers(vm), vm.memory.view(COUNT, 4).cast("I")
+            count = (lambda: MANY * words[0]) if self.unwaited else (lambda: _exits(workers))
             cpus = [view.affinity for view in workers]
-            with (InLoop if self.cpu == "kvm" else OwnProcess)(program.code, program.mode, cpus) as loop:
-                for _ in effort.pairs(rounds):
-                    with paused(vm):
-                        in_loop = loop.exit_ns()
-                    took = undisturbed(tasks, lambda: len(workers) * paced(lambda: _exits(workers)))
-                    rounds.add(took, rest=in_loop)
+            with (InLoop if self.cpu == "kvm" else OwnProcess)(code, cpus) as loop:
+                alternate(rounds, effort, loop, count, tasks_of(vm), lambda: paused(vm), self.vcpus)
+            words.release()
             vm.stop()
             waits = vm.statistics().devices[0]
-        note = f"wait p50 {waits.wait_p50_ns:.0f} ns, p99 {waits.wait_p99_ns:.0f} ns"
         name, unit = self.name or f"{self.cpu}-{self.guest}-{self.device}", Unit.IN_LOOP
         if self.cpu == "soft":
             unit = Unit.OWN_PROCESS
         figure = rounds.figure(name, self.title, unit, reach=self.reach, gate=self.gate)
         ours, theirs = 1e9 / figure.operation, 1e9 / figure.reference
-        rates = f"{ours:,.0f} a second, {theirs:,.0f} {unit.removeprefix('x ')}"
-        figure = msgspec.structs.replace(figure, note=f"{rates}; {note}")
+        note = f"{ours:,.0f} a second, {theirs:,.0f} {unit.removeprefix('x ')}"
+        if not self.unwaited:
+            note += f"; wait p50 {waits.wait_p50_ns:.0f} ns, p99 {waits.wait_p99_ns:.0f} ns"
+        figure = msgspec.structs.replace(figure, note=note)
         yield figure if self.vcpus == 1 else self._limited(figure, usable)
 
     def _limited(self, figure: Figure, cpus: int) -> Figure:
@@ -128,14 +137,17 @@ class Case(NamedTuple):
         bound = Costs(trip=TRIP_NS, service=TRIP_NS, exit=figure.reference).bound(self.vcpus, 1, cpus)
         least = self.vcpus * 1e9 / bound.rate / figure.reference
         limit = f"limit {least:.2f} x, by its {bound.limit}"
-        return msgspec.structs.replace(figure, note=f"{limit}; {figure.note}", limit=least)
+        return msgspec.structs.replace(figure, note=f"{limit}; {figure.note}")
 
 
 CASES = (
-    *(Case(guest) for guest in GUESTS),
-    Case("pio-in", "native"),
-    Case("pio-in", "view"),
-    Case("pio-in", "register", vcpus=2),
+    *(Case(guest, device, times=MANY) for guest in list(GUESTS)[:4] for device in ("native", "register")),
+    Case("rep-outsb"),
+    Case("pio-in", "view", times=MANY),
+    Case("pio-in", "register", vcpus=2, times=MANY, name="kvm-2-vcpus"),
+    Case("mmio-write", unwaited="posted", times=MANY, name="kvm-posted"),
+    Case("mmio-write", unwaited="coalesced", times=MANY, name="kvm-coalesced"),
+    Case("mmio-write", "bell", unwaited="doorbell", times=MANY, name="kvm-doorbell"),
 )
 QUICK = (
     Case("pio-in", "register", name="kvm", reach=1.10, gate=1.25),
@@ -145,7 +157,20 @@ QUICK = (
 """The table's rows."""
 
 
-@contextlib.contextmanager
+def alternate(
+    rounds: Rounds, effort: Effort, loop: Loop, count: Callable[[], int], tasks: Sequence[Path],
+    resting: Callable[[], AbstractContextManager[None]], vcpus: int = 1,
+) -> None:  # fmt: skip
+    """Pairs of blocks: an access of a guest of `count` and `tasks`, one in the loop while it is `resting`."""
+    await_progress(count)
+    for _ in effort.pairs(rounds):
+        with resting():
+            in_loop = loop.exit_ns()
+        time.sleep(SETTLE_S)
+        rounds.add(undisturbed(tasks, lambda: vcpus * paced(count)), rest=in_loop)
+
+
+@contextmanager
 def paused(vm: Machine) -> Iterator[None]:
     """The machine leaves its CPUs to somebody else."""
     vm.pause()
@@ -153,7 +178,6 @@ def paused(vm: Machine) -> Iterator[None]:
         yield
     finally:
         vm.resume()
-        time.sleep(SETTLE_S)
 
 
 def _workers(vm: Machine) -> list[Any]:
@@ -165,12 +189,12 @@ def _exits(workers: list[Any]) -> int:
     return sum(int(view.exits[lib.KVM_EXIT_IO] + view.exits[lib.KVM_EXIT_MMIO]) for view in workers)
 
 
-def await_progress(count: Callable[[], int], what: str) -> None:
-    """Wait until a guest has made some. Raises `BenchError` where it does not."""
+def await_progress(count: Callable[[], int]) -> None:
+    """Wait until a guest has made accesses. Raises `BenchError` where it does not."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while count() < LEAST_EXITS:
         if time.monotonic() > deadline:
-            raise BenchError(f"the guest makes no {what}", "see `shardio doctor`")
+            raise BenchError("the guest makes no accesses", "see `shardio doctor`")
         time.sleep(SETTLE_S)
 
 
@@ -181,12 +205,12 @@ def tasks_of(vm: Machine) -> list[Path]:
     return [Path(f"/proc/{pid}/status") for pid in pids]
 
 
-def _switches(tasks: list[Path]) -> int:
+def _switches(tasks: Sequence[Path]) -> int:
     """How often these processes had their CPU taken away."""
     return sum(int(number) for task in tasks for number in _SWITCHES.findall(task.read_text()))
 
 
-def undisturbed(tasks: list[Path], block: Callable[[], float]) -> float:
+def undisturbed(tasks: Sequence[Path], block: Callable[[], float]) -> float:
     """Nanoseconds of a block during which none of `tasks` (`tasks_of`) lost its CPU; of the last one where
     each did. Raises `BenchError` where all blocks give 0: too little to tell.
     """

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import shardio
 from shardio.bench.errors import BenchError
 from shardio.bench.results import Host
+from shardio.version import commit
 
 BUSY = 0.5
 """A load above the CPUs' number times this disturbs."""
@@ -36,39 +35,29 @@ def two_cpus() -> tuple[int, int]:
 
 def describe(pinned: tuple[int, int] | None, *, spread: bool = False) -> Host:
     """This machine, now. `spread`: every thread and process is pinned, over all CPUs."""
-    usable = os.sched_getaffinity(0)
-    load = os.getloadavg()[0]
-    caution = []
-    if pinned is None and not spread:
-        caution.append("not pinned: the scheduler moves the processes, every figure means less")
-    if pinned is not None and pinned[1] in _siblings(pinned[0]):
-        caution.append(
-            f"CPUs {pinned[0]} and {pinned[1]} are threads of one core: floors are lower and handlers slower "
-            "than on two cores"
-        )
-    if len(usable) < 4:
-        caution.append(
-            f"{len(usable)} usable CPUs: figures of more than {len(usable)} processes that compute are about "
-            "sharing CPUs, not about scaling; this program itself disturbs"
-        )
-    if load > len(usable) * BUSY:
-        caution.append(
-            f"other programs run (load {load:.1f} on {len(usable)} CPUs): times and tails mean "
-            "little, ratios less"
-        )
+    usable, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    cautions = {
+        "not pinned: the scheduler moves the processes, every figure means less": not (pinned or spread),
+        f"CPUs {pinned} are threads of one core: floors are lower and handlers slower than on two cores":
+            pinned is not None and pinned[1] in _siblings(pinned[0]),
+        f"{usable} usable CPUs: figures of more than {usable} processes that compute are about sharing CPUs, "
+        "not about scaling; this program itself disturbs": usable < 4,
+        f"other programs run (load {load:.1f} on {usable} CPUs): times and tails mean little, ratios less":
+            load > usable * BUSY,
+    }  # fmt: skip
     return Host(
         machine=_cpu_model(),
         cpus=os.cpu_count() or 1,
-        usable_cpus=len(usable),
+        usable_cpus=usable,
         pinned=pinned,
         spread=spread,
         kernel=platform.release(),
         python=_python(),
         shardio=shardio.__version__,
-        commit=_commit(),
+        commit=commit(),
         when=time.strftime("%Y-%m-%d %H:%M:%S %Z"),
         load=load,
-        caution=caution,
+        caution=[text for text, holds in cautions.items() if holds],
     )
 
 
@@ -100,12 +89,3 @@ def _cpu_model() -> str:
 def _python() -> str:
     gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     return f"{platform.python_implementation()} {platform.python_version()}{'' if gil else ', free-threaded'}"
-
-
-def _commit() -> str:
-    """The commit of the source tree, where it is one."""
-    root = Path(shardio.__file__).resolve().parent.parent
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
-    if not (root / ".git").exists() or shutil.which("git") is None:
-        return ""
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

@@ -28,7 +28,7 @@ KVM_EXITS, SOFT_EXITS = 400, 20_000
 WARM_UP = 20
 
 
-class _Loop(Closing):
+class Loop(Closing):
     """A guest without devices; each vCPU has a thread of its own on its CPU of `cpus`, -1: anywhere.
 
     A vCPU keeps its thread: KVM waits for a grace period when another one takes it over.
@@ -58,25 +58,25 @@ class _Loop(Closing):
         self._held.close()
 
 
-class InLoop(_Loop):
-    """KVM. Raises `KvmError` or `HostError` where it cannot be used."""
+class InLoop(Loop):
+    """KVM, in 32-bit mode. Raises `KvmError` or `HostError` where it cannot be used."""
 
-    def __init__(self, code: bytes, mode: str, cpus: Sequence[int] = (-1,)) -> None:
+    def __init__(self, code: bytes, cpus: Sequence[int] = (-1,)) -> None:
         super().__init__(cpus)
         with ExitStack() as undo:
             undo.callback(self.close)
             self.memory = self._held.enter_context(GuestMemory(1 << 20))
             self.memory.write(ENTRY, code)
             hypervisor = self._held.enter_context(KvmHypervisor(self.memory, len(cpus), irqchip=False))
-            hypervisor.set_entry(mode, ENTRY)
+            hypervisor.set_entry("protected", ENTRY)
             self.blocks = [partial(_kvm_block, vcpu) for vcpu in hypervisor.vm.vcpus]
             undo.pop_all()
 
 
-class OwnProcess(_Loop):
-    """Unicorn, in 32-bit code. Raises `HostError` where it is not installed."""
+class OwnProcess(Loop):
+    """Unicorn. Raises `HostError` where it is not installed."""
 
-    def __init__(self, code: bytes, _mode: str, cpus: Sequence[int] = (-1,)) -> None:
+    def __init__(self, code: bytes, cpus: Sequence[int] = (-1,)) -> None:
         path = ffi.new("char[]", os.fsencode(library()))
         super().__init__(cpus[:1])
         self.blocks = [partial(_soft_block, path, code)]

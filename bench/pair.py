@@ -12,11 +12,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from multiprocessing import Pipe
 from typing import Any, NamedTuple
 
 from shardio._measure import ffi, lib
-from shardio.bench.blocks import PATIENCE, SAMPLE_EVERY, Block, Floor, new_block, patience_ticks, timed
+from shardio.bench.blocks import (
+    PATIENCE,
+    SAMPLE_EVERY,
+    Block,
+    Floor,
+    new_block,
+    on_cpu,
+    patience_ticks,
+    timed,
+)  # fmt: skip
 from shardio.bench.errors import BenchError
 from shardio.closing import Closing
 from shardio.fabric import Fabric, Port
@@ -24,14 +34,12 @@ from shardio.range import MmioRange, PioRange
 from shardio.routing import AddressMap
 
 ANSWER_TIMEOUT_S = 30.0
-WARM_UP = 200
-"""Operations before a block that are not timed: after them both processes are in the loop that is
-measured.
+WARM_UP, POSTED_WARM_UP = 200, 4096
+"""Operations before a block that are not timed: after them both processes are in the loop that is measured,
+and the ring of posted writes is full.
 """
-POSTED_WARM_UP = 4096
-"""The same for posted writes: some laps of the ring."""
 POSTED_SAMPLE_EVERY = 512
-"""The same for posted writes, which take less than reading the clock does."""
+"""Posted writes take less than reading the clock does."""
 
 
 class Handlers(NamedTuple):
@@ -148,36 +156,27 @@ class Pair(Closing):
     """
 
     def __init__(self, settings: Sequence[Setting], cpus: tuple[int, int] | None) -> None:
-        self.settings = tuple(settings)
-        self._before = os.sched_getaffinity(0)
-        self._line_fd = os.memfd_create("shardio-bench", os.MFD_CLOEXEC)
-        os.ftruncate(self._line_fd, mmap.PAGESIZE)
-        self._page = mmap.mmap(self._line_fd, mmap.PAGESIZE)
-        self.line: Any = ffi.cast("uint64_t *", ffi.from_buffer(self._page))
         self.blocks = self.stolen = 0
         self.again = True
         """Whether disturbed blocks are measured again."""
         near, far = cpus or (None, None)
-        if near is not None:
-            os.sched_setaffinity(0, {near})
-        try:
-            self.far = FarProcess([setting.service() for setting in self.settings], self._line_fd, far)
-        except BaseException:
-            self._release()
-            raise
+        with ExitStack() as held:
+            for setting in settings:
+                held.callback(setting.close)
+            line_fd = os.memfd_create("shardio-bench", os.MFD_CLOEXEC)
+            held.callback(os.close, line_fd)
+            os.ftruncate(line_fd, mmap.PAGESIZE)
+            page = held.enter_context(mmap.mmap(line_fd, mmap.PAGESIZE))
+            self.line: Any = ffi.cast("uint64_t *", ffi.from_buffer(page))
+            held.callback(setattr, self, "line", None)
+            held.enter_context(on_cpu(near))
+            self.far = FarProcess([setting.service() for setting in settings], line_fd, far)
+            held.callback(self.far.close)
+            self._held = held.pop_all()
 
     def close(self) -> None:
         """End the far process, close the settings, and run where this process ran before."""
-        self.far.close()
-        self._release()
-
-    def _release(self) -> None:
-        os.sched_setaffinity(0, self._before)
-        self.line = None
-        self._page.close()
-        os.close(self._line_fd)
-        for setting in self.settings:
-            setting.close()
+        self._held.close()
 
     def floor(self, n: int) -> Floor:
         """Blocks of `n` bare ping-pongs: with a `pause` a poll, and without."""
@@ -185,20 +184,21 @@ class Pair(Closing):
 
     def work(
         self, client: Port, n: int, space: int, addresses: Any, *,
-        write: bool = False, size: int = 4, posted: int | None = None,
+        write: bool = False, size: int = 4, posted: int | None = None, untraced: bool = False,
     ) -> Block:  # fmt: skip
         """A block of `n` accesses at `addresses` (`address_array`), each taken in turn. `posted`: they
         are posted, and this is an address to read after the block, by which all of them have been
-        served.
+        served. `untraced`: reads, by the client that is compiled without a trace.
 
         Raises `BenchError` when an access was not answered.
         """
 
         def block() -> Block:
             # Posted writes run at the owner's pace once the ring is full: the block begins there.
+            kind = {"write": write, "untraced": untraced}
             every = SAMPLE_EVERY if posted is None else POSTED_SAMPLE_EVERY
             for count in (WARM_UP if posted is None else POSTED_WARM_UP, n):
-                block = new_block(count, addresses, space=space, size=size, write=write, every=every)
+                block = new_block(count, addresses, space=space, size=size, every=every, **kind)
                 ticks = lib.sio_measure_access(client.view, block)
                 if block.failed:
                     what = f"{block.failed} of {count} accesses were not answered"

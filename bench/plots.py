@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from shardio.bench.bound import Check, Costs, grid
+from shardio.bench.bound import Check, Costs
 from shardio.bench.results import Figure, Point, Run
 from shardio.bench.tables import number
 
-COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8a5fbf", "#c9822b", "#4a4e69", "#00868b")
-GREY, PALE = "#777777", "#a9b4c2"
+BLUE, PALE = "#1b6ca8", "#a9b4c2"
+VERDICTS = {"reached": "#2e8b57", "in gate": "#c9822b", "missed": "#d1495b"}
 SHOWN = 3.0
 """A bar of the data path ends here, its number goes on."""
 STYLE: Any = {
@@ -20,8 +20,16 @@ STYLE: Any = {
 }  # fmt: skip
 
 
-def _svg(draw: Callable[[Any, Any], None], size: tuple[float, float], panels: int = 1) -> str:
-    """An SVG element of what `draw(figure, axes)` draws; `axes` is a list where there are several panels."""
+class Line(NamedTuple):
+    """Points that belong together, and matplotlib's format for them."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    form: str = "o-"
+
+
+def _svg(draw: Callable[[Any, Sequence[Any]], None], size: tuple[float, float], panels: int = 1) -> str:
+    """An SVG element of what `draw(figure, axes)` draws."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -30,7 +38,7 @@ def _svg(draw: Callable[[Any, Any], None], size: tuple[float, float], panels: in
     with pyplot.rc_context(STYLE):
         figure, axes = pyplot.subplots(1, panels, figsize=size, layout="constrained", squeeze=False)
         try:
-            draw(figure, axes[0] if panels > 1 else axes[0][0])
+            draw(figure, axes[0])
             out = io.StringIO()
             figure.savefig(out, format="svg", metadata={"Date": None})
         finally:
@@ -39,193 +47,145 @@ def _svg(draw: Callable[[Any, Any], None], size: tuple[float, float], panels: in
     return text[text.index("<svg") :]
 
 
-def _log(axis: Any, *multiples: int) -> None:
-    """A logarithmic axis with plain numbers, at powers of ten and at `multiples` of them."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
+def _log(axis: Any) -> None:
+    """A logarithmic axis with plain numbers."""
     getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
-    axis.set_major_locator(LogLocator(10.0, subs=(1, *multiples)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.15g}"))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(lambda value, _: f"{value:,.15g}")
 
 
-def _bars(axis: Any, titles: Sequence[str], label: str) -> None:
-    axis.set_yticks(range(len(titles)), titles)
-    axis.set_xlabel(label)
-    axis.grid(visible=False, axis="y")
+def _bars(
+    rows: Sequence[Figure], words: str, label: Callable[[Figure], str], *,
+    length: Callable[[Figure], float] = lambda row: row.value, marks: Sequence[float] = (), log: bool = False,
+) -> str:  # fmt: skip
+    """A bar for each row; `marks`: a tick on each bar."""
+
+    def draw(_figure: Any, axes: Sequence[Any]) -> None:
+        axis, at, lengths = axes[0], range(len(rows)), [length(row) for row in rows]
+        own = [BLUE if row.name.startswith(("shardio", "kvm")) else PALE for row in rows]
+        axis.barh(at, lengths, color=[VERDICTS.get(row.verdict, own[y]) for y, row in enumerate(rows)])
+        axis.plot(marks, at[: len(marks)], "k|", markersize=14)
+        for y, row in enumerate(rows):
+            end = max(lengths[y], *marks[y : y + 1], 0)
+            axis.annotate(label(row), (end, y), (5, 0), textcoords="offset points", va="center", fontsize=8)
+        if log:
+            _log(axis.xaxis)
+        axis.set_xlim(0.8 if log else 0, max(lengths) * (8 if log else 1.5))
+        axis.set_yticks(at, [row.title for row in rows])
+        axis.invert_yaxis()
+        axis.set_xlabel(words)
+        axis.grid(visible=False, axis="y")
+
+    return _svg(draw, (9.0, 0.4 * len(rows) + 1.0))
 
 
-def _line(axis: Any, points: Iterable[tuple[float, float]], colour: int, label: str, **style: Any) -> None:
-    xs, ys = zip(*sorted(points), strict=True)
-    axis.plot(xs, ys, **{"marker": "o", "color": COLOURS[colour % len(COLOURS)], "label": label, **style})
+def _lines(
+    panels: dict[str, Sequence[Line]], x: str, y: str, *,
+    log: str = "", ticks: Iterable[int] = (), title: str = "",
+) -> str:  # fmt: skip
+    """A panel of lines for each title; `log`: the logarithmic axes, "x", "y" or both."""
 
+    def draw(figure: Any, axes: Sequence[Any]) -> None:
+        for axis, (name, lines) in zip(axes, panels.items(), strict=True):
+            for line in lines:
+                axis.plot(*zip(*sorted(line.points), strict=True), line.form, label=line.label)
+            axis.set(title=name, xlabel=x, ylabel=y)
+            for which in log:
+                _log(getattr(axis, f"{which}axis"))
+            if "y" not in log:
+                axis.set_ylim(bottom=0)
+            if ticks:
+                axis.set_xticks(sorted(set(ticks)), [str(each) for each in sorted(set(ticks))], minor=False)
+        named = axes[0].get_legend_handles_labels()
+        figure.legend(*named, loc="outside lower center", ncols=4, frameon=False)
+        figure.suptitle(title, fontsize=9)
 
-def _legend(figure: Any, axis: Any, columns: int) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns or len(labels), frameon=False)
+    return _svg(draw, (max(9.0, 3.6 * len(panels)), 3.8), len(panels))
 
 
 def data_path(rows: Sequence[Figure]) -> str:
     """Each row as a part of what is to be reached, with its gate."""
-    gated = [(row, row.reach, row.gate) for row in rows if row.reach and row.gate][::-1]
-    colours = {"reached": COLOURS[2], "in gate": COLOURS[4], "missed": COLOURS[1]}
-
-    def draw(_figure: Any, axis: Any) -> None:
-        for at, (row, reach, gate) in enumerate(gated):
-            length = min(row.value / reach, SHOWN)
-            ends = [min(SHOWN, min(row.rounds) / reach), min(SHOWN, max(row.rounds) / reach)]
-            axis.barh(at, length, color=colours[row.verdict], height=0.55)
-            axis.plot([gate / reach] * 2, [at - 0.38, at + 0.38], color="black", linewidth=1.6)
-            axis.plot(ends, [at, at], color=GREY, linewidth=1)
-            label = f"{number(row.value)} {row.unit}, {number(row.beyond)} ns beyond"
-            axis.text(max(gate / reach, length, *ends) + 0.05, at, label, va="center", fontsize=7)
-        axis.axvline(1.0, color="black", linewidth=1, linestyle=":")
-        axis.set_xlim(0, SHOWN * 1.35)
-        words = "measured / reach (dotted line: the reach; black tick: the gate; grey: the rounds)"
-        _bars(axis, [row.title for row, _, _ in gated], words)
-
-    return _svg(draw, (9.0, 0.42 * len(gated) + 1.0))
+    gated = [row for row in rows if row.reach and row.gate]
+    return _bars(
+        gated, "measured / reach (1: reached; black tick: the gate)",
+        lambda row: f"{number(row.value)} {row.unit}, {number(row.beyond)} ns beyond",
+        length=lambda row: min(row.value / (row.reach or 1), SHOWN),
+        marks=[(row.gate or 0) / (row.reach or 1) for row in gated],
+    )  # fmt: skip
 
 
 def peers(rows: Sequence[Figure]) -> str:
     """Round trips of every peer, in floors, on a logarithmic axis."""
-    ordered = sorted(rows, key=lambda row: -row.value)
+    words = "round trip to a Python device, multiples of the bare ping-pong (log)"
+    def label(row: Figure) -> str:
+        return f"{number(row.value)} x = {number(row.operation / 1000)} us"
 
-    def draw(_figure: Any, axis: Any) -> None:
-        for at, row in enumerate(ordered):
-            axis.barh(at, row.value, color=COLOURS[0] if row.name.startswith("shardio") else PALE, height=0.6)
-            label = f"{number(row.value)} x = {number(row.operation / 1000)} us"
-            axis.text(row.value * 1.08, at, label, va="center", fontsize=8)
-        _log(axis.xaxis)
-        axis.set_xlim(0.8, max(row.value for row in ordered) * 8)
-        words = "round trip to a Python device, multiples of the bare ping-pong (log)"
-        _bars(axis, [row.title for row in ordered], words)
+    return _bars(sorted(rows, key=lambda row: row.value), words, label, log=True)
 
-    return _svg(draw, (9.0, 0.38 * len(ordered) + 1.0))
+
+def kvm(rows: Sequence[Figure]) -> str:
+    """An exit as a multiple of the same one answered in the loop."""
+    return _bars(
+        rows, "multiples of the same access answered inside the KVM_RUN loop, in C",
+        lambda row: f"{row.value:.2f} x: {row.operation / 1000:.2f} us against {row.reference / 1000:.2f}",
+    )  # fmt: skip
+
+
+def _served(shards: int) -> str:
+    return f"{shards} shard{'s' if shards > 1 else ''}" if shards else "one process (GIL)"
 
 
 def scaling(points: Sequence[Point]) -> str:
     """Throughput over vCPUs, a panel for each handler, a line for each number of shards; the number of
     devices that is nearest to 100.
     """
-    handlers = sorted({point.handler_ns for point in points})
     devices = min({point.devices for point in points}, key=lambda n: abs(n - 100))
-
-    def draw(figure: Any, axes: Any) -> None:
-        panels = axes if len(handlers) > 1 else [axes]
-        for axis, handler in zip(panels, handlers, strict=True):
-            for colour, shards in enumerate(sorted({point.shards for point in points})):
-                which = handler, shards, devices
-                line = [p for p in points if (p.handler_ns, p.shards, p.devices) == which]
-                label = f"{shards} shard{'s' if shards > 1 else ''}" if shards else "one process (GIL)"
-                style = "-" if shards else "--"
-                _line(axis, [(p.vcpus, p.rate / 1000) for p in line], colour, label, linestyle=style)
-                ringed = [(p.vcpus, p.rate / 1000) for p in line if p.oversubscribed]
-                if ringed:
-                    ring = {"linestyle": "", "markersize": 9, "markerfacecolor": "none", "color": GREY}
-                    _line(axis, ringed, 0, "", **ring)
-            axis.set_title(f"handler computes {handler / 1000:g} us", fontsize=9)
-            axis.set_xlabel("vCPUs")
-            axis.set_ylabel("accesses a second, thousands")
-            axis.set_ylim(bottom=0)
-            axis.set_xticks(sorted({p.vcpus for p in points}))
-        _legend(figure, panels[0], 0)
-        figure.suptitle(f"{devices:,} devices; ringed points share CPUs", fontsize=9)
-
-    return _svg(draw, (3.6 * len(handlers) + 0.4, 3.6), len(handlers))
+    panels: dict[str, dict[int, list[tuple[float, float]]]] = {}
+    for p in points:
+        if p.devices == devices:
+            panel = panels.setdefault(f"handler computes {p.handler_ns / 1000:g} us", {})
+            panel.setdefault(p.shards, []).append((p.vcpus, p.rate / 1000))
+    return _lines(
+        {name: [Line(_served(m), line, "o-" if m else "o--") for m, line in sorted(panel.items())]
+         for name, panel in panels.items()},
+        "vCPUs", "accesses a second, thousands",
+        ticks={p.vcpus for p in points}, title=f"{devices:,} devices; the table marks what shares CPUs",
+    )  # fmt: skip
 
 
 def devices(points: Sequence[Point]) -> str:
-    """Throughput over devices, for one vCPU and no computing: what routing costs."""
-    handler = min(point.handler_ns for point in points)
-
-    def draw(_figure: Any, axis: Any) -> None:
-        for colour, shards in enumerate(sorted({point.shards for point in points if point.shards < 2})):
-            line = [p for p in points if (p.handler_ns, p.shards, p.vcpus) == (handler, shards, 1)]
-            name = "1 shard" if shards else "one process"
-            _line(axis, [(p.devices, p.latency.p50) for p in line], colour, f"{name}, p50")
-            tail = [(p.devices, p.latency.p99) for p in line]
-            _line(axis, tail, colour, f"{name}, p99", marker=".", linestyle=":")
-        _log(axis.xaxis)
-        _log(axis.yaxis, 2, 5)
-        axis.set_xlabel("devices, accessed at random (log)")
-        axis.set_ylabel("time of an access, ns (log)")
-        axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-
-    return _svg(draw, (9.0, 3.4))
-
-
-def kvm(rows: Sequence[Figure]) -> str:
-    """An exit answered in the loop and by a device in a shard, side by side."""
-    ordered = list(rows)[::-1]
-
-    def draw(figure: Any, axis: Any) -> None:
-        at = range(len(ordered))
-        ours, loops = ([getattr(row, name) / 1000 for row in ordered] for name in ("operation", "reference"))
-        axis.barh([y + 0.19 for y in at], ours, height=0.36, color=COLOURS[0], label="as the name says")
-        inside = "the same access answered inside the KVM_RUN loop, in C"
-        axis.barh([y - 0.19 for y in at], loops, height=0.36, color=PALE, label=inside)
-        for y, row in enumerate(ordered):
-            axis.text(max(ours[y], loops[y]) * 1.01, y, f"{row.value:.2f} x", va="center", fontsize=8)
-        axis.set_xlim(0, max(*ours, *loops) * 1.12)
-        titles = [row.title.removeprefix("KVM exit, ").removeprefix("KVM, ") for row in ordered]
-        _bars(axis, titles, "an access and the guest's loop around it, us")
-        _legend(figure, axis, 2)
-
-    return _svg(draw, (9.0, 0.5 * len(ordered) + 1.2))
+    """Latency over devices, for one vCPU and the shortest handler: what routing costs."""
+    handler, lines = min(point.handler_ns for point in points), []
+    for m in sorted({point.shards for point in points if point.shards < 2}):
+        line = [p for p in points if (p.handler_ns, p.shards, p.vcpus) == (handler, m, 1)]
+        lines.append(Line(f"{_served(m)}, p50", [(p.devices, p.latency.p50) for p in line]))
+        lines.append(Line(f"{_served(m)}, p99", [(p.devices, p.latency.p99) for p in line], ".:"))
+    return _lines({"": lines}, "devices, accessed at random (log)", "time of an access, ns (log)", log="xy")
 
 
 def larger(costs: Costs, vcpus: Sequence[int], shards: Sequence[int]) -> str:
     """What larger machines can reach, over vCPUs, a line for each number of shards."""
-
-    def draw(figure: Any, axis: Any) -> None:
-        for colour, (m, bounds) in enumerate(grid(costs, vcpus, shards).items()):
-            line = [(n, each.rate / 1e6) for n, each in zip(vcpus, bounds, strict=True)]
-            _line(axis, line, colour, f"{m} shard{'s' if m > 1 else ''}")
-        axis.set_xscale("log", base=2)
-        _log(axis.yaxis, 3)
-        axis.set_xticks(vcpus, [str(n) for n in vcpus])
-        axis.set_xlabel("vCPUs (log)")
-        axis.set_ylabel("accesses a second, millions (log)")
-        _legend(figure, axis, 0)
-
-    return _svg(draw, (9.0, 3.8))
+    lines = [Line(_served(m), [(n, costs.bound(n, m).rate / 1e6) for n in vcpus]) for m in shards]
+    return _lines({"": lines}, "vCPUs (log)", "accesses a second, millions (log)", log="xy", ticks=vcpus)
 
 
 def checks(rows: Sequence[Check]) -> str:
     """Measured rates against bounds; on the diagonal the bound is reached."""
-
-    def draw(figure: Any, axis: Any) -> None:
-        for colour, machine in enumerate(dict.fromkeys(row.machine for row in rows)):
-            for valid in (True, False):
-                mine = [row for row in rows if (row.machine, row.bound.valid) == (machine, valid)]
-                ours = COLOURS[colour % len(COLOURS)]
-                face = {"facecolors": ours if valid else "none", "edgecolors": ours}
-                label = machine + ("" if valid else ", outside of its validity")
-                rates, bounds = [row.point.rate for row in mine], [row.bound.rate for row in mine]
-                axis.scatter(rates, bounds, s=22, label=label, **face)
-        values = [each for row in rows for each in (row.point.rate, row.bound.rate)]
-        ends = [min(values) / 1.5, max(values) * 1.5]
-        axis.plot(ends, ends, color=GREY, linewidth=1, label="bound = measurement")
-        _log(axis.xaxis)
-        _log(axis.yaxis)
-        axis.set_xlabel("measured, accesses a second (log)")
-        axis.set_ylabel("bound, accesses a second (log)")
-        _legend(figure, axis, 2)
-
-    return _svg(draw, (6.0, 4.4))
+    groups: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        name = row.machine + ("" if row.bound.valid else ", outside of its validity")
+        groups.setdefault(name, []).append((row.point.rate, row.bound.rate))
+    values = [value for group in groups.values() for point in group for value in point]
+    ends = min(values) / 1.5, max(values) * 1.5
+    lines = [Line(name, group, "x" if "outside" in name else "o") for name, group in groups.items()]
+    lines.append(Line("bound = measurement", [(end, end) for end in ends], "-"))
+    words = "measured, accesses a second (log)", "bound, accesses a second (log)"
+    return _lines({"": lines}, *words, log="xy")
 
 
 def of(run: Run) -> dict[str, str]:
     """The plots of what a run has, by heading."""
-    found = {}
-    if run.rows:
-        found["The data path"] = data_path(run.rows)
-    if run.peers:
-        found["Peers"] = peers(run.peers)
-    if run.kvm:
-        found["KVM exits"] = kvm(run.kvm)
-    if run.scaling:
-        found["Scaling"] = scaling(run.scaling)
-        found["Devices"] = devices(run.scaling)
-    return found
+    drawn: dict[str, tuple[Callable[[Any], str], Sequence[Any]]] = {
+        "The data path": (data_path, run.rows), "Peers": (peers, run.peers), "KVM exits": (kvm, run.kvm),
+        "Scaling": (scaling, run.scaling), "Devices": (devices, run.scaling),
+    }  # fmt: skip
+    return {heading: draw(values) for heading, (draw, values) in drawn.items() if values}

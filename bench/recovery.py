@@ -58,7 +58,7 @@ def running() -> Iterator[tuple[Machine, Supervisor, memoryview]]:
         page = Page(file.name)
         try:
             with Machine(memory="2M", shards=1, hang_deadline=PATIENCE_S) as vm:
-                vm.load(GUESTS["mmio-read"].code, mode="protected")
+                vm.load(GUESTS["mmio-read"].code(), mode="protected")
                 for name, port, irq in NEIGHBOURS:
                     vm.add(f"shardio.devices:{name}", pio=port, irq=irq)
                 vm.add("shardio.bench.witness:Witness", mmio=ADDRESS, path=file.name)

@@ -1,6 +1,4 @@
-"""The report: one self-contained HTML file with the machine, the plots, the tables, the bound, and the
-raw run.
-"""
+"""The report: one HTML file that needs no other: the machine, plots, tables, the bound, and the raw run."""
 
 from __future__ import annotations
 
@@ -21,12 +19,10 @@ VCPUS = (1, 4, 16, 64, 256)
 SHARDS = (1, 4, 16, 64)
 HANDLER_NS = 1000
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 64rem; margin:
-2rem auto; padding: 0 1rem } h1 { font-size: 1.6rem; margin-bottom: .2rem } h2 { font-size: 1.15rem;
-margin: 2.2rem 0 .4rem } svg { max-width: 100%; height: auto; display: block } pre { font: 11px/1.45
-ui-monospace, monospace; overflow-x: auto; background: #f6f7f8; padding: .8rem } dl { display: grid;
-grid-template-columns: 9rem auto; gap: .1rem 1rem } dt { color: #666 } dd { margin: 0 } .caution {
-border-left: 4px solid #c9822b; padding: .2rem .8rem; background: #fdf6ec }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem } h2 {
+font-size: 1.15rem; margin-top: 2.2rem } svg { max-width: 100%; height: auto; display: block } pre { font:
+11px/1.45 monospace; overflow-x: auto; background: #f6f7f8; padding: .8rem } dl { display: grid;
+grid-template-columns: 9rem auto } dt { color: #666 } .caution { border-left: 4px solid #c9822b }
 """
 EXPLAINED = {
     "The data path": "Each bar is a ratio to the bare atomic ping-pong of the same two processes (or to what "
@@ -46,18 +42,17 @@ def html(run: Run, others: Sequence[Run] = ()) -> str:
     Raises what `check_installed` raises.
     """
     check_installed()
-    sections = [_section(title, plot, EXPLAINED[title]) for title, plot in plots.of(run).items()]
-    sections += _larger(run, others)
-    raw = msgspec.json.format(msgspec.json.encode(run)).decode()
-    sections.append(f"<h2>Tables</h2><pre>{markup.escape(text(run))}</pre>")
-    sections.append(
-        f"<h2>Raw</h2><details><summary>the run as JSON</summary><pre>{markup.escape(raw)}</pre></details>"
-    )
+    raw = markup.escape(msgspec.json.format(msgspec.json.encode(run)).decode())
+    sections = [
+        *(_section(title, EXPLAINED[title], plot) for title, plot in plots.of(run).items()),
+        *_larger(run, others),
+        f"<h2>Tables</h2><pre>{markup.escape(text(run))}</pre>",
+        f"<h2>Raw</h2><details><summary>the run as JSON</summary><pre>{raw}</pre></details>",
+    ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>shardio benchmark report</title>'
-        f"<style>{STYLE}</style></head><body><h1>shardio benchmark report</h1>"
-        f"{_host(run.host, run)}{''.join(sections)}"
-        "</body></html>\n"
+        f"<style>{STYLE}</style></head><body><h1>shardio benchmark report</h1>{_host(run.host, run)}"
+        f"{''.join(sections)}</body></html>\n"
     )
 
 
@@ -71,33 +66,24 @@ def text(run: Run) -> str:
     """The tables for a page."""
     out = io.StringIO()
     console = Console(file=out, width=WIDTH, highlight=False, color_system=None)
-    for part in tables.everything(run):
-        console.print(part)
+    console.print(*tables.everything(run), sep="\n")
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
 def _host(host: Host, run: Run) -> str:
-    pinned = (
-        f"CPUs {host.pinned[0]} and {host.pinned[1]}"
-        if host.pinned
-        else "every vCPU and shard, over all CPUs"
-    )
     facts = {
-        "machine": f"{host.machine}, {host.usable_cpus} of {host.cpus} CPUs usable",
-        "pinned": pinned,
+        "machine": f"{host.machine}, {host.place}",
         "kernel": host.kernel,
         "interpreter": host.python,
         "shardio": f"{host.shardio} {host.commit}",
         "measured": f"{host.when}, {run.seconds:.0f} s, load {host.load:.1f} at the start",
     }
     rows = "".join(f"<dt>{name}</dt><dd>{markup.escape(value)}</dd>" for name, value in facts.items())
-    cautions = list(host.caution) + (
-        ["interrupted: only what was complete is here"] if run.interrupted else []
-    )
+    cautions = host.caution + ["interrupted: only what was complete is here"] * run.interrupted
     return f"<dl>{rows}</dl>" + "".join(f'<p class="caution">{markup.escape(line)}</p>' for line in cautions)
 
 
-def _section(title: str, svg: str, words: str) -> str:
+def _section(title: str, words: str, svg: str = "") -> str:
     return f"<h2>{markup.escape(title)}</h2><p>{markup.escape(words)}</p>{svg}"
 
 
@@ -110,16 +96,16 @@ def _larger(run: Run, others: Sequence[Run]) -> list[str]:
         costs = bound.Costs.measured(run, nearest)
         checks = [check for each in (run, *others) for check in bound.check(each)]
     except BenchError as error:
-        return [f"<h2>Larger machines</h2><p>{markup.escape(str(error))}</p>"]
+        return [_section("Larger machines", str(error))]
     words = (
         f"At the most: the least of vCPUs / {costs.trip:.0f} ns and shards / {costs.service:.0f} ns, with a "
         "CPU for every vCPU and shard. A bound, not a measurement."
     )
-    sections = [_section("Larger machines, at the most", plots.larger(costs, VCPUS, SHARDS), words)]
+    sections = [_section("Larger machines, at the most", words, plots.larger(costs, VCPUS, SHARDS))]
     if checks:
         words = (
-            "Each point is a measured one of two vCPUs or more; the costs are of one. Hollow points are "
-            f"outside of the bound's validity. {bound.summary(checks)}."
+            "Each point is a measured one of two vCPUs or more; the costs are of one. Crosses are outside of "
+            f"the bound's validity. {bound.summary(checks)}."
         )
-        sections.append(_section("The bound against measurements", plots.checks(checks), words))
+        sections.append(_section("The bound against measurements", words, plots.checks(checks)))
     return sections

@@ -18,16 +18,20 @@ from shardio.bench.errors import BenchError
 
 
 class Unit(StrEnum):
-    """What a figure's value is a multiple of."""
+    """What a figure's value is a multiple of, or its unit."""
 
     FLOOR = "x floor"
     EXPECTED = "x (1.2 floor + local)"
     LOCAL = "x local call"
-    MICROSECONDS = "us"
     IN_LOOP = "x in-loop C"
     OWN_PROCESS = "x own process"
     ONE_RANGE = "x one range"
     UNTRACED = "x untraced"
+    NO_TRACE = "x without a trace"
+    UNSCRAPED = "x unscraped"
+    MICROSECONDS = "us"
+    MILLISECONDS = "ms"
+    KIB = "KiB"
 
 
 FLOORS_IN = {Unit.FLOOR: 1.0, Unit.EXPECTED: 1.2}
@@ -44,18 +48,16 @@ class Percentiles(msgspec.Struct, frozen=True):
     p999: float
 
     @classmethod
-    def of(cls, samples: Iterable[float]) -> Percentiles:
-        """Of some samples, by nearest rank."""
+    def of(cls, samples: Iterable[float]) -> Percentiles | None:
+        """Of some samples, by nearest rank; None of none."""
         ordered = sorted(samples)
-        return cls(*(ordered[min(len(ordered) - 1, int(q * len(ordered)))] for q in (0.5, 0.99, 0.999)))
+        at = [min(len(ordered) - 1, int(q * len(ordered))) for q in (0.5, 0.99, 0.999)]
+        return cls(*(ordered[each] for each in at)) if ordered else None
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """One row: `value` is the median over the pairs, `rounds` the median of each round, in `unit`.
-
-    `reach` and `gate` in the same unit (None: the row has none). `floor`: the regime, percentiles of the
-    quicker bare ping-pong in the same run; `latency`: of single operations, None where they cannot be told
-    apart. `reference`: the median of what the value is a multiple of, in nanoseconds.
+    """One row: `value` is the median over the pairs, `rounds` the median of each round, in `unit`; so are
+    `reach` and `gate`, where the row has them.
     """
 
     name: str
@@ -66,13 +68,15 @@ class Figure(msgspec.Struct, frozen=True):
     reach: float | None = None
     gate: float | None = None
     reference: float = 0.0
+    """The median of what the value is a multiple of, and of the work itself, in nanoseconds."""
     operation: float = 0.0
     floor: Percentiles | None = None
+    """The regime: single pings of the quicker loop in the same run."""
     latency: Percentiles | None = None
+    """Of single operations, where they can be told apart."""
     note: str = ""
     set_aside: float = 0.0
     """The part of the blocks that were measured again because another program had a CPU."""
-
     floors: tuple[float, float] | None = None
     """Medians of the ping-pong with a `pause` a poll and without, in nanoseconds; the floor is the lower one.
     """
@@ -82,8 +86,6 @@ class Figure(msgspec.Struct, frozen=True):
     """
     gate_ns: float | None = None
     """The gate for `beyond`."""
-    limit: float | None = None
-    """What the value cannot be below, by the closed form of `bound`."""
     instructions: float | None = None
     """How many more are executed than for a ping of the floor, on both sides together (`steps`)."""
 
@@ -98,8 +100,9 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 class Host(msgspec.Struct, frozen=True):
-    """Where a run was made. `pinned`: the CPUs of the near and the far process, None where there
-    are no such two; `spread`: vCPUs and shards were pinned over all of them."""
+    """Where a run was made. `pinned`: the CPUs of the near and the far process, None where there are no such
+    two; `spread`: vCPUs and shards were pinned over all of them.
+    """
 
     machine: str
     cpus: int
@@ -114,11 +117,19 @@ class Host(msgspec.Struct, frozen=True):
     caution: list[str]
     spread: bool = False
 
+    @property
+    def place(self) -> str:
+        """Where on the machine."""
+        pinned = "each vCPU and shard pinned, over all of them" if self.spread else "not pinned"
+        if self.pinned:
+            pinned = f"pinned to CPUs {self.pinned[0]} and {self.pinned[1]}"
+        return f"{self.usable_cpus} of {self.cpus} CPUs usable, {pinned}"
+
 
 class Point(msgspec.Struct, frozen=True):
-    """One measurement of scaling. `shards` 0: one process, vCPU threads under its GIL. `handler_ns`:
-    what a handler computes; `rate`: accesses a second, all vCPUs together, median over rounds; `spread`:
-    from the slowest to the quickest round, as a part of the median.
+    """One measurement of scaling. `shards` 0: one process, vCPU threads under its GIL. `handler_ns`: what a
+    handler computes; `rate`: accesses a second, all vCPUs together, median over rounds; `spread`: from the
+    slowest to the quickest round, as a part of the median.
     """
 
     devices: int
@@ -130,14 +141,12 @@ class Point(msgspec.Struct, frozen=True):
     latency: Percentiles
     oversubscribed: bool
 
-
-class Cost(msgspec.Struct, frozen=True):
-    """What starting or holding something takes, in the unit of its name: "ms" or "KiB"."""
-
-    title: str
-    value: float
-    unit: str
-    note: str = ""
+    @property
+    def title(self) -> str:
+        """What was varied."""
+        served = f"{self.shards} shards" if self.shards else "one process"
+        what = f"{self.vcpus} vCPUs, {served}, {self.devices} devices"
+        return f"{what}, {self.handler_ns / 1000:g} us: accesses/s"
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,11 +161,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     peers: list[Figure] = []
     kvm: list[Figure] = []
     scaling: list[Point] = []
-    costs: list[Cost] = []
+    costs: list[Figure] = []
     skipped: dict[str, str] = {}
 
-
-LISTS = ("rows", "peers", "kvm", "scaling", "costs")
+    @property
+    def figures(self) -> list[Figure]:
+        """All of them."""
+        return [*self.rows, *self.kvm, *self.peers, *self.costs]
 
 
 def save(run: Run, path: Path) -> None:
@@ -169,9 +180,8 @@ def load(path: Path) -> Run:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Run)
     except msgspec.DecodeError as error:
-        raise BenchError(
-            f"{path} is no benchmark run: {error}", "give a file that `shardio bench --json` wrote"
-        ) from None
+        hint = "give a file that `shardio bench --json` wrote"
+        raise BenchError(f"{path} is no benchmark run: {error}", hint) from None
 
 
 def merged(runs: Sequence[Run]) -> Run:
@@ -180,13 +190,13 @@ def merged(runs: Sequence[Run]) -> Run:
     """
     whole = runs[-1]
     for run in reversed(runs[:-1]):
-        lists = {name: getattr(whole, name) or getattr(run, name) for name in LISTS}
+        lists = ("rows", "peers", "kvm", "scaling", "costs")
         whole = msgspec.structs.replace(
             whole,
             seconds=whole.seconds + run.seconds,
             interrupted=whole.interrupted or run.interrupted,
             skipped={**run.skipped, **whole.skipped},
-            **lists,
+            **{name: getattr(whole, name) or getattr(run, name) for name in lists},
         )
     return whole
 
@@ -219,8 +229,7 @@ class Rounds:
         the loop that was the quicker one in the median. `more`: further fields of a `Figure`.
         """
         every = [pair for pairs in self._rounds for pair in pairs]
-        with_pause, bare = (statistics.median(pair[1][loop] for pair in every) for loop in (0, 1))
-        floors = with_pause, bare
+        floors: Any = tuple(statistics.median(pair[1][loop] for pair in every) for loop in (0, 1))
         loop, weight = floors.index(min(floors)), FLOORS_IN.get(unit, 0.0)
 
         def reference(floor: Sequence[float], rest: float) -> float:
@@ -229,7 +238,6 @@ class Rounds:
         ratios = [[took / reference(floor, rest) for took, floor, rest in pairs] for pairs in self._rounds]
         ratios = [each for each in ratios if each]
         wires = 1.0 if waits and (weight or unit is Unit.MICROSECONDS) else 0.0
-        samples = self._floor[loop]
         return Figure(
             name,
             title,
@@ -239,8 +247,8 @@ class Rounds:
             reference=statistics.median(reference(floor, rest) for _, floor, rest in every),
             operation=statistics.median(took for took, _, _ in every),
             beyond=statistics.median(took - wires * floor[loop] - rest for took, floor, rest in every),
-            floor=Percentiles.of(samples) if samples else None,
+            floor=Percentiles.of(self._floor[loop]),
             floors=floors if floors[loop] else None,
-            latency=Percentiles.of(self._latency) if self._latency else None,
+            latency=Percentiles.of(self._latency),
             **more,
         )

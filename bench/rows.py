@@ -15,7 +15,6 @@ from shardio.bench.blocks import address_array
 from shardio.bench.effort import Effort
 from shardio.bench.pair import Handlers, Pair, Setting
 from shardio.bench.results import Figure, Rounds, Unit
-from shardio.trace.rings import Rings
 
 MMIO = 1
 BASE = 0xD000_0000
@@ -40,7 +39,6 @@ class Row(NamedTuple):
     posted: bool = False
     one_cpu: bool = False
     among: int = 1
-    traced: bool = False
 
     def measure(self, cpus: tuple[int, int], effort: Effort) -> Iterator[Figure]:
         """The row's figure."""
@@ -54,30 +52,22 @@ class Row(NamedTuple):
         with Pair(settings, cpus) as pair:
             client, last = settings[0].client(A_VCPU % self.vcpus), settings[-1].client(A_VCPU % self.vcpus)
             floor = pair.floor(n)
-            rings = Rings(settings[0].fabric) if self.traced else None
-            if rings is not None:
-                rings.want(None)
             if self.one_cpu:
                 pair.pin(cpus[0], cpus[0])
                 pair.again, n = False, max(200, n // 10)
             for _ in effort.pairs(rounds):
                 if not self.one_cpu:
                     floor = pair.floor(n // (4 if self.among > 1 else 1))
-                if self.among > 1 or rings is not None:
+                if self.among > 1:
                     local = pair.work(client, n, MMIO, at).ns
                 elif self.unit in (Unit.EXPECTED, Unit.LOCAL):
                     local = pair.local(n, write=self.posted)
                 if self.posted:
                     work = pair.work(client, 4 * n, MMIO, at, write=True, posted=BASE)
                 else:
-                    if rings is not None:
-                        rings.switch(True, [last.view])
                     work = pair.work(last, n, MMIO, anywhere)
-                    if rings is not None:  # nobody collects: that is another CPU's work
-                        rings.switch(False, [last.view])
                 rounds.add(work.ns, floor, local, () if self.posted else work.samples)
-            del rings  # it holds the fabric
-        aside = self.one_cpu or self.traced or self.among > 1
+        aside = self.one_cpu or self.among > 1
         counted = None if aside else steps.beyond(self.device, posted=self.posted)
         yield rounds.figure(
             self.name,
@@ -104,5 +94,4 @@ ROWS = (
     Row("one-cpu-python", f"{ONE_CPU}, Python handler", "register", Unit.MICROSECONDS, 5, 10, one_cpu=True),
     Row("routing-1000", "routing, 1,000 ranges against 1", unit=Unit.ONE_RANGE, among=1000),
     Row("routing", "routing, 10,000 ranges against 1", "native", Unit.ONE_RANGE, 1.3, 1.5, among=10_000),
-    Row("traced", "native handler, traced, against not", unit=Unit.UNTRACED, reach=1.5, gate=2, traced=True),
 )

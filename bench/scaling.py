@@ -184,6 +184,6 @@ def _point(devices: int, vcpus: int, shards: int, handler_ns: int, loads: Sequen
     rates = [load.rate for load in loads]
     middle = statistics.median(rates)
     shared = vcpus + min(shards, devices) > len(os.sched_getaffinity(0))
-    latency = Percentiles.of(value for load in loads for value in load.samples)
+    latency = Percentiles.of(value for load in loads for value in load.samples) or Percentiles(0, 0, 0)
     spread = (max(rates) - min(rates)) / middle
     return Point(devices, vcpus, shards, handler_ns, middle, spread, latency, shared)

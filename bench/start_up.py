@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shardio.bench.effort import Effort
-from shardio.bench.results import Cost
+from shardio.bench.results import Figure, Unit
 from shardio.machine import Machine
 
 MANY = 10_000
@@ -20,27 +20,27 @@ IDLE = b"\xf4\xeb\xfd"
 DEVICE = "shardio.bench.devices:Register"
 
 
-def measure(effort: Effort) -> Iterator[Cost]:
+def measure(effort: Effort) -> Iterator[Figure]:
     """A machine with one shard, one with two, and one with 10,000 devices. Raises what `Machine` raises."""
-    step = effort.budget / 3
-    first_ms, first_kib = _typical(shards=1, devices=1)
-    effort.progress(step)
-    yield Cost("a machine of 1 vCPU and 1 shard starts", first_ms, "ms", "from start() to a running guest")
-    two_ms, two_kib = _typical(shards=2, devices=2)
-    effort.progress(step)
-    yield Cost("one shard more", two_ms - first_ms, "ms", "started side by side")
-    yield Cost("memory of a shard", two_kib - first_kib, "KiB", "private pages of its process")
-    many_ms, many_kib = _started(shards=1, devices=MANY)
-    effort.progress(step)
-    yield Cost(f"a machine of {MANY:,} devices starts", many_ms, "ms", "reach: 2,000 ms")
+
+    def started(count: int, *, shards: int, devices: int) -> tuple[float, float]:
+        found = [_started(shards=shards, devices=devices) for _ in range(count)]
+        effort.progress(effort.budget / 3)
+        ms, kib = (statistics.median(each) for each in zip(*found, strict=True))
+        return ms, kib
+
+    def cost(title: str, value: float, unit: Unit, note: str) -> Figure:
+        return Figure(title, title, unit, value, [value], note=note)
+
+    (first_ms, first_kib), ms = started(TIMES, shards=1, devices=1), Unit.MILLISECONDS
+    yield cost("a machine of 1 vCPU and 1 shard starts", first_ms, ms, "from start() to a running guest")
+    two_ms, two_kib = started(TIMES, shards=2, devices=2)
+    yield cost("one shard more", two_ms - first_ms, ms, "started side by side")
+    yield cost("memory of a shard", two_kib - first_kib, Unit.KIB, "private pages of its process")
+    many_ms, many_kib = started(1, shards=1, devices=MANY)
+    yield cost(f"a machine of {MANY:,} devices starts", many_ms, ms, "reach: 2,000 ms")
     each_kib = (many_kib - first_kib) / (MANY - 1)
-    yield Cost("memory of a device", each_kib, "KiB", "in its shard, the object included")
-
-
-def _typical(*, shards: int, devices: int) -> tuple[float, float]:
-    """Medians of `_started`."""
-    times, sizes = zip(*(_started(shards=shards, devices=devices) for _ in range(TIMES)), strict=True)
-    return statistics.median(times), statistics.median(sizes)
+    yield cost("memory of a device", each_kib, Unit.KIB, "in its shard, the object included")
 
 
 def _started(*, shards: int, devices: int) -> tuple[float, float]:
@@ -53,9 +53,6 @@ def _started(*, shards: int, devices: int) -> tuple[float, float]:
         began = time.perf_counter()
         vm.start()
         took = (time.perf_counter() - began) * 1000
-        return took, sum(_private_kib(shard.pid) for shard in vm.statistics().shards if shard.pid)
-
-
-def _private_kib(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(float(line.split()[1]) for line in lines if line.startswith("Private_"))
+        pids = [shard.pid for shard in vm.statistics().shards if shard.pid]
+        lines = [line for pid in pids for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()]
+        return took, sum(float(line.split()[1]) for line in lines if line.startswith("Private_"))

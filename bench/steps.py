@@ -43,10 +43,15 @@ def beyond(device: str, *, posted: bool = False) -> float | None:
     return None if found is None else float(sum(found) - (0 if posted else PING))
 
 
+def of_the_check() -> float | None:
+    """What a client executes in a read, of no trace, to see that there is none; None as above."""
+    return float(_client() - _client(untraced=True)) if lib.sio_measure_step(0, 0, 0) >= 0 else None
+
+
 @cache
-def _client(posted: bool) -> int:
+def _client(posted: bool = False, *, untraced: bool = False) -> int:
     """A native handler answers between two instructions: at the client's first look the reply is there."""
-    with _served("native", posted) as (owner, access):
+    with _served("native", posted, untraced) as (owner, access):
         scan = int(core_ffi.cast("uintptr_t", core_ffi.addressof(core, "sio_owner_scan")))
         between = (scan, int(core_ffi.cast("uintptr_t", owner.view)))
         access(0, WARM_UP, *between)
@@ -79,7 +84,7 @@ def _owner(device: str, posted: bool) -> int:
 
 
 @contextmanager
-def _served(device: str, posted: bool) -> Iterator[tuple[Owner, Callable[..., int]]]:
+def _served(device: str, posted: bool, untraced: bool = False) -> Iterator[tuple[Owner, Callable[..., int]]]:
     """An owner with a device, and what makes a vCPU's accesses to it; counted where it is told what to call
     between two instructions.
     """
@@ -89,7 +94,7 @@ def _served(device: str, posted: bool) -> Iterator[tuple[Owner, Callable[..., in
     owner.set_handler(0, setting.handlers[0].ranges[0], make(device), posted=posted)
 
     def access(vcpu: int, n: int, *between: int) -> int:
-        block = new_block(n, at, space=MMIO, size=4, write=posted, every=1 << 20)
+        block = new_block(n, at, space=MMIO, size=4, write=posted, untraced=untraced, every=1 << 20)
         act = partial(lib.sio_measure_access, clients[vcpu].view, block)
         return _steps(act, *between) if between else int(act())
 

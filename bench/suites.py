@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from shardio.bench import exits, host, start_up, writes
+from shardio.bench import exits, host, overheads, start_up
 from shardio.bench.effort import START_S, Effort
 from shardio.bench.errors import BenchError
 from shardio.bench.interrupt import Interrupt
@@ -60,106 +60,56 @@ class Plan:
         try:
             with Interrupt() as interrupt:
                 for step in self.steps:
-                    self._take(step, tell, interrupt, found.setdefault(step.into, []), skipped)
+
+                    def progress(seconds: float, title: str = step.title) -> None:
+                        tell(title, seconds)
+                        interrupt.check()
+
+                    progress(0.0)
+                    try:
+                        for value in step.measure(self.effort._replace(progress=progress)):
+                            found.setdefault(step.into, []).append(value)
+                    except (ShardioError, OSError) as error:
+                        skipped[step.title] = str(error)
+                    progress(START_S)
         except KeyboardInterrupt:
             interrupted = True
         run = Run(host=self.host, seconds=time.monotonic() - began, interrupted=interrupted, skipped=skipped)
         return msgspec.structs.replace(run, **found)
 
-    def _take(
-        self, step: Step, tell: Tell, interrupt: Interrupt, found: list[object], skipped: dict[str, str]
-    ) -> None:
-        def progress(seconds: float) -> None:
-            tell(step.title, seconds)
-            interrupt.check()
 
-        progress(0.0)
-        try:
-            for value in step.measure(self.effort._replace(progress=progress)):
-                found.append(value)
-        except (ShardioError, OSError) as error:
-            skipped[step.title] = str(error)
-        progress(START_S)
+def plan(suite: str, effort: Effort, grid: Grid | None = None, only: Sequence[str] = ()) -> Plan:
+    """Of "quick", "kvm", "peers", "scaling" or "report", which is all of them. `only`: the peers to measure.
 
-
-def preamble(where: Host) -> list[str]:
-    """What a reader must know before any figure."""
-    place = "each vCPU and shard pinned, over all of them" if where.spread else "not pinned"
-    if where.pinned:
-        place = f"pinned to CPUs {where.pinned[0]} and {where.pinned[1]}"
-    cpus = f"{where.usable_cpus} of {where.cpus} CPUs usable, {place}"
-    return [f"{where.machine}, {cpus}; Linux {where.kernel}, {where.python}"] + [
-        f"caution: {text}" for text in where.caution
-    ]
+    Raises `BenchError` where there are too few CPUs, and for a peer that nobody knows.
+    """
+    cpus = host.two_cpus() if suite != "scaling" else None
+    steps = figures(cpus, suite, only) if cpus else []
+    if grid:
+        starts = len(grid.devices) * len(grid.handlers) * len(grid.shards) * START_S / effort.budget
+        steps.append(Step("scaling", "scaling", partial(measure_grid, grid), grid.points * SLICE + starts))
+        steps.append(Step("start-up and memory", "costs", start_up.measure))
+    return Plan(host.describe(cpus, spread=not cpus), effort, steps)
 
 
-def quick(effort: Effort) -> Plan:
-    """The data path's table."""
-    return _paired(effort, _row_steps)
-
-
-def kvm(effort: Effort) -> Plan:
-    """Real exits of every kind, by device form."""
-    return _paired(effort, _kvm_steps)
-
-
-def peers(effort: Effort, only: Sequence[str] = ()) -> Plan:
-    """The same device in other hands. Raises `BenchError` for a name in `only` that no peer has."""
-    return _paired(effort, partial(_peer_steps, only=only))
-
-
-def scaling(effort: Effort, grid: Grid) -> Plan:
-    """vCPUs x shards x devices x handler cost."""
-    return Plan(host.describe(None, spread=True), effort, _scaling_steps(grid, effort))
-
-
-def everything(effort: Effort, grid: Grid) -> Plan:
-    """All suites, for the report."""
-
-    def steps(cpus: tuple[int, int]) -> list[Step]:
-        return [*figures(cpus), *_scaling_steps(grid, effort)]
-
-    return _paired(effort, steps)
-
-
-def figures(cpus: tuple[int, int]) -> list[Step]:
-    """All steps that give figures."""
-    return [*_row_steps(cpus), *_peer_steps(cpus), *_kvm_steps(cpus)]
-
-
-def _paired(effort: Effort, steps: Callable[[tuple[int, int]], list[Step]]) -> Plan:
-    cpus = host.two_cpus()
-    return Plan(host.describe(cpus), effort, steps(cpus))
-
-
-def _row_steps(cpus: tuple[int, int]) -> list[Step]:
-    return [
-        *(Step(row.name, "rows", partial(row.measure, cpus)) for row in ROWS),
-        *(Step(case.title, "rows", case.measure) for case in exits.QUICK),
-    ]
-
-
-def _kvm_steps(_cpus: tuple[int, int]) -> list[Step]:
-    return [
-        *(Step(case.title, "kvm", case.measure) for case in exits.CASES),
-        Step("KVM writes that are not waited for", "kvm", writes.measure, len(writes.KINDS)),
-        Step("QEMU", "kvm", qemu.measure),
-    ]
-
-
-def _peer_steps(cpus: tuple[int, int], only: Sequence[str] = ()) -> list[Step]:
+def figures(cpus: tuple[int, int], suite: str = "report", only: Sequence[str] = ()) -> list[Step]:
+    """The steps of a suite that give figures."""
     check_named()
     known = {peer.name: peer for peer in PEERS}
-    for name in only:
-        if name not in known:
-            raise BenchError(f"no peer {name!r}", f"use {', '.join(known)}")
+    if unknown := [name for name in only if name not in known]:
+        raise BenchError(f"no peer {unknown[0]!r}", f"use {', '.join(known)}")
     chosen = [known[name] for name in only] or known.values()
-    return [Step(peer.title, "peers", partial(measure, peer, cpus)) for peer in chosen]
-
-
-def _scaling_steps(grid: Grid, effort: Effort) -> list[Step]:
-    starts = len(grid.devices) * len(grid.handlers) * len(grid.shards) * START_S / effort.budget
-    return [
-        Step("scaling", "scaling", partial(measure_grid, grid), grid.points * SLICE + starts),
-        Step("start-up and memory", "costs", start_up.measure),
-    ]
+    steps = {
+        "quick": [
+            *(Step(row.name, "rows", partial(row.measure, cpus)) for row in ROWS),
+            Step("trace", "rows", partial(overheads.trace, cpus), 2),
+            Step("metrics", "rows", partial(overheads.metrics, cpus)),
+            *(Step(case.title, "rows", case.measure) for case in exits.QUICK),
+        ],
+        "peers": [Step(peer.title, "peers", partial(measure, peer, cpus)) for peer in chosen],
+        "kvm": [
+            *(Step(case.title, "kvm", case.measure) for case in exits.CASES),
+            *(Step(f"QEMU, {guest}", "kvm", partial(qemu.measure, guest)) for guest in qemu.GUESTS),
+        ],
+    }
+    return steps.get(suite) or [step for every in steps.values() for step in every]

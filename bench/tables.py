@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from rich.table import Table
 
-from shardio.bench.bound import Check, check, summary
+from shardio.bench.bound import check, summary
 from shardio.bench.errors import BenchError
-from shardio.bench.results import Cost, Figure, Percentiles, Run
+from shardio.bench.results import Figure, Percentiles, Run
 
 _COLOURS = {"reached": "green", "in gate": "yellow", "missed": "red", "": ""}
 
@@ -26,9 +26,12 @@ def everything(run: Run, width: int = WIDE) -> list[Table | str]:
         if rows:
             shown += [figures(rows, title, width), *(f"  {line}" for line in notes(rows)), ""]
     if run.scaling:
-        shown += [points(run, "scaling"), *_bounded(run), ""]
+        shown += [*points(run), ""]
     if run.costs:
-        shown += [costs(run.costs, "start-up and memory"), ""]
+        costs = made("start-up and memory", "what", "value")
+        for row in run.costs:
+            costs.add_row(row.title, f"{row.value:,.2f} {row.unit}", row.note)
+        shown += [costs, ""]
     shown += [f"not measured: {name}: {why}" for name, why in run.skipped.items()]
     return shown + (["interrupted: what was complete is above"] if run.interrupted else [])
 
@@ -53,7 +56,7 @@ def figures(rows: Iterable[Figure], title: str, width: int = WIDE) -> Table:
         ("of the floor", lambda row: percentiles(row.floor), WIDE),
     ]
     shown = [(name, cell) for name, cell, least in columns if width >= least]
-    table = _table(title, "work", *(name for name, _ in shown))
+    table = made(title, "work", *(name for name, _ in shown))
     for column, (name, _) in zip(table.columns[1:], shown, strict=False):
         if name == "of":
             column.justify, column.no_wrap, column.overflow, column.min_width = "left", False, "fold", 12
@@ -83,43 +86,26 @@ def notes(rows: Sequence[Figure]) -> list[str]:
     return lines
 
 
-def _checks(run: Run) -> list[Check]:
-    try:
-        return check(run)
-    except BenchError:  # without a point of one vCPU there is no bound
-        return []
-
-
-def _bounded(run: Run) -> list[str]:
-    checks = _checks(run)
-    return [f"  the bound in closed form: {summary(checks)} (?)"] if checks else []
-
-
-def points(run: Run, title: str) -> Table:
+def points(run: Run) -> list[Table | str]:
     """Scaling: accesses a second by what was varied, and at most by `bound`; "?" where that is not valid."""
-    times = ("p50, us", "p99, us", "p99.9, us")
-    numbers = "vCPUs", "shards", "accesses/s", "at most", "spread"
-    table, bounds = _table(title, "handler, us", "devices", *numbers, *times), _checks(run)
+    try:
+        checks = check(run)
+    except BenchError:  # without a point of one vCPU there is no bound
+        checks = []
+    bounds = {each.point.title: each.bound for each in checks}
+    numbers = "devices", "vCPUs", "shards", "accesses/s", "at most", "spread"
+    table = made("scaling", "handler, us", *numbers, "p50, us", "p99, us", "p99.9, us")
     for row in run.scaling:
-        bound = next((each.bound for each in bounds if each.point is row), None)
+        bound = bounds.get(row.title)
         most = f"{bound.rate:,.0f}{'' if bound.valid else ' ?'}" if bound else ""
+        what = f"{row.handler_ns / 1000:g}", str(row.devices), str(row.vcpus), str(row.shards or "GIL")
         latency = [f"{value / 1000:.2f}" for value in (row.latency.p50, row.latency.p99, row.latency.p999)]
-        shards = str(row.shards) if row.shards else "GIL"
-        what = f"{row.handler_ns / 1000:g}", str(row.devices), str(row.vcpus), shards
         shares = "shares CPUs" if row.oversubscribed else ""
         table.add_row(*what, f"{row.rate:,.0f}", most, f"{row.spread:.0%}", *latency, shares)
-    return table
+    return [table, *([f"  the bound in closed form: {summary(checks)} (?)"] if checks else [])]
 
 
-def costs(rows: Iterable[Cost], title: str) -> Table:
-    """Start-up times and memory."""
-    table = _table(title, "what", "value")
-    for row in rows:
-        table.add_row(row.title, f"{row.value:,.2f} {row.unit}", row.note)
-    return table
-
-
-def _table(title: str, first: str, *numbers: str) -> Table:
+def made(title: str, first: str, *numbers: str) -> Table:
     """A column of words, columns of numbers, and one for a remark."""
     table = Table(box=None, pad_edge=False, title=title, title_justify="left", header_style="bold")
     table.add_column(first, overflow="fold", min_width=min(22, 2 * len(first)))
@@ -144,4 +130,3 @@ def number(value: float | None) -> str:
 def percentiles(value: Percentiles | None) -> str:
     """p50/p99/p99.9 in whole nanoseconds."""
     return "-" if value is None else f"{value.p50:.0f}/{value.p99:.0f}/{value.p999:.0f}"
-

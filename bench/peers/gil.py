@@ -9,12 +9,10 @@ from __future__ import annotations
 from shardio._measure import lib
 from shardio.address import MmioAddress
 from shardio.bench.devices import Register
-from shardio.bench.peers.idle import BesideIdle
 from shardio.bench.peers.peer import READ
+from shardio.bench.peers.pipe import BesideIdle
 from shardio.io_manager import IoManager
 from shardio.range import MmioRange
-
-BASE = 0xD000_0000
 
 
 class OneProcess(BesideIdle):
@@ -24,15 +22,14 @@ class OneProcess(BesideIdle):
 
     def __init__(self, cpu: int) -> None:
         super().__init__(cpu)
-        self._manager = IoManager()
-        self._manager.register_mmio(MmioRange(BASE, 0x1000), Register())
-        self._data = memoryview(bytearray(4))
+        self._manager, self._data = IoManager(), memoryview(bytearray(4))
+        self._manager.register_mmio(MmioRange(0, 0x1000), Register())
 
     def call(self, op: int, offset: int, size: int, value: int) -> int:
         """An exit (the GIL goes and comes back), then the dispatch."""
         lib.sio_measure_guest(0)
         if op == READ:
-            self._manager.mmio_read(MmioAddress(BASE + offset), self._data[:size])
+            self._manager.mmio_read(MmioAddress(offset), self._data[:size])
             return int.from_bytes(self._data[:size], "little")
-        self._manager.mmio_write(MmioAddress(BASE + offset), value.to_bytes(size, "little"))
+        self._manager.mmio_write(MmioAddress(offset), value.to_bytes(size, "little"))
         return 0

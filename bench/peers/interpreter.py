@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from shardio.bench.errors import BenchError
 VARIABLE = "SHARDIO_BENCH_PYTHON"
 NAMES = [f"python3.{minor}{kind}" for minor in (15, 14, 13, 12) for kind in ("t", "")]
 MANAGED = ("${PYENV_ROOT}/versions", "~/.pyenv/versions", "~/.local/share/uv/python")
-TIMEOUT_S = 30.0
+NUMBER, TIMEOUT_S = re.compile(r"\d+"), 30.0
 _PROBE = """
 import json, sys
 gil = getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -68,19 +69,9 @@ def check_named() -> str:
 
 
 def _paths(named: str) -> Iterator[str]:
-    yield from [shutil.which(named) or named] if named else []
-    yield sys.executable
-    yield from filter(None, map(shutil.which, NAMES))
+    first = named and (shutil.which(named) or named)
+    yield from filter(None, [first, sys.executable, *map(shutil.which, NAMES)])
     for folder in MANAGED:
         # Without the variable the folder has its name, which does not exist.
-        versions = Path(os.path.expandvars(folder)).expanduser().glob("*/bin/python3")
-        yield from map(str, sorted(versions, key=lambda path: _numbers(path.parts[-3]), reverse=True))
-
-
-def _numbers(name: str) -> list[int]:
-    """The numbers in a folder's name, to sort by.
-
-    >>> _numbers("cpython-3.13.0t-linux")
-    [3, 13, 0]
-    """
-    return [int(part) for part in "".join(c if c.isdigit() else " " for c in name).split()]
+        found = map(str, Path(os.path.expandvars(folder)).expanduser().glob("*/bin/python3"))
+        yield from sorted(found, key=lambda path: [int(n) for n in NUMBER.findall(path)], reverse=True)

@@ -2,55 +2,37 @@
 
 from __future__ import annotations
 
-import threading
 from multiprocessing.managers import BaseManager
-from typing import Any
+from typing import Any, cast
 
-from shardio.bench.peers.peer import ECHO, LINE_WORDS, Server, Session, context, line_in, settle
+from shardio.bench.devices import Register
+from shardio.bench.peers.peer import READ, context, settle
+from shardio.bench.peers.pipe import BesideIdle
 
 
 class _Manager(BaseManager):
-    """Serves one `Server`, with the words that its process was started with: they travel only then."""
-
-    words: Any = None
+    """Serves devices in threads of its process."""
 
 
-def _keep(shared: Any, cpu: int) -> None:
-    """In the manager's process, before its threads are made: they inherit where it runs."""
-    settle(cpu)
-    _Manager.words = shared
+_Manager.register("Register", Register)
 
 
-def _server(cpu: int) -> Server:
-    return Server(cpu, _Manager.words)
-
-
-_Manager.register("Server", _server)
-
-
-class Manager(Session):
-    """Calls through the proxy; pings are answered in a thread of the manager's process, as calls are."""
+class Manager(BesideIdle):
+    """Calls through the proxy."""
 
     name, title = "manager", "multiprocessing.Manager, a proxy"
 
     def __init__(self, cpu: int) -> None:
-        self._shared: Any = context.RawArray("Q", LINE_WORDS)
-        self.line = line_in(self._shared)
-        manager: Any = _Manager(ctx=context)
-        manager.start(initializer=_keep, initargs=(self._shared, cpu))
-        self._manager, self._server = manager, manager.Server(cpu)
+        super().__init__(cpu)
+        self._manager = manager = cast("Any", _Manager(ctx=context))
+        manager.start(initializer=settle, initargs=(cpu,))
+        self._device = manager.Register()
 
     def call(self, op: int, offset: int, size: int, value: int) -> int:
-        return int(self._server.answer(op, offset, size, value))
-
-    def echo(self, n: int, pause: int) -> None:
-        """The call blocks until the last ping: it is made in a thread."""
-        self._echo = threading.Thread(target=self._server.answer, args=(ECHO, 0, pause, n))
-        self._echo.start()
-
-    def echoed(self) -> None:
-        self._echo.join()
+        device = self._device
+        return int(device.read(offset, size) if op == READ else device.write(offset, size, value) or 0)
 
     def close(self) -> None:
-        manager, self._manager, self._server = self._manager, None, None
-        manager.shutdown()
+        super().close()
+        self._manager.shutdown()
+        del self._device, self._manager  # they hold the process's pipes

@@ -1,11 +1,8 @@
-"""A session whose device another interpreter serves: the program in `other/`, asked over its standard
-streams.
-"""
+"""Sessions whose device another interpreter serves: the program `other`, asked over its standard streams."""
 
 from __future__ import annotations
 
 import contextlib
-import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,18 +10,13 @@ from typing import ClassVar
 
 import shardio
 from shardio.bench.errors import BenchError
-from shardio.bench.peers.idle import BesideIdle
 from shardio.bench.peers.interpreter import VARIABLE, Interpreter, find
 from shardio.bench.peers.peer import READ
-
-REQUEST = struct.Struct("<5Q")
-"""Operation, offset, size, value, count: the reply is the value, or for a count above 1 the nanoseconds of
-each.
-"""
+from shardio.bench.peers.pipe import BesideIdle
 
 
 class OtherPython(BesideIdle):
-    """`kind`: a module of `other/`; `needs`: which interpreter, in words."""
+    """`kind`: one of `other`'s; `needs`: which interpreter, in words."""
 
     kind: ClassVar[str]
     needs: ClassVar[str]
@@ -45,11 +37,10 @@ class OtherPython(BesideIdle):
             raise BenchError(self.missing(), self.hint)
         super().__init__(cpu)
         self.note = found.title
-        folder, program = Path(shardio.__file__).resolve().parent.parent, Path(__file__).with_name("other")
+        folder, program = Path(shardio.__file__).resolve().parent.parent, Path(__file__).with_name("other.py")
         command = [found.path, "-I", "-B", str(program), str(folder), self.kind, str(cpu)]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
-        )
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)
 
     def call(self, op: int, offset: int, size: int, value: int) -> int:
         return self._ask(op, offset, size, value, 1)[0]
@@ -59,21 +50,17 @@ class OtherPython(BesideIdle):
         return self._ask(READ, 0, 4, 0, max(2, n))
 
     def _ask(self, *request: int) -> list[int]:
-        stdin, stdout, size = self.process.stdin, self.process.stdout, 8 * request[-1]
-        assert stdin is not None
-        assert stdout is not None
-        data = b""
+        line = ""
         with contextlib.suppress(BrokenPipeError):
-            stdin.write(REQUEST.pack(*request))
-            while len(data) < size and (part := stdout.read(size - len(data))):
-                data += part
-        if len(data) < size:
+            print(*request, file=self.process.stdin)
+            line = self.process.stdout.readline() if self.process.stdout else ""
+        if not line:
             raise BenchError("the other interpreter ended", "see its message above")
-        return list(struct.unpack(f"<{request[-1]}Q", data))
+        return list(map(int, line.split()))
 
     def close(self) -> None:
         super().close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(subprocess.TimeoutExpired, BrokenPipeError):
             self.process.communicate(timeout=5)
         self.process.kill()
         self.process.wait()

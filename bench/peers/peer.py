@@ -35,17 +35,16 @@ Request = tuple[int, int, int, int]
 
 
 class Session(ABC):
-    """A served device. `name` for the command line, `title` for tables, `package` that it needs, if any."""
+    """A served device. `name` for the command line, `title` for tables, `package` that it needs, if any, and
+    what to do without; `line`: a `uint64_t *`, the floor's cache line; `note`: for a reader of the figure.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
     package: ClassVar[str] = ""
     hint: ClassVar[str] = "pip install 'shardio[bench]'"
-    """What to do where it is missing."""
     line: Any = None
-    """`uint64_t *` of the floor's cache line."""
     note = ""
-    """What a reader of the figure should know."""
 
     @classmethod
     def missing(cls) -> str:
@@ -82,7 +81,7 @@ class Session(ABC):
         return times
 
     def floor(self, n: int) -> Floor:
-        """Blocks of `n` bare ping-pongs with the server, by each loop."""
+        """Blocks of `n` bare ping-pongs with the server, by each loop; of two the second counts."""
         found = []
         for pause in (1, 0):
             self.echo(2 * n, pause)
@@ -101,7 +100,7 @@ class Wire(Session):
     """A session with a server process of its own. `put` sends a request, `get` takes a reply.
 
     `connect` makes both, and gives what the server's process is passed, from which `attach` there makes its
-    own.
+    own: what takes a request, and what puts a reply.
     """
 
     put: Callable[[Any], object]
@@ -125,13 +124,14 @@ class Wire(Session):
             time.sleep(0.001)
 
     @abstractmethod
-    def connect(self) -> tuple[Any, ...]:
-        """Make our end; what the other one needs."""
+    def connect(self) -> tuple[Any, ...]: ...
 
     @classmethod
     @abstractmethod
-    def attach(cls, *ends: Any) -> tuple[Callable[[], Request], Callable[[int], object]]:
-        """In the server: what takes a request, and what puts a reply."""
+    def attach(cls, *ends: Any) -> tuple[Callable[[], Request], Callable[[int], object]]: ...
+
+    def release(self) -> None:
+        """Close what `connect` made."""
 
     def call(self, op: int, offset: int, size: int, value: int) -> int:
         """Put a request, take the reply."""
@@ -146,49 +146,31 @@ class Wire(Session):
         """Take its reply."""
         self.get()
 
-    def release(self) -> None:
-        """Close what `connect` made."""
-
     def close(self) -> None:
         """Tell the server to stop, and collect it."""
         with contextlib.suppress(OSError):  # it has died, and with it the other end
             self.put((STOP, 0, 0, 0))
         self.process.join(JOIN_S)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
+        self.process.kill()
+        self.process.join()
         self.process.close()
         del self.put, self.get
         self.release()
 
 
-class Server:
-    """The server's side: one device, and the floor's line."""
-
-    def __init__(self, cpu: int, shared: Any) -> None:
-        settle(cpu)
-        self.device = Register()
-        self._shared = shared
-        self._line = line_in(shared)
-
-    def answer(self, op: int, offset: int, size: int, value: int) -> int:
-        """Do what a request asks for; of pings, `size` says whether a poll has a `pause`."""
-        if op == READ:
-            return self.device.read(offset, size)
-        if op == WRITE:
-            self.device.write(offset, size, value)
-        elif op == ECHO:
-            lib.sio_measure_echo(self._line, value, PATIENCE_TICKS, size)
-        return 0
-
-
 def _serve(kind: type[Wire], cpu: int, shared: Any, ends: tuple[Any, ...]) -> None:
-    """The server's main."""
-    server = Server(cpu, shared)
+    """The server's main. Of pings, `size` says whether a poll has a `pause`."""
+    settle(cpu)
+    device, line = Register(), line_in(shared)
     get, put = kind.attach(*ends)
     shared[READY] = 1
     while (request := get())[0] != STOP:
-        put(server.answer(*request))
+        op, offset, size, value = request
+        if op == ECHO:
+            lib.sio_measure_echo(line, value, PATIENCE_TICKS, size)
+        elif op == WRITE:
+            device.write(offset, size, value)
+        put(device.read(offset, size) if op == READ else 0)
 
 
 def settle(cpu: int) -> None:
@@ -199,8 +181,6 @@ def settle(cpu: int) -> None:
 
 
 def line_in(shared: Any) -> Any:
-    """A whole cache line inside shared words: the same one in both processes, whose mappings begin at a
-    page.
-    """
+    """A whole cache line in shared words: the same one in both processes, whose mappings begin at a page."""
     start = int(ffi.cast("uintptr_t", ffi.from_buffer(shared)))
     return ffi.cast("uint64_t *", start + -start % 64)

@@ -1,78 +1,95 @@
-"""QEMU, where it is installed: the same guest loop, its port answered by QEMU's own device in C, in
-QEMU's own process.
+"""QEMU, where it is installed: the same accesses of the same guest, answered by QEMU's own devices in C, in
+QEMU's own process: a port that its PC ignores, and the capabilities of its HPET, a register that only reads.
 
-The guest reads a port a given number of times and leaves through `isa-debug-exit`; two runs of different
-length give the time of an access without the start. It is held against the same loop answered inside the
-KVM_RUN loop, measured before and after each pair of runs.
+The guest counts in its memory, which is a file that this process maps too; QEMU is stopped while the loop has
+the CPU.
 """
 
 from __future__ import annotations
 
+import mmap
+import os
 import shutil
-import statistics
+import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from struct import pack
 
 from shardio.bench.effort import Effort
 from shardio.bench.errors import BenchError
-from shardio.bench.exits import GUESTS
+from shardio.bench.exits import COUNT, MANY, Guest, alternate, await_progress
+from shardio.bench.exits import GUESTS as ALL
 from shardio.bench.inloop import InLoop
 from shardio.bench.results import Figure, Rounds, Unit
 
+GUESTS = {name: ALL[name] for name in ("pio-in", "pio-out", "mmio-read", "mmio-write")}
 PROGRAM = "qemu-system-x86_64"
+SIZE = 16 << 20
 COMMAND = (
-    f"{PROGRAM} -accel kvm -machine pc -m 16 -nodefaults -display none -no-reboot "
-    "-device isa-debug-exit,iobase=0xf4,iosize=1"
+    f"{PROGRAM} -accel kvm -machine pc,memory-backend=ram -m 16 -nodefaults -display none -bios rom "
+    f"-object memory-backend-file,id=ram,size={SIZE},mem-path=ram,share=on"
 )
-FEW, MANY = 2_000, 62_000
-TIMEOUT_S = 60.0
-IN_LOOP_BLOCKS = 15
-DONE = 1
-"""`isa-debug-exit` turns the byte n into the exit status 2 n + 1; the loop writes 0."""
+ROM, GDT = 0xF0000, 0x100
+"""Where the image is below 1 MiB, and its table of flat segments."""
 
 
-def measure(effort: Effort) -> Iterator[Figure]:
+def measure(guest: str, effort: Effort) -> Iterator[Figure]:
     """An access of a guest under QEMU, as a multiple of one answered in the loop. Raises `BenchError`
     without QEMU.
     """
     if shutil.which(PROGRAM) is None:
         raise BenchError(f"{PROGRAM} is not installed", "apt-get install qemu-system-x86")
-    rounds = Rounds()
-    with tempfile.TemporaryDirectory() as folder, InLoop(*GUESTS["pio-count"][:2]) as loop:
+    program, cpu, rounds = GUESTS[guest], min(os.sched_getaffinity(0)), Rounds()
+    with tempfile.TemporaryDirectory() as folder, InLoop(program.code(MANY), [cpu]) as loop:
+        Path(folder, "rom").write_bytes(image(program))
+        with _running(folder) as (process, words):
 
-        def in_loop() -> float:
-            return statistics.median(loop.exit_ns() for _ in range(IN_LOOP_BLOCKS))
+            def count() -> int:
+                if process.poll() is not None and process.stderr is not None:
+                    lines = process.stderr.read().strip().splitlines() or [f"status {process.returncode}"]
+                    raise BenchError(f"QEMU: {lines[-1]}", "see `shardio doctor`")
+                return MANY * words[COUNT // 4]
 
-        few, many = rom(Path(folder), FEW), rom(Path(folder), MANY)
-        for _ in range(effort.rounds):
-            rounds.begin()
-            before = in_loop()
-            took = (_seconds(many) - _seconds(few)) * 1e9 / (MANY - FEW)
-            rounds.add(took, rest=(before + in_loop()) / 2)
-            effort.progress(effort.seconds)
-    yield rounds.figure("qemu", "KVM exit, PIO read, QEMU's own device in C", Unit.IN_LOOP)
+            @contextmanager
+            def stopped() -> Iterator[None]:
+                process.send_signal(signal.SIGSTOP)
+                yield
+                process.send_signal(signal.SIGCONT)
+
+            await_progress(count)
+            threads = list(Path(f"/proc/{process.pid}/task").iterdir())
+            for thread in threads:
+                os.sched_setaffinity(int(thread.name), {cpu})
+            alternate(rounds, effort, loop, count, [thread / "status" for thread in threads], stopped)
+    yield rounds.figure(f"qemu-{guest}", f"KVM exit, {program.title}, QEMU's device in C", Unit.IN_LOOP)
 
 
-def rom(folder: Path, count: int) -> Path:
-    """A 64 KiB image: at its first byte the loop, at the reset vector a jump there."""
-    code = b"\x66\xb9" + count.to_bytes(4, "little") + GUESTS["pio-count"].code[:-2] + b"\xb0\x00\xe6\xf4\xf4"
-    path = folder / f"rom{count}"
-    path.write_bytes(code.ljust(0xFFF0, b"\xf4") + b"\xea\x00\x00\x00\xf0".ljust(16, b"\xf4"))
-    return path
+@contextmanager
+def _running(folder: str) -> Iterator[tuple[subprocess.Popen[str], memoryview]]:
+    """QEMU with the image in `folder`, and the words of its guest's memory."""
+    with open(Path(folder, "ram"), "w+b") as file:
+        file.truncate(SIZE)
+        memory = mmap.mmap(file.fileno(), SIZE)
+    with (
+        memory,
+        memoryview(memory).cast("I") as words,
+        subprocess.Popen(COMMAND.split(), cwd=folder, stderr=subprocess.PIPE, text=True) as process,
+    ):
+        try:
+            yield process, words
+        finally:
+            process.kill()
 
 
-def _seconds(image: Path) -> float:
-    began = time.monotonic()
-    try:
-        command = [*COMMAND.split(), "-bios", str(image)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired:
-        what = f"the guest did not end within {TIMEOUT_S} s under QEMU"
-        raise BenchError(what, "see `shardio doctor`") from None
-    if done.returncode != DONE:
-        lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
-        raise BenchError(f"QEMU: {lines[-1]}", "see `shardio doctor`")
-    return time.monotonic() - began
+def image(guest: Guest) -> bytes:
+    """64 KiB: at the reset vector a jump to the first byte, where the guest turns to 32-bit mode."""
+    tables = pack("<3QHI", 0, 0xCF_9B00_0000_FFFF, 0xCF_9300_0000_FFFF, 23, ROM + GDT)
+    # lgdt %cs:GDT + 24; mov %cr0, %eax; or $1, %al; mov %eax, %cr0; ljmp to what follows
+    code = bytes.fromhex("2e660f0116") + pack("<H", GDT + 24) + bytes.fromhex("0f20c0 0c01 0f22c0")
+    code += b"\x66\xea" + pack("<IH", ROM + len(code) + 8, 8)
+    # mov $16, %eax; mov %eax, %ds
+    code += bytes.fromhex("b810000000 8ed8") + guest.code(MANY)
+    return (code.ljust(GDT, b"\xf4") + tables).ljust(0xFFF0, b"\xf4") + b"\xea\0\0\0\xf0".ljust(16, b"\xf4")

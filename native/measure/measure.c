@@ -84,6 +84,9 @@ static __attribute__((noinline)) uint32_t burst(struct sio_client *client, const
     if (b->write)
         for (uint32_t i = from; i != end; i++)
             failed += sio_client_write(client, space, addresses[i & mask], size, i) != SIO_ANSWERED;
+    else if (b->untraced)
+        for (uint32_t i = from; i != end; i++)
+            failed += sio_untraced_read(client, space, addresses[i & mask], size, &data) != SIO_ANSWERED;
     else
         for (uint32_t i = from; i != end; i++)
             failed += sio_client_read(client, space, addresses[i & mask], size, &data) != SIO_ANSWERED;

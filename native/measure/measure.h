@@ -20,6 +20,7 @@ struct sio_measure_block {
     uint32_t space;
     uint32_t size;
     uint32_t write;
+    uint32_t untraced;          /* reads, by a client that nobody can trace */
     const uint64_t *addresses;  /* taken in turn */
     uint32_t address_mask;      /* how many there are, a power of two, less one */
     uint32_t sampled;           /* out: how many of `samples` are filled */
@@ -45,6 +46,8 @@ uint64_t sio_measure_ping(uint64_t *line, struct sio_measure_block *block, uint6
 uint32_t sio_measure_echo(uint64_t *line, uint32_t n, uint64_t patience_ticks, int pause);
 /* Accesses through a client (a struct sio_client), as a vCPU worker makes them: returns ticks for the block. */
 uint64_t sio_measure_access(void *client, struct sio_measure_block *block);
+/* As sio_client_read (untraced.c). */
+int sio_untraced_read(struct sio_client *client, uint32_t space, uint64_t address, uint32_t size, uint64_t *data);
 /* The floor of a real exit: runs a vCPU of KVM and answers each of its accesses right here. Returns ticks; `done` is less than
  * `n` where the guest made another exit or KVM_RUN failed. `run`: its struct kvm_run. */
 uint64_t sio_measure_exits(int vcpu, void *run, struct sio_measure_block *block);

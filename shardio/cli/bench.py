@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -58,8 +59,10 @@ def execute(arguments: argparse.Namespace) -> int:
         return _compare(arguments, out)
     if arguments.suite == "report":
         return _report(arguments, out)
+    from shardio.bench import tables
+
     run = _measure(arguments, out)
-    _show(run, out)
+    out.print(*tables.everything(run, out.width), sep="\n")
     if run.interrupted:
         return EXIT_INTERRUPTED
     return EXIT_MISSED if any(row.verdict == "missed" for row in run.rows) else 0
@@ -67,37 +70,25 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _measure(arguments: argparse.Namespace, out: Console) -> Run:
     from shardio.bench import results, suites
-
-    plan = _plan(arguments)
-    if arguments.json:
-        _check_writable(arguments.json)
-    err = console(sys.stderr)
-    for line in suites.preamble(plan.host):
-        err.print(line)
-    run = _with_progress(plan, err)
-    if arguments.json:
-        results.save(run, Path(arguments.json))
-    return run
-
-
-def _plan(arguments: argparse.Namespace) -> Plan:
-    from shardio.bench import suites
     from shardio.bench.effort import Effort
     from shardio.bench.peers.interpreter import VARIABLE
     from shardio.bench.scaling import Grid
 
-    effort = Effort(rounds=arguments.rounds, seconds=arguments.time)
     if getattr(arguments, "python", ""):
         os.environ[VARIABLE] = arguments.python  # for this program, and what it starts
-    match arguments.suite:
-        case "quick":
-            return suites.quick(effort)
-        case "kvm":
-            return suites.kvm(effort)
-        case "peers":
-            return suites.peers(effort, arguments.only)
-    grid = Grid(arguments.devices, arguments.vcpus, arguments.shards, arguments.handler)
-    return suites.scaling(effort, grid) if arguments.suite == "scaling" else suites.everything(effort, grid)
+    varied = [getattr(arguments, name, ()) for name in ("devices", "vcpus", "shards", "handler")]
+    effort, only = Effort(rounds=arguments.rounds, seconds=arguments.time), getattr(arguments, "only", ())
+    plan = suites.plan(arguments.suite, effort, Grid(*varied) if all(varied) else None, only)
+    if arguments.json:
+        _check_writable(arguments.json)
+    err = console(sys.stderr)
+    err.print(f"{plan.host.machine}, {plan.host.place}; Linux {plan.host.kernel}, {plan.host.python}")
+    for line in plan.host.caution:
+        err.print(f"caution: {line}")
+    run = _with_progress(plan, err)
+    if arguments.json:
+        results.save(run, Path(arguments.json))
+    return run
 
 
 def _with_progress(plan: Plan, err: Console) -> Run:
@@ -121,15 +112,8 @@ def _with_progress(plan: Plan, err: Console) -> Run:
         return plan.run(tell)
 
 
-def _show(run: Run, out: Console) -> None:
-    from shardio.bench import tables
-
-    for part in tables.everything(run, out.width):
-        out.print(part)
-
-
 def _report(arguments: argparse.Namespace, out: Console) -> int:
-    from shardio.bench import report, results
+    from shardio.bench import report, results, tables
 
     # What can be wrong is found before minutes of measuring.
     report.check_installed()
@@ -138,7 +122,7 @@ def _report(arguments: argparse.Namespace, out: Console) -> int:
     runs = [results.load(Path(source)) for source in getattr(arguments, "from")] or [_measure(arguments, out)]
     run = results.merged(runs)
     Path(arguments.output).write_text(report.html(run, others))
-    _show(run, out)
+    out.print(*tables.everything(run, out.width), sep="\n")
     out.print(f"report: {arguments.output}")
     return EXIT_INTERRUPTED if run.interrupted and not getattr(arguments, "from") else 0
 
@@ -172,12 +156,11 @@ def _positive(text: str) -> int:
 
 def _seconds(text: str) -> float:
     try:
-        value = float(text)
+        if 0 < (value := float(text)) < math.inf:
+            return value
     except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0, such as 0.8")
-    return value
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0, such as 0.8")
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -186,7 +169,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _numbers(text: str) -> tuple[int, ...]:
     try:
-        return tuple(_positive(part.strip()) for part in text.split(","))
+        return tuple(map(_positive, _names(text)))
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers above 0, such as 1,2,4") from None
 
@@ -197,24 +180,14 @@ def _durations(text: str) -> tuple[int, ...]:
     >>> _durations("0,1us,250ns,2ms")
     (0, 1000, 250, 2000000)
     """
+    parts = [re.fullmatch(r"0()|([0-9.]+)(ns|us|ms)", part) for part in _names(text)]
     try:
-        return tuple(_duration(part.strip()) for part in text.split(","))
-    except (ValueError, OverflowError):
+        return tuple(round(float(each[2] or 0) * SCALES[each[3]]) for each in parts)  # type: ignore[index]
+    except (ValueError, TypeError):
         raise argparse.ArgumentTypeError(f"{text!r} is no list of times, such as 0,1us,250ns") from None
 
 
-def _duration(text: str) -> int:
-    for suffix, scale in (("ns", 1), ("us", 1000), ("ms", 1_000_000)):
-        if text.endswith(suffix):
-            value = round(float(text.removesuffix(suffix)) * scale)
-            break
-    else:
-        value = round(float(text)) if float(text) == 0 else -1
-    if value < 0:
-        raise ValueError(text)
-    return value
-
-
+SCALES = {None: 0, "ns": 1, "us": 1000, "ms": 1_000_000}
 SUITES = {
     "quick": "the data path's table; status 1 when a gate is missed",
     "scaling": "vCPUs x shards x devices x handlers, beside one process under its GIL",

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from shardio.bench.errors import BenchError
-from shardio.bench.peers import idle
 from shardio.bench.peers.free_threaded import FreeThreaded
 from shardio.bench.peers.interpreter import VARIABLE, Interpreter, find, probed
 from shardio.bench.peers.measure import check
-from shardio.bench.peers.pipe import Pipe
+from shardio.bench.peers.pipe import BesideIdle
 from shardio.bench.peers.subinterpreters import Subinterpreters
 
 OURS = Interpreter(sys.executable, "cpython", (3, 11, 0), gil=True)
@@ -51,7 +50,8 @@ def test_an_interpreter_that_ends_is_named() -> None:
 def test_a_subinterpreter_that_fails_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
     if Subinterpreters.missing():
         pytest.skip(Subinterpreters.missing())
-    monkeypatch.setattr(idle, "Pipe", lambda _cpu: Pipe(max(os.sched_getaffinity(0))))
+    begin = BesideIdle.__init__
+    monkeypatch.setattr(BesideIdle, "__init__", lambda self, _: begin(self, max(os.sched_getaffinity(0))))
     session = Subinterpreters(1 << 20)  # there is no such CPU
     try:
         with pytest.raises(BenchError, match="other interpreter ended"):

@@ -13,7 +13,7 @@ CASES = [case for case in QUICK if case.cpu == "soft"]
 
 
 def test_the_loop_goes_on() -> None:
-    with OwnProcess(GUESTS["pio-in"].code, "real") as loop:
+    with OwnProcess(GUESTS["pio-in"].code()) as loop:
         assert 0 < loop.exit_ns() < 1_000_000
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from shardio.bench.errors import BenchError
-from shardio.bench.peers import PEERS, Session
+from shardio.bench.peers import PEERS
 from shardio.bench.peers.iceoryx import Iceoryx
 from shardio.bench.peers.measure import check
-from shardio.bench.peers.peer import READ, WRITE
+from shardio.bench.peers.peer import READ, WRITE, Session
 from shardio.bench.peers.pipe import Pipe
 
 

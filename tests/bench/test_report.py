@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from shardio.bench.report import html, text
-from shardio.bench.results import Cost, Figure, Percentiles, Point, Run, Unit
+from shardio.bench.results import Figure, Percentiles, Point, Run, Unit
 from shardio.bench.tables import everything
 from tests.bench.test_results import FIGURE, HOST
 
@@ -27,7 +27,7 @@ RUN = Run(
     peers=[Figure("pipe", "a pipe", Unit.FLOOR, 600.0, [600.0], operation=6e4)],
     kvm=[Figure("kvm", "KVM exit, PIO read", Unit.IN_LOOP, 1.1, [1.1], reference=8e3, operation=9e3)],
     scaling=POINTS,
-    costs=[Cost("a machine starts", 200.0, "ms")],
+    costs=[Figure("start", "a machine starts", Unit.MILLISECONDS, 200.0, [200.0])],
     skipped={"QEMU": "is <not> installed"},
 )
 

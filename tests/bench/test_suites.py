@@ -9,7 +9,7 @@ import pytest
 from shardio.bench.effort import MIN_PAIRS, Effort
 from shardio.bench.errors import BenchError
 from shardio.bench.results import Figure, Rounds
-from shardio.bench.suites import Plan, Step, _peer_steps, preamble
+from shardio.bench.suites import Plan, Step, figures
 from tests.bench.test_results import FIGURE, HOST
 
 EFFORT = Effort(rounds=2, seconds=0.001)
@@ -72,8 +72,8 @@ def test_every_round_has_pairs() -> None:
 
 def test_a_peer_that_nobody_knows_is_refused_with_the_known_ones() -> None:
     with pytest.raises(BenchError, match=r"carrier-pigeon.*use .*pipe"):
-        _peer_steps((0, 1), ["carrier-pigeon"])
+        figures((0, 1), "peers", ["carrier-pigeon"])
 
 
 def test_the_preamble_states_the_pinning() -> None:
-    assert "pinned to CPUs 0 and 1" in preamble(HOST)[0]
+    assert "pinned to CPUs 0 and 1" in HOST.place
