@@ -15,7 +15,7 @@ from shardio import PioRange
 from shardio._core import lib
 from shardio.fabric import Owner
 from shardio.vcpu import ExitCounts, VcpuState
-from shardio.vcpu.kvm import KvmWorker
+from shardio.vcpu.kvm_worker import KvmWorker
 from tests.fabric.support import PATIENCE_S, PORT, Bench, Log, bench
 from tests.kvm.tiny_vmm import TinyVmm, tiny_vmm
 

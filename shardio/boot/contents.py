@@ -21,7 +21,7 @@ from shardio.errors import MachineError
 from shardio.memory import GuestMemory
 from shardio.platform import TABLE_KINDS, Hardware, place_tables
 from shardio.platform.place import ACPI_ADDRESS
-from shardio.vcpu.interface import Hypervisor
+from shardio.vcpu.hypervisor import Hypervisor
 
 
 class Contents:

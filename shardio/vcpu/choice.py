@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from shardio.errors import HostError, MachineError
 from shardio.memory import GuestMemory
-from shardio.vcpu.interface import Hypervisor
+from shardio.vcpu.hypervisor import Hypervisor
 
 if TYPE_CHECKING:
     from shardio.kvm.cpuid import CpuidFilter
