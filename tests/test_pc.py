@@ -8,7 +8,7 @@ import pytest
 
 from shardio import pc
 from shardio.config import MachineConfig, machine_config, with_devices
-from shardio.dispatcher.device import device_request
+from shardio.dispatcher.arguments import device_request
 from shardio.errors import ConfigError
 
 MEMORY = 64 << 20

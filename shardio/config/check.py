@@ -11,8 +11,9 @@ import msgspec
 from shardio import pc
 from shardio.config.convert import convert, refuse_unknown, told_at
 from shardio.config.model import DEVICE_KEYS, MACHINE_KEYS, DeviceConfig, MachineConfig
+from shardio.dispatcher.arguments import device_request, own_arguments
 from shardio.dispatcher.claims import Claims
-from shardio.dispatcher.device import Span, device_request, own_arguments
+from shardio.dispatcher.device import Span
 from shardio.errors import ConfigError, DeviceOverlap
 from shardio.memory import check_size, parse_size, regions_of
 from shardio.options import check_options

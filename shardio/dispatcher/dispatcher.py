@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from shardio._core import lib
 from shardio.closing import Closing
-from shardio.dispatcher.device import DeviceHandle, Span, device_request, own_arguments
+from shardio.dispatcher.arguments import device_request, own_arguments
+from shardio.dispatcher.device import DeviceHandle, Span
 from shardio.dispatcher.devices import Devices
 from shardio.dispatcher.kinds import check_number
 from shardio.dispatcher.life import Life, State

@@ -157,7 +157,7 @@ def test_memory_is_whole_pages(memory: object) -> None:
 
 def test_what_the_file_says_is_checked_where_the_library_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """One rule in one place: a rule that is changed there is changed here."""
-    monkeypatch.setattr("shardio.dispatcher.device.GSIS", 10)
+    monkeypatch.setattr("shardio.dispatcher.arguments.GSIS", 10)
 
     with pytest.raises(ConfigError, match="a line from 0 to 9"):
         config_of(lamp(irq=10))

@@ -11,8 +11,9 @@ import pytest
 
 from shardio import DeviceOverlap, MachineError, PioRange, Shard
 from shardio.devices import Counter, Echo, PciBus
+from shardio.dispatcher.arguments import device_request, own_arguments
 from shardio.dispatcher.claims import Claims
-from shardio.dispatcher.device import Posted, device_request, own_arguments
+from shardio.dispatcher.device import Posted
 from shardio.dispatcher.placement import Placement, check_shards
 from shardio.shard.loading import make
 

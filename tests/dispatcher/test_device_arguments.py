@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from shardio import DeviceOverlap, Dispatcher, MachineError, MutDevicePio
+from shardio.dispatcher.arguments import device_request
 from shardio.dispatcher.claims import Claims
-from shardio.dispatcher.device import device_request
 from shardio.shard.loading import make
 
 

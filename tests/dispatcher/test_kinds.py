@@ -11,7 +11,7 @@ import pytest
 from shardio import Dispatcher, Machine, MachineError
 from shardio.devices import Counter
 from shardio.dispatcher import DeviceHandle
-from shardio.dispatcher.device import device_request
+from shardio.dispatcher.arguments import device_request
 from shardio.dispatcher.placement import check_shards
 
 MMIO = 0xD000_0000

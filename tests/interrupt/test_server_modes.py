@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shardio.device import MutDeviceMmio
-from shardio.dispatcher.device import device_request
+from shardio.dispatcher.arguments import device_request
 from shardio.errors import MachineError
 from shardio.interrupt import MsiConfig, RecordingBackend
 from shardio.interrupt.config import MAX_GSI, MESSAGE_MODES

@@ -11,7 +11,7 @@ from shardio._core import lib
 from shardio.device import declared_capabilities
 from shardio.devices import PciBus
 from shardio.devices.virtio import VirtioMmioNet, VirtioPciNet
-from shardio.dispatcher.device import device_request
+from shardio.dispatcher.arguments import device_request
 from shardio.errors import MachineError
 from shardio.shard.walls import KEPT, MAX_FILES, capability_bits
 from tests.e2e.support import until
