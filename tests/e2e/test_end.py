@@ -50,8 +50,7 @@ class Ender(MutDevicePio):
 CODE = {"read": b"\xe4\x80\xe4\x81\xeb\xfc", "write": b"\xe6\x80\xe6\x81\xeb\xfc"}
 
 
-@pytest.mark.parametrize("how", ["exit", "reset"])
-@pytest.mark.parametrize("direction", ["read", "write"])
+@pytest.mark.parametrize(("direction", "how"), [("read", "reset"), ("write", "exit")])
 def test_the_guest_makes_no_access_after_the_one_that_ends_the_machine(direction: str, how: str) -> None:
     for _ in range(ROUNDS):
         with machine(shards=1) as vm:
