@@ -5,12 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from shardio import Machine, pc
-from shardio.config import build, machine_config
 from tests.e2e.support import command, console, read_until
-from tests.platform.reading import read_acpi
 
 BIOS = Path("/usr/share/seabios/bios.bin")
 MEMORY = 64 << 20
@@ -84,24 +81,6 @@ def test_machine_boots_seabios_with_every_device_in_a_shard(tmp_path: Path) -> N
     served = sum(device.reads + device.writes for device in statistics.devices)
     unclaimed = sum(vcpu.unclaimed_reads + vcpu.unclaimed_writes for vcpu in statistics.vcpus)
     assert served + unclaimed == sum(sum(vcpu.exits.values()) for vcpu in statistics.vcpus)
-
-
-def test_a_configured_firmware_machine_needs_no_standard_input(tmp_path: Path) -> None:
-    config = machine_config({"machine": {"firmware": str(BIOS)}}, where="test")
-    with console(tmp_path / "debug") as log:
-        devices = [
-            replace(device, options={**device.options, "output": f"file:{tmp_path / 'debug'}"})
-            for device in config.devices
-            if device.name == "debugcon"
-        ]
-        others = [device for device in config.devices if device.name != "debugcon"]
-        with build(replace(config, devices=(*devices, *others))) as vm:
-            vm.start()
-            text = read_until(log, LAST_LINE)
-            vm.stop()
-            tables = read_acpi(vm.memory)  # the BIOS has published what its machine told by fw_cfg
-    assert b"Found 1 cpu(s)" in text
-    assert tables.keys() == {"XSDT", "FACP", "APIC", "DSDT"}
 
 
 def test_shardio_run_boots_seabios(tmp_path: Path) -> None:

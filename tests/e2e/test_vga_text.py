@@ -1,14 +1,14 @@
-"""SeaBIOS and its VGA BIOS write on a screen that the host can read."""
+"""SeaBIOS and its VGA BIOS write on a screen that the host can read; the machine is a configuration's."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from shardio.config import build, machine_config
 from tests.e2e.support import console, read_until
+from tests.platform.reading import read_acpi
 
 SEABIOS = Path("/usr/share/seabios")
 
@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 
-def test_the_bios_is_on_the_screen(tmp_path: Path) -> None:
+def test_the_bios_is_on_the_screen_and_its_tables_in_memory(tmp_path: Path) -> None:
     tables = [
         {"type": "shardio.devices:VgaText", "name": "vga"},
         {"type": "shardio.devices:FwCfg", "pio": 0x510, "sercon_port": 0,
@@ -27,14 +27,17 @@ def test_the_bios_is_on_the_screen(tmp_path: Path) -> None:
         {"type": "shardio.devices:DebugConsole", "pio": 0x402, "output": f"file:{tmp_path / 'debug'}"},
     ]  # fmt: skip
     config = machine_config({"machine": {"firmware": "bios.bin"}, "device": tables}, where="test")
-    quiet = [device for device in config.devices if device.name != "com1"]
-    with console(tmp_path / "debug") as log, build(replace(config, devices=tuple(quiet))) as vm:
+    with console(tmp_path / "debug") as log, build(config) as vm:  # its serial port has no standard input
         vm.start()
-        read_until(log, b"No bootable device.")
+        text = read_until(log, b"No bootable device.")
         (vga,) = (device for device in vm.dispatcher.devices if device.name == "vga")
         lines = vga.call("screen").splitlines()
         row, _ = vga.call("cursor")
+        vm.stop()
+        published = read_acpi(vm.memory)  # what the machine told by fw_cfg
 
+    assert b"Found 1 cpu(s)" in text
     assert lines[0].startswith("SeaBIOS (version ")
     assert "Booting from Hard Disk..." in lines
     assert row >= len(lines) - 1
+    assert published.keys() == {"XSDT", "FACP", "APIC", "DSDT"}
