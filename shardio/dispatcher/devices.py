@@ -172,22 +172,14 @@ class Devices(Claims):
             if shard.index in meant or (not handles and shard.records):
                 reload(self._supervisor, shard, self._requests.answer, self._life.closing)
 
-    def call(
-        self,
-        handle: DeviceHandle,
-        method: str,
-        arguments: tuple[Any, ...],
-        options: Mapping[str, Any],
-        timeout: float | None = None,
-    ) -> Any:
-        """`DeviceHandle.call`; `timeout` in seconds."""
+    def call(self, handle: DeviceHandle, *what: Any) -> Any:
+        """`DeviceHandle.call`; `what`: see `Requests.call`."""
         self._life.require(State.STARTING, State.RUNNING)
         if not handle.routes:
             raise MachineError(
                 f"device {handle.name} is in no running dispatcher", "start it, or add() it again"
             )
-        shard = self._supervisor.shards[handle.shard_numbers[0]]
-        return self._requests.call(shard, handle, method, arguments, options, timeout)
+        return self._requests.call(self._supervisor.shards[handle.shard_numbers[0]], handle, *what)
 
     # ---- its parts ----
 

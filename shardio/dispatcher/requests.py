@@ -37,7 +37,7 @@ class Requests:
         options: Mapping[str, Any],
         timeout: float | None = None,
     ) -> Any:
-        """What a method of the device returns there; see `answer`."""
+        """What a method of the device returns there, within `timeout` seconds: see `answer`."""
         if not is_text(method):
             raise MachineError(f"device {handle.name} has no method {method!r}", "give a method's name")
         try:
