@@ -120,7 +120,7 @@ def test_a_device_without_dma_has_no_guest_memory() -> None:
 # ---- ends ----
 
 
-@pytest.mark.parametrize("status", [0, 1, 77, 255])
+@pytest.mark.parametrize("status", [0, 255])
 def test_the_exit_port_s_status_is_the_machine_s(status: int) -> None:
     with machine(shards=1) as vm:
         vm.load(guest("hello", EXIT_CODE=status))
