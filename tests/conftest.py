@@ -32,9 +32,10 @@ else:
 # Inherited by every process that a test starts, however deep: it tells its descendants from everyone else's.
 RUN_TOKEN = f"SHARDIO_TEST_RUN={uuid.uuid4().hex}"
 os.environ.update([RUN_TOKEN.split("=")])
-# Under nohup SIGHUP is ignored, and SIGINT in a script's background job, by every
-# program that a test starts too; some tests send them.
+# Under nohup SIGHUP is ignored, and SIGINT and SIGQUIT in a script's background job,
+# by every program that a test starts too; some tests send them.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A death is reported before the kernel has taken a process apart: what looks left behind has this long to go.

@@ -9,6 +9,7 @@ from shardio.entry import REGISTERS
 from shardio.errors import UnknownRegister
 from shardio.kvm import cpuid
 from shardio.kvm.gate import ioctl
+from shardio.kvm.kept import Kept, plain
 
 if TYPE_CHECKING:
     from shardio.kvm.kvm import Kvm
@@ -18,7 +19,9 @@ CONTROLS = ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base")
 
 
 class X86Vcpu:
-    """Mixin of `Vcpu`: state ioctls that exist on x86-64 alone. Getters of structs return cffi pointers."""
+    """Mixin of `Vcpu`: state ioctls that exist on x86-64 alone. A struct is a `Kept`, whose fields have
+    KVM's names.
+    """
 
     index: int
     _fd: int
@@ -42,14 +45,14 @@ class X86Vcpu:
         ioctl(self._fd, "KVM_SET_REGS", regs)
 
     def get_sregs(self) -> Any:
-        """KVM_GET_SREGS: segments, descriptor tables, control registers: a cffi `struct kvm_sregs *`."""
+        """KVM_GET_SREGS: segments, descriptor tables and control registers, a `struct kvm_sregs`."""
         sregs = ffi.new("struct kvm_sregs *")
         ioctl(self._fd, "KVM_GET_SREGS", sregs)
-        return sregs
+        return Kept(sregs)
 
     def set_sregs(self, sregs: Any) -> None:
-        """KVM_SET_SREGS from a cffi `struct kvm_sregs *`, best one of `get_sregs()`, altered."""
-        ioctl(self._fd, "KVM_SET_SREGS", sregs)
+        """KVM_SET_SREGS from what `get_sregs()` gave, altered, or a cffi `struct kvm_sregs *`."""
+        ioctl(self._fd, "KVM_SET_SREGS", plain(sregs))
 
     def get_lapic(self) -> bytes:
         """KVM_GET_LAPIC: the 1 KiB register page of the in-kernel local APIC."""
@@ -64,14 +67,14 @@ class X86Vcpu:
         ioctl(self._fd, "KVM_SET_LAPIC", lapic)
 
     def get_events(self) -> Any:
-        """KVM_GET_VCPU_EVENTS: pending exceptions and interrupts: a cffi `struct kvm_vcpu_events *`."""
+        """KVM_GET_VCPU_EVENTS: pending exceptions and interrupts, a `struct kvm_vcpu_events`."""
         events = ffi.new("struct kvm_vcpu_events *")
         ioctl(self._fd, "KVM_GET_VCPU_EVENTS", events)
-        return events
+        return Kept(events)
 
     def set_events(self, events: Any) -> None:
-        """KVM_SET_VCPU_EVENTS from a cffi `struct kvm_vcpu_events *`."""
-        ioctl(self._fd, "KVM_SET_VCPU_EVENTS", events)
+        """KVM_SET_VCPU_EVENTS from what `get_events()` gave, altered, or a cffi struct of the kind."""
+        ioctl(self._fd, "KVM_SET_VCPU_EVENTS", plain(events))
 
     def get_msr(self, index: int) -> int:
         """KVM_GET_MSRS of one register. Raises `UnknownRegister` where the vCPU does not have it."""
@@ -92,14 +95,14 @@ class X86Vcpu:
         return cell
 
     def get_fpu(self) -> Any:
-        """KVM_GET_FPU: x87 and SSE state: a cffi `struct kvm_fpu *`."""
+        """KVM_GET_FPU: x87 and SSE state, a `struct kvm_fpu`."""
         fpu = ffi.new("struct kvm_fpu *")
         ioctl(self._fd, "KVM_GET_FPU", fpu)
-        return fpu
+        return Kept(fpu)
 
     def set_fpu(self, fpu: Any) -> None:
-        """KVM_SET_FPU from a cffi `struct kvm_fpu *`, best one of `get_fpu()`, altered."""
-        ioctl(self._fd, "KVM_SET_FPU", fpu)
+        """KVM_SET_FPU from what `get_fpu()` gave, altered, or a cffi `struct kvm_fpu *`."""
+        ioctl(self._fd, "KVM_SET_FPU", plain(fpu))
 
     def translate(self, linear: int) -> int | None:
         """KVM_TRANSLATE: the guest-physical address of a linear one, None where nothing is mapped there."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from shardio._core import ffi, lib
 from shardio.kvm.gate import ioctl
+from shardio.kvm.kept import Kept
 from shardio.reserved import REAL_MODE_PAGES
 
 IDENTITY_MAP_ADDRESS = REAL_MODE_PAGES
@@ -40,14 +41,14 @@ class X86Vm:
             state = self.get_irqchip(chip)
             pic = state.chip.pic
             pic.irq_base, pic.imr, pic.init4, pic.init_state = first & 0xF8, mask & 0xFF, 1, 0
-            ioctl(self._fd, "KVM_SET_IRQCHIP", state)
+            ioctl(self._fd, "KVM_SET_IRQCHIP", state.cdata)
 
     def get_irqchip(self, chip: int) -> Any:
-        """KVM_GET_IRQCHIP of an in-kernel controller (`lib.KVM_IRQCHIP_*`): a cffi `struct kvm_irqchip *`."""
+        """KVM_GET_IRQCHIP of an in-kernel controller (`lib.KVM_IRQCHIP_*`), a `struct kvm_irqchip`."""
         state = ffi.new("struct kvm_irqchip *")
         state.chip_id = chip
         ioctl(self._fd, "KVM_GET_IRQCHIP", state)
-        return state
+        return Kept(state)
 
     def create_pit(self) -> None:
         """KVM_CREATE_PIT2: the in-kernel i8254 with port 0x61; needs `create_irqchip()` first."""

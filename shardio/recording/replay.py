@@ -113,7 +113,7 @@ def device_named(recording: Recording, kind: str) -> str:
     of_kind = [name for name, lives in recording.devices.items() if lives[0].made.kind == kind]
     found = of_kind or list(recording.devices)
     if len(found) != 1:
-        names = ", ".join(found) or "none"
+        names = ", ".join(sorted(found)) or "none"  # they were recorded in whatever order they were made
         what = f"has {len(found)} devices that {kind} may stand for"
         raise RecordingError(recording.path, what, f"name the one that is meant: {names}")
     return found[0]
