@@ -73,8 +73,8 @@ class Service(NamedTuple):
 
 
 class Setting:
-    """A fabric of the benchmark: its counts, what answers on it, and a client per vCPU as they are asked
-    for. `shard_of`: the shard of each of `handlers`; all on shard 0 by default.
+    """A fabric of the benchmark: its counts, and what answers on it. `shard_of`: the shard of each of
+    `handlers`; all on shard 0 by default.
     """
 
     def __init__(
@@ -86,13 +86,12 @@ class Setting:
         self.doorbells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(shards)]
         routes = AddressMap(self.fabric)
         for group, shard in zip(self.handlers, self.shard_of, strict=True):
-            for i, span in enumerate(group.ranges):
-                route = routes.add(span, (shard,), posted=group.posted)
-                assert route.index == group.first + i, "indices are given out in order"
+            for index, span in enumerate(group.ranges, group.first):
+                assert routes.add(span, (shard,), posted=group.posted).index == index, "they are in order"
         routes.publish()
 
     def client(self, vcpu: int = 0) -> Port:
-        """The client of a vCPU."""
+        """A client of a vCPU."""
         return Port(self.fabric, vcpu, dict(enumerate(self.doorbells)))
 
     def service(self, shard: int = 0) -> Service:
@@ -112,15 +111,12 @@ class FarProcess:
 
     def __init__(self, services: Sequence[Service], line_fd: int, cpu: int | None) -> None:
         self.pipe, theirs = Pipe()
-        fds = [theirs.fileno(), line_fd]
-        fds += [fd for service in services for fd in (service.fabric, service.doorbell)]
         with theirs:
+            fds = [fd for each in services for fd in (each.fabric, each.doorbell)]
             # From the folder that shardio was imported from, wherever the caller is.
-            code = (
-                f"import sys; sys.path[:] = {sys.path!r}; from shardio.bench.far import main; "
-                f"main({theirs.fileno()}, {os.getpid()})"
-            )
-            command = [sys.executable, "-c", code]
+            code = f"import sys; sys.path[:] = {sys.path!r}; from shardio.bench.far import main; "
+            command = [sys.executable, "-c", f"{code}main({theirs.fileno()}, {os.getpid()})"]
+            fds += [theirs.fileno(), line_fd]
             self.process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL)
         self.ask(line_fd, cpu, list(services))
 
