@@ -5,7 +5,7 @@ scaling   vCPUs x shards x devices x what a handler computes
 peers     the same device served in other ways, in the same run
 kvm       real exits of a guest, answered by a shard and inside the KVM_RUN loop
 report    all of it as one HTML file (from earlier runs, with --from)
-compare   two runs, with a verdict where they differ by more than their noise
+compare   two runs, with a verdict where they differ by more than their noise; or several, in one table
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 suite.add_argument(f"--{option}", type=kind, **more)
     suite = suites.add_parser("compare", help="two runs", description=COMPARE, allow_abbrev=False)
     suite.add_argument("before", metavar="A.json", help="a run that --json has kept")
-    suite.add_argument("after", metavar="B.json", help="another one")
+    suite.add_argument("after", metavar="B.json", nargs="+", help="another one; or several: all in one table")
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -130,11 +130,9 @@ def _report(arguments: argparse.Namespace, out: Console) -> int:
 def _compare(arguments: argparse.Namespace, out: Console) -> int:
     from shardio.bench import compare, results
 
-    before, after = (results.load(Path(name)) for name in (arguments.before, arguments.after))
-    differences = compare.compare(before, after)
-    for line in compare.preamble(before, after):
-        out.print(line)
-    out.print(compare.table(differences))
+    runs = [results.load(Path(name)) for name in (arguments.before, *arguments.after)]
+    found = compare.table(compare.compare(*runs)) if len(runs) == 2 else compare.together(runs)
+    out.print(*compare.preamble(runs), found, sep="\n")
     return 0
 
 
@@ -195,7 +193,7 @@ SUITES = {
     "kvm": "real exits",
     "report": "everything, as one HTML file",
 }
-COMPARE = "two runs, with a verdict where they differ by more than their noise"
+COMPARE = "two runs, with a verdict where they differ by more than their noise; or several, in one table"
 HANDLER = "what a handler computes: 0, 1us, 250ns (default 0,1us,10us)"
 PYTHON = (
     "the free-threaded Python, or that with subinterpreters, to compare with (default: "
