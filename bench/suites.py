@@ -109,7 +109,8 @@ def figures(cpus: tuple[int, int], suite: str = "report", only: Sequence[str] = 
         "peers": [Step(peer.title, "peers", partial(measure, peer, cpus)) for peer in chosen],
         "kvm": [
             *(Step(case.title, "kvm", case.measure) for case in exits.CASES),
-            *(Step(f"QEMU, {guest}", "kvm", partial(qemu.measure, guest)) for guest in qemu.GUESTS),
+            *(Step(qemu.title(guest), "kvm", partial(qemu.measure, guest)) for guest in qemu.GUESTS),
         ],
     }
+    steps["kvm"].sort(key=lambda step: step.title)  # by the access
     return steps.get(suite) or [step for every in steps.values() for step in every]

@@ -37,6 +37,11 @@ ROM, GDT = 0xF0000, 0x100
 """Where the image is below 1 MiB, and its table of flat segments."""
 
 
+def title(guest: str) -> str:
+    """For a table."""
+    return f"KVM exit, {ALL[guest].title}, QEMU's device in C"
+
+
 def measure(guest: str, effort: Effort) -> Iterator[Figure]:
     """An access of a guest under QEMU, as a multiple of one answered in the loop. Raises `BenchError`
     without QEMU.
@@ -62,7 +67,7 @@ def measure(guest: str, effort: Effort) -> Iterator[Figure]:
 
             tasks = f"/proc/{process.pid}/task"
             alternate(rounds, effort, loop, count, lambda: map(int, os.listdir(tasks)), stopped)
-    yield rounds.figure(f"qemu-{guest}", f"KVM exit, {program.title}, QEMU's device in C", Unit.IN_LOOP)
+    yield rounds.figure(f"qemu-{guest}", title(guest), Unit.IN_LOOP)
 
 
 @contextmanager
