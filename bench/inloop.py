@@ -12,11 +12,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
 
 from shardio._measure import ffi, lib
-from shardio.bench.blocks import PATIENCE, Block, new_block, timed
-from shardio.bench.errors import BenchError
+from shardio.bench.blocks import PATIENCE, Block, whole
 from shardio.closing import Closing
 from shardio.memory import GuestMemory
 from shardio.soft.library import library
@@ -26,6 +24,7 @@ ENTRY = 0x1000
 KVM_EXITS, SOFT_EXITS = 400, 20_000
 """Of a block: a millisecond or some."""
 WARM_UP = 20
+STOPPED = "the guest does not go on", "see `shardio doctor`"
 
 
 class Loop(Closing):
@@ -71,7 +70,7 @@ class InLoop(Loop):
             hypervisor.set_entry("protected", ENTRY)
             for vcpu in hypervisor.vm.vcpus:
                 run = partial(lib.sio_measure_exits, vcpu.fd, vcpu.run_struct)
-                self.blocks.append(partial(_block, run, WARM_UP, KVM_EXITS))
+                self.blocks.append(partial(whole, run, (WARM_UP, KVM_EXITS), *STOPPED))
             undo.pop_all()
 
 
@@ -82,13 +81,4 @@ class OwnProcess(Loop):
         path, text = ffi.new("char[]", os.fsencode(library())), ffi.new("char[]", code)
         super().__init__(cpus[:1])
         run = partial(lib.sio_measure_software, path, text, len(code))
-        self.blocks = [partial(_block, run, SOFT_EXITS)]
-
-
-def _block(run: Callable[[Any], int], *counts: int) -> Block:
-    for count in counts:
-        block = new_block(count)
-        ticks = run(block)
-        if block.done != count:
-            raise BenchError("the guest does not go on", "see `shardio doctor`")
-    return timed(block, ticks)
+        self.blocks = [partial(whole, run, (SOFT_EXITS,), *STOPPED)]

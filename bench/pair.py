@@ -17,16 +17,7 @@ from multiprocessing import Pipe
 from typing import Any, NamedTuple
 
 from shardio._measure import ffi, lib
-from shardio.bench.blocks import (
-    PATIENCE,
-    SAMPLE_EVERY,
-    Block,
-    Floor,
-    new_block,
-    on_cpu,
-    patience_ticks,
-    timed,
-)  # fmt: skip
+from shardio.bench.blocks import PATIENCE, SAMPLE_EVERY, Block, Floor, new_block, on_cpu, ping, timed
 from shardio.bench.errors import BenchError
 from shardio.closing import Closing
 from shardio.fabric import Fabric, Port
@@ -107,18 +98,26 @@ class Setting:
 
 
 class FarProcess:
-    """A far process and the pipe to it. `line_fd`: the page with the floor's line; `cpu`: None anywhere."""
+    """A far process, the pipe to it, and the floor's `line`. `cpu`: None anywhere."""
 
-    def __init__(self, services: Sequence[Service], line_fd: int, cpu: int | None) -> None:
+    def __init__(self, services: Sequence[Service], cpu: int | None) -> None:
         self.pipe, theirs = Pipe()
-        with theirs:
+        line_fd = os.memfd_create("shardio-bench", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(line_fd, mmap.PAGESIZE)
+            self._page = mmap.mmap(line_fd, mmap.PAGESIZE)
+            self.line: Any = ffi.cast("uint64_t *", ffi.from_buffer(self._page))
             fds = [fd for each in services for fd in (each.fabric, each.doorbell)]
+            fds += [theirs.fileno(), line_fd]
             # From the folder that shardio was imported from, wherever the caller is.
             code = f"import sys; sys.path[:] = {sys.path!r}; from shardio.bench.far import main; "
             command = [sys.executable, "-c", f"{code}main({theirs.fileno()}, {os.getpid()})"]
-            fds += [theirs.fileno(), line_fd]
             self.process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL)
-        self.ask(line_fd, cpu, list(services))
+            theirs.close()
+            self.ask(line_fd, cpu, list(services))
+        finally:
+            theirs.close()
+            os.close(line_fd)
 
     def send(self, *request: Any) -> None:
         """Ask for something that is not answered, as the methods of `far.Far` say."""
@@ -138,6 +137,8 @@ class FarProcess:
     def close(self) -> None:
         """End the process and collect it."""
         self.pipe.close()
+        self.line = None
+        self._page.close()
         try:
             self.process.wait(5)
         except subprocess.TimeoutExpired:
@@ -159,16 +160,15 @@ class Pair(Closing):
         with ExitStack() as held:
             for setting in settings:
                 held.callback(setting.close)
-            line_fd = os.memfd_create("shardio-bench", os.MFD_CLOEXEC)
-            held.callback(os.close, line_fd)
-            os.ftruncate(line_fd, mmap.PAGESIZE)
-            page = held.enter_context(mmap.mmap(line_fd, mmap.PAGESIZE))
-            self.line: Any = ffi.cast("uint64_t *", ffi.from_buffer(page))
-            held.callback(setattr, self, "line", None)
             held.enter_context(on_cpu(near))
-            self.far = FarProcess([setting.service() for setting in settings], line_fd, far)
+            self.far = FarProcess([setting.service() for setting in settings], far)
             held.callback(self.far.close)
             self._held = held.pop_all()
+
+    @property
+    def line(self) -> Any:
+        """The floor's, a `uint64_t *`."""
+        return self.far.line
 
     def close(self) -> None:
         """End the far process, close the settings, and run where this process ran before."""
@@ -176,7 +176,11 @@ class Pair(Closing):
 
     def floor(self, n: int) -> Floor:
         """Blocks of `n` bare ping-pongs: with a `pause` a poll, and without."""
-        return Floor(self._undisturbed(lambda: self._ping(n, 1)), self._undisturbed(lambda: self._ping(n, 0)))
+        def block(pause: int) -> Block:
+            self.far.send("echo", n + WARM_UP, pause)
+            return ping(self.line, pause, WARM_UP, n)
+
+        return Floor(self._undisturbed(lambda: block(1)), self._undisturbed(lambda: block(0)))
 
     def work(
         self, client: Port, n: int, space: int, addresses: Any, *,
@@ -218,16 +222,6 @@ class Pair(Closing):
                 break
             self.stolen += 1
         return block
-
-    def _ping(self, n: int, pause: int) -> Block:
-        self.far.send("echo", n + WARM_UP, pause)
-        for count in (WARM_UP, n):
-            block = new_block(count)
-            ticks = lib.sio_measure_ping(self.line, block, patience_ticks(), pause)
-            if block.done != count:
-                hint = "run on a machine that is not overloaded"
-                raise BenchError("the far process answers no pings", hint)
-        return timed(block, ticks)
 
     def local(self, n: int, *, service: int = 0, index: int = 0, write: bool = False) -> float:
         """Nanoseconds that one call of the handler takes from Python, in the far process, over `n` calls."""

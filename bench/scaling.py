@@ -108,11 +108,9 @@ def _sharded(held: ExitStack, most: int, shards: int, devices: int, name: str, s
     groups = [Handlers(a, MMIO, BASE + a * STRIDE, SIZE, name, b - a, STRIDE) for a, b in bounds]
     setting = Setting(groups, vcpus=most, shards=shards, shard_of=range(shards))
     held.callback(setting.close)
-    line, far, cpus = os.memfd_create("shardio-bench"), list[FarProcess](), sorted(os.sched_getaffinity(0))
-    held.callback(os.close, line)
-    os.ftruncate(line, os.sysconf("SC_PAGE_SIZE"))
+    far, cpus = list[FarProcess](), sorted(os.sched_getaffinity(0))
     for shard in range(shards):
-        far.append(FarProcess([setting.service(shard)], line, None))
+        far.append(FarProcess([setting.service(shard)], None))
         held.callback(far[-1].close)
 
     def drive(vcpu: int, vcpus: int) -> Callable[[], Load]:

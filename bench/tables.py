@@ -32,7 +32,9 @@ def everything(run: Run, width: int = WIDE) -> list[Table | str]:
         for row in run.costs:
             costs.add_row(row.title, f"{row.value:,.2f} {row.unit}", row.note)
         shown += [costs, ""]
-    shown += [f"not measured: {name}: {why}" for name, why in run.skipped.items()]
+    for why in dict.fromkeys(run.skipped.values()):
+        names = [name for name, reason in run.skipped.items() if reason == why]
+        shown.append(f"not measured: {'; '.join(names)}: {why}")
     return shown + (["interrupted: what was complete is above"] if run.interrupted else [])
 
 
