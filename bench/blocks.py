@@ -109,11 +109,10 @@ def address_array(addresses: Iterable[int]) -> Any:
 
 
 @contextmanager
-def on_cpu(cpu: int | None) -> Iterator[None]:
-    """This thread runs there (None: anywhere), and afterwards where it ran before."""
+def on_cpu(cpu: int) -> Iterator[None]:
+    """This thread runs there, and afterwards where it ran before."""
     before = os.sched_getaffinity(0)
-    if cpu is not None:
-        os.sched_setaffinity(0, {cpu})
+    os.sched_setaffinity(0, {cpu})
     try:
         yield
     finally:

@@ -35,7 +35,7 @@ POSTED_SAMPLE_EVERY = 512
 
 class Handlers(NamedTuple):
     """`number` ranges of `size` bytes from `base` on, `stride` apart, with indices from `first` on, each
-    answered by a `device` of its own (a name of `devices.make`).
+    answered in `shard` by a `device` of its own (a name of `devices.make`).
     """
 
     first: int
@@ -46,6 +46,7 @@ class Handlers(NamedTuple):
     number: int = 1
     stride: int = 0
     posted: bool = False
+    shard: int = 0
 
     @property
     def ranges(self) -> list[MmioRange | PioRange]:
@@ -64,21 +65,17 @@ class Service(NamedTuple):
 
 
 class Setting:
-    """A fabric of the benchmark: its counts, and what answers on it. `shard_of`: the shard of each of
-    `handlers`; all on shard 0 by default.
-    """
+    """A fabric of the benchmark: its counts, and what answers on it."""
 
-    def __init__(
-        self, handlers: Sequence[Handlers], *, vcpus: int = 1, shards: int = 1, shard_of: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, handlers: Sequence[Handlers], *, vcpus: int = 1, shards: int = 1) -> None:
         self.handlers = tuple(handlers)
-        self.shard_of = tuple(shard_of or [0] * len(handlers))
         self.fabric = Fabric.create(vcpus=vcpus, shards=shards, ranges=sum(h.number for h in handlers))
         self.doorbells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(shards)]
         routes = AddressMap(self.fabric)
-        for group, shard in zip(self.handlers, self.shard_of, strict=True):
+        for group in self.handlers:
             for index, span in enumerate(group.ranges, group.first):
-                assert routes.add(span, (shard,), posted=group.posted).index == index, "they are in order"
+                route = routes.add(span, (group.shard,), posted=group.posted)
+                assert route.index == index, "indices are given out in order"
         routes.publish()
 
     def client(self, vcpu: int = 0) -> Port:
@@ -87,7 +84,7 @@ class Setting:
 
     def service(self, shard: int = 0) -> Service:
         """What the far process is told of one shard."""
-        mine = [group for group, owner in zip(self.handlers, self.shard_of, strict=True) if owner == shard]
+        mine = [group for group in self.handlers if group.shard == shard]
         return Service(self.fabric.fd, shard, self.doorbells[shard], mine)
 
     def close(self) -> None:
@@ -152,16 +149,15 @@ class Pair(Closing):
     `cpus`: (near, far). Raises `BenchError` where the far process cannot be started.
     """
 
-    def __init__(self, settings: Sequence[Setting], cpus: tuple[int, int] | None) -> None:
+    def __init__(self, settings: Sequence[Setting], cpus: tuple[int, int]) -> None:
         self.blocks = self.stolen = 0
         self.again = True
         """Whether disturbed blocks are measured again."""
-        near, far = cpus or (None, None)
         with ExitStack() as held:
             for setting in settings:
                 held.callback(setting.close)
-            held.enter_context(on_cpu(near))
-            self.far = FarProcess([setting.service() for setting in settings], far)
+            held.enter_context(on_cpu(cpus[0]))
+            self.far = FarProcess([setting.service() for setting in settings], cpus[1])
             held.callback(self.far.close)
             self._held = held.pop_all()
 

@@ -104,9 +104,12 @@ def _addresses(vcpu: int, first: int, count: int) -> list[int]:
 
 
 def _sharded(held: ExitStack, most: int, shards: int, devices: int, name: str, seconds: float) -> Drive:
-    bounds = itertools.pairwise(devices * shard // shards for shard in range(shards + 1))
-    groups = [Handlers(a, MMIO, BASE + a * STRIDE, SIZE, name, b - a, STRIDE) for a, b in bounds]
-    setting = Setting(groups, vcpus=most, shards=shards, shard_of=range(shards))
+    firsts = [devices * shard // shards for shard in range(shards + 1)]
+    groups = [
+        Handlers(first, MMIO, BASE + first * STRIDE, SIZE, name, end - first, STRIDE, shard=shard)
+        for shard, (first, end) in enumerate(itertools.pairwise(firsts))
+    ]
+    setting = Setting(groups, vcpus=most, shards=shards)
     held.callback(setting.close)
     far, cpus = list[FarProcess](), sorted(os.sched_getaffinity(0))
     for shard in range(shards):
@@ -142,15 +145,15 @@ def _one_process(devices: int, name: str, seconds: float) -> Drive:
 
     def run(addresses: Iterator[MmioAddress]) -> Load:
         data, taken, done = memoryview(bytearray(4)), list[int](), 0
-        clock, leave_guest = time.perf_counter_ns, lib.sio_measure_guest
+        clock, leave_guest = time.perf_counter_ns, lib.sio_measure_leave
         began = now = clock()
         end = began + int(seconds * 1e9)
         while now < end:
             for _ in range(SAMPLE_EVERY - 1):
-                leave_guest(0)
+                leave_guest()
                 manager.mmio_read(next(addresses), data)
             begin = clock()
-            leave_guest(0)
+            leave_guest()
             manager.mmio_read(next(addresses), data)
             now = clock()
             taken.append(now - begin)
