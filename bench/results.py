@@ -184,17 +184,13 @@ def merged(runs: Sequence[Run]) -> Run:
     """One run of several, of the same machine: the later one's figures where two have the same. The host
     is the last one's.
     """
-    whole = runs[-1]
-    for run in reversed(runs[:-1]):
-        lists = ("rows", "peers", "kvm", "scaling", "costs")
-        whole = msgspec.structs.replace(
-            whole,
-            seconds=whole.seconds + run.seconds,
-            interrupted=whole.interrupted or run.interrupted,
-            skipped={**run.skipped, **whole.skipped},
-            **{name: getattr(whole, name) or getattr(run, name) for name in lists},
-        )
-    return whole
+    kept: dict[str, Any] = {
+        name: next((found for run in reversed(runs) if (found := getattr(run, name))), [])
+        for name in ("rows", "peers", "kvm", "scaling", "costs")
+    }
+    skipped = {name: why for run in runs for name, why in run.skipped.items()}
+    seconds, interrupted = sum(run.seconds for run in runs), any(run.interrupted for run in runs)
+    return Run(host=runs[-1].host, seconds=seconds, interrupted=interrupted, skipped=skipped, **kept)
 
 
 class Rounds:

@@ -1,12 +1,4 @@
-"""Measures how dispatch performs and scales on this machine, against its floor and against peers.
-
-quick     the data path's table, in about a minute
-scaling   vCPUs x shards x devices x what a handler computes
-peers     the same device served in other ways, in the same run
-kvm       real exits of a guest, answered by a shard and inside the KVM_RUN loop
-report    all of it as one HTML file (from earlier runs, with --from)
-compare   two runs, with a verdict where they differ by more than their noise; or several, in one table
-"""
+"""Measures how dispatch performs and scales on this machine, against its floor and against peers."""
 
 from __future__ import annotations
 
@@ -45,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 many: dict[str, Any] = {"action": "append", "dest": option} if default == [] else {}
                 more = {"default": default, "metavar": metavar, "help": words, **many}
                 suite.add_argument(f"--{option}", type=kind, **more)
-    suite = suites.add_parser("compare", help="two runs", description=COMPARE, allow_abbrev=False)
+    suite = suites.add_parser("compare", help=COMPARE, description=COMPARE, allow_abbrev=False)
     suite.add_argument("before", metavar="A.json", help="a run that --json has kept")
     suite.add_argument("after", metavar="B.json", nargs="+", help="another one; or several: all in one table")
 
@@ -187,11 +179,11 @@ def _durations(text: str) -> tuple[int, ...]:
 
 SCALES = {None: 0, "ns": 1, "us": 1000, "ms": 1_000_000}
 SUITES = {
-    "quick": "the data path's table; status 1 when a gate is missed",
-    "scaling": "vCPUs x shards x devices x handlers, beside one process under its GIL",
-    "peers": "other ways to serve the same device",
-    "kvm": "real exits",
-    "report": "everything, as one HTML file",
+    "quick": "the data path's table, in about a minute; status 1 when a gate is missed",
+    "scaling": "vCPUs x shards x devices x what a handler computes, beside one process under its GIL",
+    "peers": "the same device served in other ways, in the same run",
+    "kvm": "real exits of a guest, answered by a shard, by QEMU, and inside the KVM_RUN loop",
+    "report": "all of it as one HTML file (from earlier runs, with --from)",
 }
 COMPARE = "two runs, with a verdict where they differ by more than their noise; or several, in one table"
 HANDLER = "what a handler computes: 0, 1us, 250ns (default 0,1us,10us)"
