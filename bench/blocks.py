@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
@@ -62,6 +62,24 @@ def patience_ticks() -> int:
     return int(lib.SIO_MEASURE_PATIENCE_NS / tick_ns())
 
 
+def ping(line: Any, pause: int, *counts: int) -> Block:
+    """Blocks of so many pings of the floor, which the far side answers; see `whole`."""
+    wait, why = patience_ticks(), ("nobody answers pings", "run on a machine that is not overloaded")
+    return whole(lambda block: int(lib.sio_measure_ping(line, block, wait, pause)), counts, *why)
+
+
+def whole(run: Callable[[Any], int], counts: Sequence[int], what: str, hint: str) -> Block:
+    """The last of some blocks that `run` makes, and gives the ticks of. Raises `BenchError` where one is cut
+    short.
+    """
+    for count in counts:
+        block = new_block(count)
+        ticks = run(block)
+        if block.done != count:
+            raise BenchError(what, hint)
+    return timed(block, ticks)
+
+
 def new_block(n: int, addresses: Any = (0,), **fields: int) -> Any:
     """A `struct sio_measure_block` for `n` operations at `addresses`, taken in turn, and its samples."""
     samples = ffi.new("uint64_t[]", n // SAMPLE_EVERY + 1)
@@ -91,11 +109,10 @@ def address_array(addresses: Iterable[int]) -> Any:
 
 
 @contextmanager
-def on_cpu(cpu: int | None) -> Iterator[None]:
-    """This thread runs there (None: anywhere), and afterwards where it ran before."""
+def on_cpu(cpu: int) -> Iterator[None]:
+    """This thread runs there, and afterwards where it ran before."""
     before = os.sched_getaffinity(0)
-    if cpu is not None:
-        os.sched_setaffinity(0, {cpu})
+    os.sched_setaffinity(0, {cpu})
     try:
         yield
     finally:

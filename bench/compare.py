@@ -1,16 +1,19 @@
-"""Two runs side by side, with a verdict only where their medians differ by more than their noise."""
+"""Two runs side by side, with a verdict only where their medians differ by more than their noise; or several,
+which are one table.
+"""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from rich.box import MARKDOWN
 from rich.table import Table
 
 from shardio.bench.errors import BenchError
 from shardio.bench.results import Run
-from shardio.bench.tables import made, number
+from shardio.bench.tables import gate, made, number, span
 
 LEAST = 0.03
 """A difference below this part is never one, however quiet the rounds were."""
@@ -36,20 +39,50 @@ def compare(before: Run, after: Run) -> list[Difference]:
     """
     found = list(_differences(before, after))
     if not found:
-        raise BenchError("the two runs have no figure in common", "compare runs of the same suite")
+        raise _nothing(2)
     return found
 
 
-def preamble(before: Run, after: Run) -> list[str]:
+def preamble(runs: Sequence[Run]) -> list[str]:
     """Which runs they are, and whether they may be compared at all."""
-    hosts = {"before": before.host, "after": after.host}
+    names = ("before", "after") if len(runs) == 2 else range(1, len(runs) + 1)
     lines = [
-        f"{name}: shardio {h.shardio} {h.commit}, {h.when}, load {h.load:.1f}" for name, h in hosts.items()
+        f"{name}: shardio {run.host.shardio} {run.host.commit}, {run.host.when}, load {run.host.load:.1f}"
+        for name, run in zip(names, runs, strict=True)
     ]
-    places = [f"{h.machine}, {h.usable_cpus} CPUs, {h.python}" for h in hosts.values()]
-    if places[0] != places[1]:
-        lines.append(f"caution: {places[0]} against {places[1]}: the machine may be the difference")
+    places = {f"{run.host.machine}, {run.host.usable_cpus} CPUs, {run.host.python}": None for run in runs}
+    if len(places) > 1:
+        lines.append(f"caution: {' against '.join(places)}: the machine may be the difference")
     return lines
+
+
+def together(runs: Sequence[Run]) -> Table:
+    """Each figure that all runs have, in Markdown: its median, from the least to the most, and how often it
+    missed its gate. Raises `BenchError` where there is none.
+    """
+    table = Table("work", "reach", "gate", "median", f"{len(runs)} runs", "of", "ns beyond", "", box=MARKDOWN)
+    for one in runs[0].figures:
+        same = [figure for run in runs for figure in run.figures if figure.name == one.name]
+        if len(same) == len(runs):
+            missed = sum(each.verdict == "missed" for each in same)
+            values, beyond = [each.value for each in same], [each.beyond for each in same]
+            table.add_row(
+                one.title, number(one.reach), gate(one), number(statistics.median(values)), span(values),
+                one.unit, span(beyond), f"missed in {missed}" if missed else "",
+            )  # fmt: skip
+    for point in runs[0].scaling:
+        rates = [each.rate for run in runs for each in run.scaling if each.title == point.title]
+        if len(rates) == len(runs):
+            table.add_row(point.title, "-", "-", number(statistics.median(rates)), span(rates))
+    if not table.row_count:
+        raise _nothing(len(runs))
+    return table
+
+
+def _nothing(runs: int) -> BenchError:
+    return BenchError(
+        f"the {'two' if runs == 2 else runs} runs have no figure in common", "compare runs of the same suite"
+    )
 
 
 def noise(rounds: Iterable[float]) -> float:

@@ -45,19 +45,11 @@ class View:
 class Native:
     """One register in C (native/measure/)."""
 
+    native_handler = lib.sio_measure_device_address()
+
     def __init__(self) -> None:
         self._held = ffi.new("uint64_t *")
-        self.native_handler = lib.sio_measure_device_address()
         self.native_context = int(ffi.cast("uintptr_t", self._held))
-
-    # For a bare IoManager, which has no native form.
-    def pio_read(self, base: PioAddress, offset: int, data: memoryview) -> None:
-        data[:] = (self._held[0] & ((1 << 8 * len(data)) - 1)).to_bytes(len(data), "little")
-
-    def pio_write(self, base: PioAddress, offset: int, data: memoryview) -> None:
-        self._held[0] = int.from_bytes(data, "little")
-
-    mmio_read, mmio_write = pio_read, pio_write
 
 
 class Bell(Register):
@@ -71,11 +63,10 @@ class Bell(Register):
 
 class Compute(Register):
     """A register whose every access computes: a fixed amount of work, whatever else the machine does
-    meanwhile.
+    meanwhile; see `calibrated_steps`.
     """
 
     def __init__(self, steps: int) -> None:
-        """`steps`: how much, see `calibrated_steps`."""
         super().__init__()
         self._work = range(steps)
 
@@ -105,8 +96,6 @@ def calibrated_steps(ns: int, rounds: int = 21) -> int:
     """How many steps of `Compute` take `ns` nanoseconds here and now, on an otherwise idle CPU: the best
     of `rounds`.
     """
-    if ns == 0:
-        return 0
     work = range(2000)
     best = min(timeit.repeat(lambda: sum(work), number=1, repeat=rounds)) * 1e9
-    return max(1, round(len(work) * ns / best))
+    return max(1, round(len(work) * ns / best)) if ns else 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,11 +113,25 @@ class Case(NamedTuple):
             vm.load(code, mode="protected")
             vm.add(f"shardio.bench.devices:{self.device.capitalize()}", posted=posted, **place)
             vm.start()
-            workers, words = _workers(vm), vm.memory.view(COUNT, 4).cast("I")
-            count = (lambda: MANY * words[0]) if self.unwaited else (lambda: _exits(workers))
-            cpus = [view.affinity for view in workers]
+            supervisor, words = vm.dispatcher.supervisor, vm.memory.view(COUNT, 4).cast("I")
+            workers = [worker for worker in supervisor.vcpus if isinstance(worker, Worker)]
+
+            def count() -> int:
+                if self.unwaited:
+                    return MANY * words[0]
+                exits = [worker.view.exits for worker in workers]
+                return sum(int(each[lib.KVM_EXIT_IO] + each[lib.KVM_EXIT_MMIO]) for each in exits)
+
+            @contextmanager
+            def paused() -> Iterator[None]:
+                vm.pause()
+                yield
+                vm.resume()
+
+            tasks = [*(worker.pid for worker in workers), supervisor.shards[0].pid]
+            cpus = [worker.view.affinity for worker in workers]
             with (InLoop if self.cpu == "kvm" else OwnProcess)(code, cpus) as loop:
-                alternate(rounds, effort, loop, count, tasks_of(vm), lambda: paused(vm), self.vcpus)
+                alternate(rounds, effort, loop, count, lambda: tasks, paused, self.vcpus)
             words.release()
             vm.stop()
             waits = vm.statistics().devices[0]
@@ -129,15 +143,11 @@ class Case(NamedTuple):
         note = f"{ours:,.0f} a second, {theirs:,.0f} {unit.removeprefix('x ')}"
         if not self.unwaited:
             note += f"; wait p50 {waits.wait_p50_ns:.0f} ns, p99 {waits.wait_p99_ns:.0f} ns"
-        figure = msgspec.structs.replace(figure, note=note)
-        yield figure if self.vcpus == 1 else self._limited(figure, usable)
-
-    def _limited(self, figure: Figure, cpus: int) -> Figure:
-        """With the least that it could be, by `bound`: where CPUs are too few, the shard takes a vCPU's."""
-        bound = Costs(trip=TRIP_NS, service=TRIP_NS, exit=figure.reference).bound(self.vcpus, 1, cpus)
-        least = self.vcpus * 1e9 / bound.rate / figure.reference
-        limit = f"limit {least:.2f} x, by its {bound.limit}"
-        return msgspec.structs.replace(figure, note=f"{limit}; {figure.note}")
+        if self.vcpus > 1:  # the least that it could be: where CPUs are too few, the shard takes a vCPU's
+            bound = Costs(trip=TRIP_NS, service=TRIP_NS, exit=figure.reference).bound(self.vcpus, 1, usable)
+            least = self.vcpus * 1e9 / bound.rate / figure.reference
+            note = f"limit {least:.2f} x, by its {bound.limit}; {note}"
+        yield msgspec.structs.replace(figure, note=note)
 
 
 CASES = (
@@ -158,71 +168,42 @@ QUICK = (
 
 
 def alternate(
-    rounds: Rounds, effort: Effort, loop: Loop, count: Callable[[], int], tasks: Sequence[Path],
-    resting: Callable[[], AbstractContextManager[None]], vcpus: int = 1,
+    rounds: Rounds, effort: Effort, loop: Loop, count: Callable[[], int],
+    tasks: Callable[[], Iterable[int]], resting: Callable[[], AbstractContextManager[None]], vcpus: int = 1,
 ) -> None:  # fmt: skip
-    """Pairs of blocks: an access of a guest of `count` and `tasks`, one in the loop while it is `resting`."""
-    await_progress(count)
-    for _ in effort.pairs(rounds):
-        with resting():
-            in_loop = loop.exit_ns()
-        time.sleep(SETTLE_S)
-        rounds.add(undisturbed(tasks, lambda: vcpus * paced(count)), rest=in_loop)
-
-
-@contextmanager
-def paused(vm: Machine) -> Iterator[None]:
-    """The machine leaves its CPUs to somebody else."""
-    vm.pause()
-    try:
-        yield
-    finally:
-        vm.resume()
-
-
-def _workers(vm: Machine) -> list[Any]:
-    """The `struct sio_vcpu *` of every vCPU."""
-    return [worker.view for worker in vm.dispatcher.supervisor.vcpus if isinstance(worker, Worker)]
-
-
-def _exits(workers: list[Any]) -> int:
-    return sum(int(view.exits[lib.KVM_EXIT_IO] + view.exits[lib.KVM_EXIT_MMIO]) for view in workers)
-
-
-def await_progress(count: Callable[[], int]) -> None:
-    """Wait until a guest has made accesses. Raises `BenchError` where it does not."""
+    """Pairs of blocks: an access of a guest of this `count`, run by `tasks` (processes or threads), and one
+    in the loop while it is `resting`. Raises `BenchError` where it makes none.
+    """
     deadline = time.monotonic() + START_TIMEOUT_S
     while count() < LEAST_EXITS:
         if time.monotonic() > deadline:
             raise BenchError("the guest makes no accesses", "see `shardio doctor`")
         time.sleep(SETTLE_S)
+    states = [Path(f"/proc/{task}/status") for task in tasks()]
+    for _ in effort.pairs(rounds):
+        with resting():
+            in_loop = loop.exit_ns()
+        time.sleep(SETTLE_S)
+        rounds.add(vcpus * undisturbed(states, lambda: paced(count)), rest=in_loop)
 
 
-def tasks_of(vm: Machine) -> list[Path]:
-    """Where the kernel tells about every worker and the shard."""
-    supervisor = vm.dispatcher.supervisor
-    pids = [worker.pid for worker in supervisor.vcpus] + [supervisor.shards[0].pid]
-    return [Path(f"/proc/{pid}/status") for pid in pids]
-
-
-def _switches(tasks: Sequence[Path]) -> int:
-    """How often these processes had their CPU taken away."""
-    return sum(int(number) for task in tasks for number in _SWITCHES.findall(task.read_text()))
-
-
-def undisturbed(tasks: Sequence[Path], block: Callable[[], float]) -> float:
-    """Nanoseconds of a block during which none of `tasks` (`tasks_of`) lost its CPU; of the last one where
-    each did. Raises `BenchError` where all blocks give 0: too little to tell.
+def undisturbed(states: Sequence[Path], block: Callable[[], float]) -> float:
+    """Nanoseconds of a block during which none of these tasks lost its CPU; of the last one where each did.
+    Raises `BenchError` where all blocks give 0: too little to tell.
     """
     ns = 0.0
     for _ in range(PATIENCE):
-        before = _switches(tasks)
+        before = _switches(states)
         ns = (found := block()) or ns
-        if found and _switches(tasks) - before <= OWN_SWITCHES:
+        if found and _switches(states) - before <= OWN_SWITCHES:
             break
     if not ns:
         raise BenchError("the guest was given no CPU", "run on a machine where nothing else runs")
     return ns
+
+
+def _switches(states: Sequence[Path]) -> int:
+    return sum(int(number) for state in states for number in _SWITCHES.findall(state.read_text()))
 
 
 def paced(count: Callable[[], int]) -> float:

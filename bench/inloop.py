@@ -12,11 +12,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
 
 from shardio._measure import ffi, lib
-from shardio.bench.blocks import PATIENCE, Block, new_block, timed
-from shardio.bench.errors import BenchError
+from shardio.bench.blocks import PATIENCE, Block, whole
 from shardio.closing import Closing
 from shardio.memory import GuestMemory
 from shardio.soft.library import library
@@ -26,6 +24,7 @@ ENTRY = 0x1000
 KVM_EXITS, SOFT_EXITS = 400, 20_000
 """Of a block: a millisecond or some."""
 WARM_UP = 20
+STOPPED = "the guest does not go on", "see `shardio doctor`"
 
 
 class Loop(Closing):
@@ -35,12 +34,12 @@ class Loop(Closing):
     """
 
     def __init__(self, cpus: Sequence[int]) -> None:
-        self._held = ExitStack()
-        self._threads = [
-            self._held.enter_context(ThreadPoolExecutor(1, initializer=_settle, initargs=(cpu,)))
-            for cpu in cpus
-        ]
+        self._held, self._threads = ExitStack(), list[ThreadPoolExecutor]()
         self.blocks: list[Callable[[], Block]] = []
+        for cpu in cpus:
+            place = {cpu} if cpu >= 0 else os.sched_getaffinity(0)
+            pool = ThreadPoolExecutor(1, initializer=os.sched_setaffinity, initargs=(0, place))
+            self._threads.append(self._held.enter_context(pool))
 
     def exit_ns(self) -> float:
         """Nanoseconds of an exit from a vCPU's point of view, all of them running at once; a block during
@@ -69,7 +68,9 @@ class InLoop(Loop):
             self.memory.write(ENTRY, code)
             hypervisor = self._held.enter_context(KvmHypervisor(self.memory, len(cpus), irqchip=False))
             hypervisor.set_entry("protected", ENTRY)
-            self.blocks = [partial(_kvm_block, vcpu) for vcpu in hypervisor.vm.vcpus]
+            for vcpu in hypervisor.vm.vcpus:
+                run = partial(lib.sio_measure_exits, vcpu.fd, vcpu.run_struct)
+                self.blocks.append(partial(whole, run, (WARM_UP, KVM_EXITS), *STOPPED))
             undo.pop_all()
 
 
@@ -77,29 +78,7 @@ class OwnProcess(Loop):
     """Unicorn. Raises `HostError` where it is not installed."""
 
     def __init__(self, code: bytes, cpus: Sequence[int] = (-1,)) -> None:
-        path = ffi.new("char[]", os.fsencode(library()))
+        path, text = ffi.new("char[]", os.fsencode(library())), ffi.new("char[]", code)
         super().__init__(cpus[:1])
-        self.blocks = [partial(_soft_block, path, code)]
-
-
-def _settle(cpu: int) -> None:
-    if cpu >= 0:
-        os.sched_setaffinity(0, {cpu})
-
-
-def _kvm_block(vcpu: Any) -> Block:
-    for count in (WARM_UP, KVM_EXITS):
-        block = new_block(count)
-        ticks = lib.sio_measure_exits(vcpu.fd, vcpu.run_struct, block)
-        if block.done != count:
-            reason = vcpu.run_struct.exit_reason
-            raise BenchError(f"the guest ended with exit {reason}", "see `shardio doctor`")
-    return timed(block, ticks)
-
-
-def _soft_block(path: Any, code: bytes) -> Block:
-    block = new_block(SOFT_EXITS)
-    ticks = lib.sio_measure_software(path, ffi.from_buffer(code), len(code), block)
-    if block.done != SOFT_EXITS:
-        raise BenchError("the guest does not run in Unicorn", "see `shardio doctor`")
-    return timed(block, ticks)
+        run = partial(lib.sio_measure_software, path, text, len(code))
+        self.blocks = [partial(whole, run, (SOFT_EXITS,), *STOPPED)]

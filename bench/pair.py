@@ -17,16 +17,7 @@ from multiprocessing import Pipe
 from typing import Any, NamedTuple
 
 from shardio._measure import ffi, lib
-from shardio.bench.blocks import (
-    PATIENCE,
-    SAMPLE_EVERY,
-    Block,
-    Floor,
-    new_block,
-    on_cpu,
-    patience_ticks,
-    timed,
-)  # fmt: skip
+from shardio.bench.blocks import PATIENCE, SAMPLE_EVERY, Block, Floor, new_block, on_cpu, ping, timed
 from shardio.bench.errors import BenchError
 from shardio.closing import Closing
 from shardio.fabric import Fabric, Port
@@ -44,7 +35,7 @@ POSTED_SAMPLE_EVERY = 512
 
 class Handlers(NamedTuple):
     """`number` ranges of `size` bytes from `base` on, `stride` apart, with indices from `first` on, each
-    answered by a `device` of its own (a name of `devices.make`).
+    answered in `shard` by a `device` of its own (a name of `devices.make`).
     """
 
     first: int
@@ -55,6 +46,7 @@ class Handlers(NamedTuple):
     number: int = 1
     stride: int = 0
     posted: bool = False
+    shard: int = 0
 
     @property
     def ranges(self) -> list[MmioRange | PioRange]:
@@ -73,31 +65,26 @@ class Service(NamedTuple):
 
 
 class Setting:
-    """A fabric of the benchmark: its counts, what answers on it, and a client per vCPU as they are asked
-    for. `shard_of`: the shard of each of `handlers`; all on shard 0 by default.
-    """
+    """A fabric of the benchmark: its counts, and what answers on it."""
 
-    def __init__(
-        self, handlers: Sequence[Handlers], *, vcpus: int = 1, shards: int = 1, shard_of: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, handlers: Sequence[Handlers], *, vcpus: int = 1, shards: int = 1) -> None:
         self.handlers = tuple(handlers)
-        self.shard_of = tuple(shard_of or [0] * len(handlers))
         self.fabric = Fabric.create(vcpus=vcpus, shards=shards, ranges=sum(h.number for h in handlers))
         self.doorbells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(shards)]
         routes = AddressMap(self.fabric)
-        for group, shard in zip(self.handlers, self.shard_of, strict=True):
-            for i, span in enumerate(group.ranges):
-                route = routes.add(span, (shard,), posted=group.posted)
-                assert route.index == group.first + i, "indices are given out in order"
+        for group in self.handlers:
+            for index, span in enumerate(group.ranges, group.first):
+                route = routes.add(span, (group.shard,), posted=group.posted)
+                assert route.index == index, "indices are given out in order"
         routes.publish()
 
     def client(self, vcpu: int = 0) -> Port:
-        """The client of a vCPU."""
+        """A client of a vCPU."""
         return Port(self.fabric, vcpu, dict(enumerate(self.doorbells)))
 
     def service(self, shard: int = 0) -> Service:
         """What the far process is told of one shard."""
-        mine = [group for group, owner in zip(self.handlers, self.shard_of, strict=True) if owner == shard]
+        mine = [group for group in self.handlers if group.shard == shard]
         return Service(self.fabric.fd, shard, self.doorbells[shard], mine)
 
     def close(self) -> None:
@@ -108,21 +95,26 @@ class Setting:
 
 
 class FarProcess:
-    """A far process and the pipe to it. `line_fd`: the page with the floor's line; `cpu`: None anywhere."""
+    """A far process, the pipe to it, and the floor's `line`. `cpu`: None anywhere."""
 
-    def __init__(self, services: Sequence[Service], line_fd: int, cpu: int | None) -> None:
+    def __init__(self, services: Sequence[Service], cpu: int | None) -> None:
         self.pipe, theirs = Pipe()
-        fds = [theirs.fileno(), line_fd]
-        fds += [fd for service in services for fd in (service.fabric, service.doorbell)]
-        with theirs:
+        line_fd = os.memfd_create("shardio-bench", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(line_fd, mmap.PAGESIZE)
+            self._page = mmap.mmap(line_fd, mmap.PAGESIZE)
+            self.line: Any = ffi.cast("uint64_t *", ffi.from_buffer(self._page))
+            fds = [fd for each in services for fd in (each.fabric, each.doorbell)]
+            fds += [theirs.fileno(), line_fd]
             # From the folder that shardio was imported from, wherever the caller is.
-            code = (
-                f"import sys; sys.path[:] = {sys.path!r}; from shardio.bench.far import main; "
-                f"main({theirs.fileno()}, {os.getpid()})"
-            )
-            command = [sys.executable, "-c", code]
+            code = f"import sys; sys.path[:] = {sys.path!r}; from shardio.bench.far import main; "
+            command = [sys.executable, "-c", f"{code}main({theirs.fileno()}, {os.getpid()})"]
             self.process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL)
-        self.ask(line_fd, cpu, list(services))
+            theirs.close()
+            self.ask(line_fd, cpu, list(services))
+        finally:
+            theirs.close()
+            os.close(line_fd)
 
     def send(self, *request: Any) -> None:
         """Ask for something that is not answered, as the methods of `far.Far` say."""
@@ -142,6 +134,8 @@ class FarProcess:
     def close(self) -> None:
         """End the process and collect it."""
         self.pipe.close()
+        self.line = None
+        self._page.close()
         try:
             self.process.wait(5)
         except subprocess.TimeoutExpired:
@@ -155,24 +149,22 @@ class Pair(Closing):
     `cpus`: (near, far). Raises `BenchError` where the far process cannot be started.
     """
 
-    def __init__(self, settings: Sequence[Setting], cpus: tuple[int, int] | None) -> None:
+    def __init__(self, settings: Sequence[Setting], cpus: tuple[int, int]) -> None:
         self.blocks = self.stolen = 0
         self.again = True
         """Whether disturbed blocks are measured again."""
-        near, far = cpus or (None, None)
         with ExitStack() as held:
             for setting in settings:
                 held.callback(setting.close)
-            line_fd = os.memfd_create("shardio-bench", os.MFD_CLOEXEC)
-            held.callback(os.close, line_fd)
-            os.ftruncate(line_fd, mmap.PAGESIZE)
-            page = held.enter_context(mmap.mmap(line_fd, mmap.PAGESIZE))
-            self.line: Any = ffi.cast("uint64_t *", ffi.from_buffer(page))
-            held.callback(setattr, self, "line", None)
-            held.enter_context(on_cpu(near))
-            self.far = FarProcess([setting.service() for setting in settings], line_fd, far)
+            held.enter_context(on_cpu(cpus[0]))
+            self.far = FarProcess([setting.service() for setting in settings], cpus[1])
             held.callback(self.far.close)
             self._held = held.pop_all()
+
+    @property
+    def line(self) -> Any:
+        """The floor's, a `uint64_t *`."""
+        return self.far.line
 
     def close(self) -> None:
         """End the far process, close the settings, and run where this process ran before."""
@@ -180,7 +172,11 @@ class Pair(Closing):
 
     def floor(self, n: int) -> Floor:
         """Blocks of `n` bare ping-pongs: with a `pause` a poll, and without."""
-        return Floor(self._undisturbed(lambda: self._ping(n, 1)), self._undisturbed(lambda: self._ping(n, 0)))
+        def block(pause: int) -> Block:
+            self.far.send("echo", n + WARM_UP, pause)
+            return ping(self.line, pause, WARM_UP, n)
+
+        return Floor(self._undisturbed(lambda: block(1)), self._undisturbed(lambda: block(0)))
 
     def work(
         self, client: Port, n: int, space: int, addresses: Any, *,
@@ -222,16 +218,6 @@ class Pair(Closing):
                 break
             self.stolen += 1
         return block
-
-    def _ping(self, n: int, pause: int) -> Block:
-        self.far.send("echo", n + WARM_UP, pause)
-        for count in (WARM_UP, n):
-            block = new_block(count)
-            ticks = lib.sio_measure_ping(self.line, block, patience_ticks(), pause)
-            if block.done != count:
-                hint = "run on a machine that is not overloaded"
-                raise BenchError("the far process answers no pings", hint)
-        return timed(block, ticks)
 
     def local(self, n: int, *, service: int = 0, index: int = 0, write: bool = False) -> float:
         """Nanoseconds that one call of the handler takes from Python, in the far process, over `n` calls."""

@@ -51,6 +51,7 @@ def _log(axis: Any) -> None:
     """A logarithmic axis with plain numbers."""
     getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
     axis.set_major_formatter(lambda value, _: f"{value:,.15g}")
+    axis.set_minor_formatter("")
 
 
 def _bars(
@@ -69,7 +70,7 @@ def _bars(
             axis.annotate(label(row), (end, y), (5, 0), textcoords="offset points", va="center", fontsize=8)
         if log:
             _log(axis.xaxis)
-        axis.set_xlim(0.8 if log else 0, max(lengths) * (8 if log else 1.5))
+        axis.set_xlim(0.8 if log else 0, max(lengths) * (8 if log else 1.8))
         axis.set_yticks(at, [row.title for row in rows])
         axis.invert_yaxis()
         axis.set_xlabel(words)

@@ -57,7 +57,14 @@ class Percentiles(msgspec.Struct, frozen=True):
 
 class Figure(msgspec.Struct, frozen=True):
     """One row: `value` is the median over the pairs, `rounds` the median of each round, in `unit`; so are
-    `reach` and `gate`, where the row has them.
+    `reach` and `gate`, where the row has them; `gate_ns` is that for `beyond`.
+
+    In nanoseconds: `reference`: median of what the value is a multiple of, and `operation` that of the work;
+    `beyond`: beyond the floor and what else the value is a multiple of, the same on every host where it is
+    instructions; `floor`: the regime, single pings of the quicker loop in the same run; `floors`: medians of
+    the ping-pong with a `pause` a poll and without; `latency`: of single operations, where they can be told
+    apart. `instructions`: how many more are executed than for a ping, on both sides together (`steps`).
+    `set_aside`: the part of the blocks that were measured again because another program had a CPU.
     """
 
     name: str
@@ -68,26 +75,15 @@ class Figure(msgspec.Struct, frozen=True):
     reach: float | None = None
     gate: float | None = None
     reference: float = 0.0
-    """The median of what the value is a multiple of, and of the work itself, in nanoseconds."""
     operation: float = 0.0
     floor: Percentiles | None = None
-    """The regime: single pings of the quicker loop in the same run."""
     latency: Percentiles | None = None
-    """Of single operations, where they can be told apart."""
     note: str = ""
     set_aside: float = 0.0
-    """The part of the blocks that were measured again because another program had a CPU."""
     floors: tuple[float, float] | None = None
-    """Medians of the ping-pong with a `pause` a poll and without, in nanoseconds; the floor is the lower one.
-    """
     beyond: float = 0.0
-    """Nanoseconds beyond the floor and whatever else the value is a multiple of: the same on every host where
-    what is beyond is instructions.
-    """
     gate_ns: float | None = None
-    """The gate for `beyond`."""
     instructions: float | None = None
-    """How many more are executed than for a ping of the floor, on both sides together (`steps`)."""
 
     @property
     def verdict(self) -> str:
@@ -127,7 +123,7 @@ class Host(msgspec.Struct, frozen=True):
 
 
 class Point(msgspec.Struct, frozen=True):
-    """One measurement of scaling. `shards` 0: one process, vCPU threads under its GIL. `handler_ns`: what a
+    """A measurement of scaling. `shards` 0: one process, vCPU threads under its GIL. `handler_ns`: what a
     handler computes; `rate`: accesses a second, all vCPUs together, median over rounds; `spread`: from the
     slowest to the quickest round, as a part of the median.
     """
@@ -188,17 +184,13 @@ def merged(runs: Sequence[Run]) -> Run:
     """One run of several, of the same machine: the later one's figures where two have the same. The host
     is the last one's.
     """
-    whole = runs[-1]
-    for run in reversed(runs[:-1]):
-        lists = ("rows", "peers", "kvm", "scaling", "costs")
-        whole = msgspec.structs.replace(
-            whole,
-            seconds=whole.seconds + run.seconds,
-            interrupted=whole.interrupted or run.interrupted,
-            skipped={**run.skipped, **whole.skipped},
-            **{name: getattr(whole, name) or getattr(run, name) for name in lists},
-        )
-    return whole
+    kept: dict[str, Any] = {
+        name: next((found for run in reversed(runs) if (found := getattr(run, name))), [])
+        for name in ("rows", "peers", "kvm", "scaling", "costs")
+    }
+    skipped = {name: why for run in runs for name, why in run.skipped.items()}
+    seconds, interrupted = sum(run.seconds for run in runs), any(run.interrupted for run in runs)
+    return Run(host=runs[-1].host, seconds=seconds, interrupted=interrupted, skipped=skipped, **kept)
 
 
 class Rounds:

@@ -16,11 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from contextlib import ExitStack
+from functools import partial
+from typing import NamedTuple
 
-from shardio._measure import ffi, lib
+from shardio._measure import lib
 from shardio.address import MmioAddress
-from shardio.bench.blocks import SAMPLE_EVERY, new_block, tick_ns
+from shardio.bench.blocks import SAMPLE_EVERY, new_block, samples_of, tick_ns
 from shardio.bench.devices import calibrated_steps, make
 from shardio.bench.effort import START_S, Effort
 from shardio.bench.errors import BenchError
@@ -29,23 +31,15 @@ from shardio.bench.results import Percentiles, Point
 from shardio.io_manager import IoManager
 from shardio.range import MmioRange
 
-MMIO = 1
-BASE = 0x1_0000_0000
-STRIDE = 0x1000
-SIZE = 16
-CHOICES = 4096
-BLOCK_OPERATIONS = 1 << 21
+MMIO, BASE, STRIDE, SIZE = 1, 0x1_0000_0000, 0x1000, 16
+CHOICES, BLOCK_OPERATIONS = 4096, 1 << 21
 SLICE = 0.15
 """A block's part of the effort's seconds: there are many."""
 
-T = TypeVar("T")
-
-
-class Load(NamedTuple):
-    """What one block gave: accesses a second and single latencies in nanoseconds."""
-
-    rate: float
-    samples: Sequence[float]
+Load = tuple[float, Sequence[float]]
+"""What a vCPU did in a block: accesses a second and single latencies in nanoseconds."""
+Drive = Callable[[int, int], Callable[[], Load]]
+"""For a vCPU, and the number of them: gets ready, and gives what drives it."""
 
 
 class Grid(NamedTuple):
@@ -65,44 +59,43 @@ class Grid(NamedTuple):
 def measure(grid: Grid, effort: Effort) -> Iterator[Point]:
     """Every combination of the grid, and the single process beside each."""
     steps = {ns: calibrated_steps(ns) for ns in grid.handlers}
-    for handler_ns, devices in itertools.product(grid.handlers, grid.devices):
-        name = f"compute:{steps[handler_ns]}" if handler_ns else "register"
-        yield from _one_process(grid, effort, handler_ns, devices, name)
-        for shards in grid.shards:
-            yield from _sharded(grid, effort, handler_ns, devices, shards, name)
+    seconds = effort.seconds * SLICE
+    for ns, devices, shards in itertools.product(grid.handlers, grid.devices, (0, *grid.shards)):
+        name = f"compute:{steps[ns]}" if ns else "register"
+        with ExitStack() as held:
+            if shards:
+                drive = _sharded(held, max(grid.vcpus), min(shards, devices), devices, name, seconds)
+                effort.progress(START_S)
+            else:
+                drive = _one_process(devices, name, seconds)
+            for vcpus in grid.vcpus:
+                blocks = [_block(drive, vcpus) for _ in range(effort.rounds)]
+                effort.progress(effort.budget * SLICE)
+                yield _point(blocks, devices, vcpus, shards, ns)
 
 
-def _sharded(
-    grid: Grid, effort: Effort, handler_ns: int, devices: int, shards: int, name: str
-) -> Iterator[Point]:
-    used = min(shards, devices)
-    counts = [devices // used + (shard < devices % used) for shard in range(used)]
-    firsts = [sum(counts[:shard]) for shard in range(used)]
-    groups = [
-        Handlers(first, MMIO, BASE + first * STRIDE, SIZE, name, count, STRIDE)
-        for first, count in zip(firsts, counts, strict=True)
-    ]
-    setting = Setting(groups, vcpus=max(grid.vcpus), shards=used, shard_of=range(used))
-    line, far = os.memfd_create("shardio-bench", os.MFD_CLOEXEC), list[FarProcess]()
-    os.ftruncate(line, os.sysconf("SC_PAGE_SIZE"))
-    try:
-        far += (FarProcess([setting.service(shard)], line, None) for shard in range(used))
-        effort.progress(START_S)
-        for vcpus in grid.vcpus:
-            # vCPUs on the first CPUs, shards on those after them, round and round.
-            cpus = sorted(os.sched_getaffinity(0))
-            for number, process in enumerate(far):
-                os.sched_setaffinity(process.process.pid, {cpus[(vcpus + number) % len(cpus)]})
-            chosen = [groups[vcpu % used] for vcpu in range(vcpus)]
-            seconds = effort.seconds * SLICE
-            loads = [_block_sharded(setting, chosen, cpus, seconds) for _ in range(effort.rounds)]
-            effort.progress(effort.budget * SLICE)
-            yield _point(devices, vcpus, shards, handler_ns, loads)
-    finally:
-        for process in far:
-            process.close()
-        os.close(line)
-        setting.close()
+def _block(drive: Drive, vcpus: int) -> list[Load]:
+    """A thread for each vCPU, all at once. All have ended, even when interrupted: what they use is closed
+    afterwards.
+    """
+    barrier = threading.Barrier(vcpus)
+
+    def main(vcpu: int) -> Load:
+        ready = drive(vcpu, vcpus)
+        barrier.wait()
+        return ready()
+
+    with ThreadPoolExecutor(vcpus) as pool:
+        return list(pool.map(main, range(vcpus)))
+
+
+def _point(blocks: list[list[Load]], devices: int, vcpus: int, shards: int, ns: int) -> Point:
+    rates = [sum(rate for rate, _ in loads) for loads in blocks]
+    middle = statistics.median(rates)
+    latency = Percentiles.of(each for loads in blocks for _, samples in loads for each in samples)
+    shared = vcpus + min(shards, devices) > len(os.sched_getaffinity(0))
+    spread = (max(rates) - min(rates)) / middle
+    return Point(devices, vcpus, shards, ns, middle, spread, latency or Percentiles(0, 0, 0), shared)
 
 
 def _addresses(vcpu: int, first: int, count: int) -> list[int]:
@@ -110,80 +103,64 @@ def _addresses(vcpu: int, first: int, count: int) -> list[int]:
     return [BASE + number * STRIDE for number in chosen]
 
 
-def _block_sharded(setting: Setting, chosen: Sequence[Handlers], cpus: Sequence[int], seconds: float) -> Load:
-    duration = int(seconds * 1e9 / tick_ns())
-    ports = [setting.client(vcpu) for vcpu in range(len(chosen))]
-    clients = [port.view for port in ports]  # opened before the clock runs
-    blocks = [
-        new_block(BLOCK_OPERATIONS, _addresses(vcpu, group.first, group.number), space=MMIO, size=4)
-        for vcpu, group in enumerate(chosen)
+def _sharded(held: ExitStack, most: int, shards: int, devices: int, name: str, seconds: float) -> Drive:
+    firsts = [devices * shard // shards for shard in range(shards + 1)]
+    groups = [
+        Handlers(first, MMIO, BASE + first * STRIDE, SIZE, name, end - first, STRIDE, shard=shard)
+        for shard, (first, end) in enumerate(itertools.pairwise(firsts))
     ]
+    setting = Setting(groups, vcpus=most, shards=shards)
+    held.callback(setting.close)
+    far, cpus = list[FarProcess](), sorted(os.sched_getaffinity(0))
+    for shard in range(shards):
+        far.append(FarProcess([setting.service(shard)], None))
+        held.callback(far[-1].close)
 
-    def drive(vcpu: int) -> int:
+    def drive(vcpu: int, vcpus: int) -> Callable[[], Load]:
+        # vCPUs on the first CPUs, shards on those after them, round and round.
         os.sched_setaffinity(0, {cpus[vcpu % len(cpus)]})
-        blocks[vcpu].until = lib.sio_measure_ticks() + duration
-        return int(lib.sio_measure_access(clients[vcpu], blocks[vcpu]))
+        for number in range(vcpu, shards, vcpus):
+            os.sched_setaffinity(far[number].process.pid, {cpus[(vcpus + number) % len(cpus)]})
+        port, group = setting.client(vcpu), groups[vcpu % shards]
+        places = _addresses(vcpu, group.first, group.number)
+        block = new_block(BLOCK_OPERATIONS, places, space=MMIO, size=4)
+        assert port.view, "it is opened before the clock runs"
 
-    ticks = _in_threads(drive, len(chosen))
-    if any(block.failed for block in blocks):
-        raise BenchError("accesses were not answered", "report this as a fault of shardio")
-    rate = sum(block.done * 1e9 / (taken * tick_ns()) for block, taken in zip(blocks, ticks, strict=True))
-    samples = [value * tick_ns() for block in blocks for value in ffi.unpack(block.samples, block.sampled)]
-    return Load(rate, samples)
+        def run() -> Load:
+            block.until = lib.sio_measure_ticks() + int(seconds * 1e9 / tick_ns())
+            ns = lib.sio_measure_access(port.view, block) * tick_ns()
+            if block.failed:
+                raise BenchError("accesses were not answered", "report this as a fault of shardio")
+            return block.done * 1e9 / ns, samples_of(block)
+
+        return run
+
+    return drive
 
 
-def _one_process(grid: Grid, effort: Effort, handler_ns: int, devices: int, name: str) -> Iterator[Point]:
+def _one_process(devices: int, name: str, seconds: float) -> Drive:
     manager = IoManager()
     for number in range(devices):
         manager.register_mmio(MmioRange(BASE + number * STRIDE, SIZE), make(name))
-    for vcpus in grid.vcpus:
-        seconds = effort.seconds * SLICE
-        loads = [_block_one_process(manager, devices, vcpus, seconds) for _ in range(effort.rounds)]
-        effort.progress(effort.budget * SLICE)
-        yield _point(devices, vcpus, 0, handler_ns, loads)
 
-
-def _block_one_process(manager: IoManager, devices: int, vcpus: int, seconds: float) -> Load:
-    def drive(vcpu: int) -> Load:
-        addresses = itertools.cycle([MmioAddress(address) for address in _addresses(vcpu, 0, devices)])
+    def run(addresses: Iterator[MmioAddress]) -> Load:
         data, taken, done = memoryview(bytearray(4)), list[int](), 0
-        clock, leave_guest = time.perf_counter_ns, lib.sio_measure_guest
+        clock, leave_guest = time.perf_counter_ns, lib.sio_measure_leave
         began = now = clock()
         end = began + int(seconds * 1e9)
         while now < end:
             for _ in range(SAMPLE_EVERY - 1):
-                leave_guest(0)
+                leave_guest()
                 manager.mmio_read(next(addresses), data)
             begin = clock()
-            leave_guest(0)
+            leave_guest()
             manager.mmio_read(next(addresses), data)
             now = clock()
             taken.append(now - begin)
             done += SAMPLE_EVERY
-        return Load(done * 1e9 / (now - began), taken)
+        return done * 1e9 / (now - began), taken
 
-    loads = _in_threads(drive, vcpus)
-    return Load(sum(load.rate for load in loads), [value for load in loads for value in load.samples])
+    def drive(vcpu: int, _vcpus: int) -> Callable[[], Load]:
+        return partial(run, itertools.cycle([MmioAddress(at) for at in _addresses(vcpu, 0, devices)]))
 
-
-def _in_threads(drive: Callable[[int], T], vcpus: int) -> list[T]:
-    """What `drive(vcpu)` returns in a thread each, all at once. All have ended, even when interrupted: what
-    they use is closed afterwards.
-    """
-    barrier = threading.Barrier(vcpus)
-
-    def main(vcpu: int) -> T:
-        barrier.wait()
-        return drive(vcpu)
-
-    with ThreadPoolExecutor(vcpus) as pool:
-        return list(pool.map(main, range(vcpus)))
-
-
-def _point(devices: int, vcpus: int, shards: int, handler_ns: int, loads: Sequence[Load]) -> Point:
-    rates = [load.rate for load in loads]
-    middle = statistics.median(rates)
-    shared = vcpus + min(shards, devices) > len(os.sched_getaffinity(0))
-    latency = Percentiles.of(value for load in loads for value in load.samples) or Percentiles(0, 0, 0)
-    spread = (max(rates) - min(rates)) / middle
-    return Point(devices, vcpus, shards, handler_ns, middle, spread, latency, shared)
+    return drive

@@ -94,7 +94,8 @@ def plan(suite: str, effort: Effort, grid: Grid | None = None, only: Sequence[st
 
 def figures(cpus: tuple[int, int], suite: str = "report", only: Sequence[str] = ()) -> list[Step]:
     """The steps of a suite that give figures."""
-    check_named()
+    if suite in ("peers", "report"):
+        check_named()
     known = {peer.name: peer for peer in PEERS}
     if unknown := [name for name in only if name not in known]:
         raise BenchError(f"no peer {unknown[0]!r}", f"use {', '.join(known)}")
@@ -109,7 +110,8 @@ def figures(cpus: tuple[int, int], suite: str = "report", only: Sequence[str] = 
         "peers": [Step(peer.title, "peers", partial(measure, peer, cpus)) for peer in chosen],
         "kvm": [
             *(Step(case.title, "kvm", case.measure) for case in exits.CASES),
-            *(Step(f"QEMU, {guest}", "kvm", partial(qemu.measure, guest)) for guest in qemu.GUESTS),
+            *(Step(qemu.title(guest), "kvm", partial(qemu.measure, guest)) for guest in qemu.GUESTS),
         ],
     }
+    steps["kvm"].sort(key=lambda step: step.title)  # by the access
     return steps.get(suite) or [step for every in steps.values() for step in every]

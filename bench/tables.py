@@ -32,7 +32,9 @@ def everything(run: Run, width: int = WIDE) -> list[Table | str]:
         for row in run.costs:
             costs.add_row(row.title, f"{row.value:,.2f} {row.unit}", row.note)
         shown += [costs, ""]
-    shown += [f"not measured: {name}: {why}" for name, why in run.skipped.items()]
+    for why in dict.fromkeys(run.skipped.values()):
+        names = [name for name, reason in run.skipped.items() if reason == why]
+        shown.append(f"not measured: {'; '.join(names)}: {why}")
     return shown + (["interrupted: what was complete is above"] if run.interrupted else [])
 
 
@@ -45,9 +47,9 @@ def figures(rows: Iterable[Figure], title: str, width: int = WIDE) -> Table:
     counted = any(row.instructions is not None for row in rows)
     columns: list[tuple[str, Callable[[Figure], str], float]] = [
         ("reach", lambda row: number(row.reach), 0 if gated else math.inf),
-        ("gate", _gate, 0 if gated else math.inf),
+        ("gate", gate, 0 if gated else math.inf),
         ("measured", lambda row: number(row.value), 0),
-        ("rounds", lambda row: f"{number(min(row.rounds))}-{number(max(row.rounds))}", MEDIUM),
+        ("rounds", lambda row: span(row.rounds), MEDIUM),
         ("of", lambda row: str(row.unit), 0),
         ("beyond, ns", lambda row: number(row.beyond), 0),
         ("instructions", lambda row: number(row.instructions), MEDIUM if counted else math.inf),
@@ -66,7 +68,8 @@ def figures(rows: Iterable[Figure], title: str, width: int = WIDE) -> Table:
     return table
 
 
-def _gate(row: Figure) -> str:
+def gate(row: Figure) -> str:
+    """In the row's unit, and in nanoseconds beyond."""
     return number(row.gate) + (f", {row.gate_ns:.0f} ns" if row.gate_ns else "")
 
 
@@ -125,6 +128,11 @@ def number(value: float | None) -> str:
         return "-"
     size = abs(value)
     return f"{value:.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.1 else 3}f}"
+
+
+def span(values: Sequence[float]) -> str:
+    """From the least to the most."""
+    return f"{number(min(values))}-{number(max(values))}"
 
 
 def percentiles(value: Percentiles | None) -> str:

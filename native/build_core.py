@@ -33,7 +33,7 @@ def _module(name: str, declarations: list[Path], sources: list[Path]) -> FFI:
         "\n".join(f'#include "{path.stem}.h"' for path in declarations),
         sources=[str(path.relative_to(ROOT)) for path in sources],
         include_dirs=[str(NATIVE), str(MEASURE)],
-        depends=[str(path.relative_to(ROOT)) for path in sorted(NATIVE.rglob("*.h"))],
+        depends=[str(path.relative_to(ROOT)) for path in sorted(NATIVE.rglob("*.h")) + declarations],
         # The core calls handlers through the CPython C API (PyObject_Vectorcall).
         py_limited_api=False,
         define_macros=[("_CFFI_NO_LIMITED_API", None), ("_GNU_SOURCE", None)],

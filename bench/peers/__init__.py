@@ -17,7 +17,7 @@ from shardio.bench.peers import (
     shard,
     subinterpreters,
     zero,
-)  # fmt: skip
+)
 
 PEERS: tuple[type[peer.Session], ...] = (
     shard.CClient, shard.PythonClient, gil.OneProcess, free_threaded.FreeThreaded,

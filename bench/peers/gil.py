@@ -27,7 +27,7 @@ class OneProcess(BesideIdle):
 
     def call(self, op: int, offset: int, size: int, value: int) -> int:
         """An exit (the GIL goes and comes back), then the dispatch."""
-        lib.sio_measure_guest(0)
+        lib.sio_measure_leave()
         if op == READ:
             self._manager.mmio_read(MmioAddress(offset), self._data[:size])
             return int.from_bytes(self._data[:size], "little")

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from shardio._measure import ffi, lib
-from shardio.bench.blocks import Floor, new_block, timed
+from shardio.bench.blocks import Floor, patience_ticks, ping
 from shardio.bench.devices import Register
 from shardio.bench.errors import BenchError
 
@@ -27,7 +27,6 @@ READ, WRITE, ECHO, STOP = range(4)
 LINE_WORDS = 24
 READY = -1
 """A word behind the line: the server takes requests."""
-PATIENCE_TICKS = 20_000_000_000
 JOIN_S, START_S = 5.0, 30.0
 context = multiprocessing.get_context("spawn")
 Request = tuple[int, int, int, int]
@@ -85,14 +84,8 @@ class Session(ABC):
         found = []
         for pause in (1, 0):
             self.echo(2 * n, pause)
-            for _ in range(2):
-                block = new_block(n)
-                ticks = lib.sio_measure_ping(self.line, block, PATIENCE_TICKS, pause)
-                if block.done != n:
-                    hint = "run on a machine that is not overloaded"
-                    raise BenchError("the peer's server answers no pings", hint)
+            found.append(ping(self.line, pause, n, n))
             self.echoed()
-            found.append(timed(block, ticks))
         return Floor(*found)
 
 
@@ -161,13 +154,13 @@ class Wire(Session):
 def _serve(kind: type[Wire], cpu: int, shared: Any, ends: tuple[Any, ...]) -> None:
     """The server's main. Of pings, `size` says whether a poll has a `pause`."""
     settle(cpu)
-    device, line = Register(), line_in(shared)
+    device, line, wait = Register(), line_in(shared), patience_ticks()
     get, put = kind.attach(*ends)
     shared[READY] = 1
     while (request := get())[0] != STOP:
         op, offset, size, value = request
         if op == ECHO:
-            lib.sio_measure_echo(line, value, PATIENCE_TICKS, size)
+            lib.sio_measure_echo(line, value, wait, size)
         elif op == WRITE:
             device.write(offset, size, value)
         put(device.read(offset, size) if op == READ else 0)

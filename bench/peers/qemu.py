@@ -18,9 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from struct import pack
 
+from shardio.bench.blocks import on_cpu
 from shardio.bench.effort import Effort
 from shardio.bench.errors import BenchError
-from shardio.bench.exits import COUNT, MANY, Guest, alternate, await_progress
+from shardio.bench.exits import COUNT, MANY, Guest, alternate
 from shardio.bench.exits import GUESTS as ALL
 from shardio.bench.inloop import InLoop
 from shardio.bench.results import Figure, Rounds, Unit
@@ -36,6 +37,11 @@ ROM, GDT = 0xF0000, 0x100
 """Where the image is below 1 MiB, and its table of flat segments."""
 
 
+def title(guest: str) -> str:
+    """For a table."""
+    return f"KVM exit, {ALL[guest].title}, QEMU's device in C"
+
+
 def measure(guest: str, effort: Effort) -> Iterator[Figure]:
     """An access of a guest under QEMU, as a multiple of one answered in the loop. Raises `BenchError`
     without QEMU.
@@ -45,7 +51,7 @@ def measure(guest: str, effort: Effort) -> Iterator[Figure]:
     program, cpu, rounds = GUESTS[guest], min(os.sched_getaffinity(0)), Rounds()
     with tempfile.TemporaryDirectory() as folder, InLoop(program.code(MANY), [cpu]) as loop:
         Path(folder, "rom").write_bytes(image(program))
-        with _running(folder) as (process, words):
+        with _running(folder, cpu) as (process, words):
 
             def count() -> int:
                 if process.poll() is not None and process.stderr is not None:
@@ -59,25 +65,20 @@ def measure(guest: str, effort: Effort) -> Iterator[Figure]:
                 yield
                 process.send_signal(signal.SIGCONT)
 
-            await_progress(count)
-            threads = list(Path(f"/proc/{process.pid}/task").iterdir())
-            for thread in threads:
-                os.sched_setaffinity(int(thread.name), {cpu})
-            alternate(rounds, effort, loop, count, [thread / "status" for thread in threads], stopped)
-    yield rounds.figure(f"qemu-{guest}", f"KVM exit, {program.title}, QEMU's device in C", Unit.IN_LOOP)
+            tasks = f"/proc/{process.pid}/task"
+            alternate(rounds, effort, loop, count, lambda: map(int, os.listdir(tasks)), stopped)
+    yield rounds.figure(f"qemu-{guest}", title(guest), Unit.IN_LOOP)
 
 
 @contextmanager
-def _running(folder: str) -> Iterator[tuple[subprocess.Popen[str], memoryview]]:
-    """QEMU with the image in `folder`, and the words of its guest's memory."""
+def _running(folder: str, cpu: int) -> Iterator[tuple[subprocess.Popen[str], memoryview]]:
+    """QEMU on `cpu`, with the image in `folder`; and the words of its guest's memory."""
     with open(Path(folder, "ram"), "w+b") as file:
         file.truncate(SIZE)
         memory = mmap.mmap(file.fileno(), SIZE)
-    with (
-        memory,
-        memoryview(memory).cast("I") as words,
-        subprocess.Popen(COMMAND.split(), cwd=folder, stderr=subprocess.PIPE, text=True) as process,
-    ):
+    with on_cpu(cpu):
+        started = subprocess.Popen(COMMAND.split(), cwd=folder, stderr=subprocess.PIPE, text=True)
+    with memory, memoryview(memory).cast("I") as words, started as process:
         try:
             yield process, words
         finally:

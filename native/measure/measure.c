@@ -26,9 +26,6 @@ static inline __attribute__((always_inline)) int await(const uint64_t *line, uin
     return 1;
 }
 
-/* One in `every` operations. */
-static inline uint64_t sample_start(struct sio_measure_block *b, uint64_t *last) { return *last = sio_measure_gap(b, *last); }
-
 /* Even: the far side's answer; odd: the near side's call. */
 static inline __attribute__((always_inline)) uint64_t ping(uint64_t *line, struct sio_measure_block *b, uint64_t patience, int pause)
 {
@@ -38,7 +35,7 @@ static inline __attribute__((always_inline)) uint64_t ping(uint64_t *line, struc
     b->gap = 0;
     for (i = 0; i < b->n; i++) {
         int sample = (i & (b->every - 1)) == 0;
-        uint64_t start = sample ? sample_start(b, &last) : 0;
+        uint64_t start = sample ? (last = sio_measure_gap(b, last)) : 0;
         sio_store_release(line, turn + 1);
         if (!await(line, turn + 2, patience, pause))
             break;
@@ -47,8 +44,7 @@ static inline __attribute__((always_inline)) uint64_t ping(uint64_t *line, struc
             b->samples[b->sampled++] = sio_ticks() - start;
     }
     b->done = i;
-    sample_start(b, &last);
-    return last - begin;
+    return sio_measure_gap(b, last) - begin;
 }
 
 uint64_t sio_measure_ping(uint64_t *line, struct sio_measure_block *b, uint64_t patience, int pause)
@@ -101,7 +97,7 @@ uint64_t sio_measure_access(void *client, struct sio_measure_block *b)
     b->gap = 0;
     b->failed = 0;
     while (i < b->n) {
-        uint64_t start = sample_start(b, &last);
+        uint64_t start = last = sio_measure_gap(b, last);
         if (b->until && start > b->until && i != 0)
             break;
         b->failed += burst(client, b, i, i + 1);
@@ -111,8 +107,7 @@ uint64_t sio_measure_access(void *client, struct sio_measure_block *b)
         i = end;
     }
     b->done = i;
-    sample_start(b, &last);
-    return last - begin;
+    return sio_measure_gap(b, last) - begin;
 }
 
 /* Reads give 0. Zero: an exit that is no access. */
@@ -140,7 +135,7 @@ uint64_t sio_measure_exits(int vcpu, void *run, struct sio_measure_block *b)
             b->done++;
         } else if (errno != EINTR && errno != EAGAIN)
             break;
-        sample_start(b, &last);
+        last = sio_measure_gap(b, last);
     }
     return last - begin;
 }
@@ -201,9 +196,4 @@ int64_t sio_measure_step(int on, uintptr_t between, uintptr_t argument)
 int64_t sio_measure_step(int on, uintptr_t between, uintptr_t argument) { return -ENOSYS; }
 #endif
 
-void sio_measure_guest(uint64_t ticks)
-{
-    uint64_t start = sio_ticks();
-    while (sio_ticks() - start < ticks)
-        ;
-}
+void sio_measure_leave(void) {}

@@ -1,12 +1,4 @@
-"""Measures how dispatch performs and scales on this machine, against its floor and against peers.
-
-quick     the data path's table, in about a minute
-scaling   vCPUs x shards x devices x what a handler computes
-peers     the same device served in other ways, in the same run
-kvm       real exits of a guest, answered by a shard and inside the KVM_RUN loop
-report    all of it as one HTML file (from earlier runs, with --from)
-compare   two runs, with a verdict where they differ by more than their noise
-"""
+"""Measures how dispatch performs and scales on this machine, against its floor and against peers."""
 
 from __future__ import annotations
 
@@ -45,9 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 many: dict[str, Any] = {"action": "append", "dest": option} if default == [] else {}
                 more = {"default": default, "metavar": metavar, "help": words, **many}
                 suite.add_argument(f"--{option}", type=kind, **more)
-    suite = suites.add_parser("compare", help="two runs", description=COMPARE, allow_abbrev=False)
+    suite = suites.add_parser("compare", help=COMPARE, description=COMPARE, allow_abbrev=False)
     suite.add_argument("before", metavar="A.json", help="a run that --json has kept")
-    suite.add_argument("after", metavar="B.json", help="another one")
+    suite.add_argument("after", metavar="B.json", nargs="+", help="another one; or several: all in one table")
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -130,11 +122,9 @@ def _report(arguments: argparse.Namespace, out: Console) -> int:
 def _compare(arguments: argparse.Namespace, out: Console) -> int:
     from shardio.bench import compare, results
 
-    before, after = (results.load(Path(name)) for name in (arguments.before, arguments.after))
-    differences = compare.compare(before, after)
-    for line in compare.preamble(before, after):
-        out.print(line)
-    out.print(compare.table(differences))
+    runs = [results.load(Path(name)) for name in (arguments.before, *arguments.after)]
+    found = compare.table(compare.compare(*runs)) if len(runs) == 2 else compare.together(runs)
+    out.print(*compare.preamble(runs), found, sep="\n")
     return 0
 
 
@@ -189,13 +179,13 @@ def _durations(text: str) -> tuple[int, ...]:
 
 SCALES = {None: 0, "ns": 1, "us": 1000, "ms": 1_000_000}
 SUITES = {
-    "quick": "the data path's table; status 1 when a gate is missed",
-    "scaling": "vCPUs x shards x devices x handlers, beside one process under its GIL",
-    "peers": "other ways to serve the same device",
-    "kvm": "real exits",
-    "report": "everything, as one HTML file",
+    "quick": "the data path's table, in about a minute; status 1 when a gate is missed",
+    "scaling": "vCPUs x shards x devices x what a handler computes, beside one process under its GIL",
+    "peers": "the same device served in other ways, in the same run",
+    "kvm": "real exits of a guest, answered by a shard, by QEMU, and inside the KVM_RUN loop",
+    "report": "all of it as one HTML file (from earlier runs, with --from)",
 }
-COMPARE = "two runs, with a verdict where they differ by more than their noise"
+COMPARE = "two runs, with a verdict where they differ by more than their noise; or several, in one table"
 HANDLER = "what a handler computes: 0, 1us, 250ns (default 0,1us,10us)"
 PYTHON = (
     "the free-threaded Python, or that with subinterpreters, to compare with (default: "

@@ -11,7 +11,7 @@ from shardio.bench.errors import BenchError
 BASE = MmioAddress(0xD000_0000)
 
 
-@pytest.mark.parametrize("name", ["native", "register", "view", "compute:10"])
+@pytest.mark.parametrize("name", ["register", "view", "compute:10"])
 def test_a_device_reads_what_was_written(name: str) -> None:
     manager, data = IoManager(), bytearray(1)
     manager.register_mmio(MmioRange(BASE, 16), make(name))

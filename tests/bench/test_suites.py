@@ -8,6 +8,7 @@ import pytest
 
 from shardio.bench.effort import MIN_PAIRS, Effort
 from shardio.bench.errors import BenchError
+from shardio.bench.peers.interpreter import VARIABLE
 from shardio.bench.results import Figure, Rounds
 from shardio.bench.suites import Plan, Step, figures
 from tests.bench.test_results import FIGURE, HOST
@@ -73,6 +74,14 @@ def test_every_round_has_pairs() -> None:
 def test_a_peer_that_nobody_knows_is_refused_with_the_known_ones() -> None:
     with pytest.raises(BenchError, match=r"carrier-pigeon.*use .*pipe"):
         figures((0, 1), "peers", ["carrier-pigeon"])
+
+
+def test_a_wrong_python_stops_only_what_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "/nowhere/python")
+
+    assert figures((0, 1), "quick")
+    with pytest.raises(BenchError, match="is no Python that runs"):
+        figures((0, 1), "report")
 
 
 def test_the_preamble_states_the_pinning() -> None:
