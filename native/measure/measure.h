@@ -63,6 +63,10 @@ uint64_t sio_measure_ticks(void);
 /* Counts this thread's instructions: begins with `on`; without, ends and returns how many there were since, or -ENOSYS where
  * the processor is none that can. `between`: the address of a function that is called with `argument` after each, uncounted. */
 int64_t sio_measure_step(int on, uintptr_t between, uintptr_t argument);
+/* Sleeps until eventfd `bell`, which `epoll_fd` watches, is rung, and answers it by the number of the moment: for ever. */
+void sio_measure_answer(int epoll_fd, int bell, const uint32_t *number, uint32_t *answer);
+/* Rings `irqfd` `gap` ticks from now; returns how many later a guest's handler has counted, or `patience`. */
+uint64_t sio_measure_raise(int irqfd, const uint32_t *count, uint64_t gap, uint64_t patience);
 /* Holds the CPU for this many ticks: a guest between two exits. */
 void sio_measure_guest(uint64_t ticks);
 
