@@ -94,8 +94,8 @@ void sio_py_remove_bell(struct sio_owner *o, int epoll_fd, int fd)
 int sio_py_wait(struct sio_owner *o, uint64_t turn_ns, int epoll_fd, int timeout_ms)
 {
     int found = sio_owner_events(o, epoll_fd, timeout_ms), waited = 0;
-    /* The next ring may come soon, and a turn polls for it; not where other programs want the CPU, or now and then, to see. */
-    if ((found & SIO_EVENT_BELL) && (!o->crowded || ++o->rung % SIO_POLL_BUDGET_TRIAL == 0))
+    /* The next ring may come soon, and a turn waits for it by yields. */
+    if ((found & SIO_EVENT_BELL) && !sio_owner_crowded(o, sio_ticks()))
         waited |= SIO_WAITED_TURN;
     if (found & SIO_EVENT_OTHER)
         waited |= SIO_WAITED_EVENTS;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #define SIO_EPOLL_NS 50000u
+#define SIO_CROWDED_TIMES 64u /* what a yield has cost is at most this part of an idle owner's time */
 #define SIO_EVENTS 8
 
 int sio_owner_init(struct sio_owner *o, const struct sio_fabric *f, uint32_t shard, int doorbell)
@@ -208,8 +209,8 @@ enum idleness { NOTHING, FOUND_AT_ONCE, FOUND, HOST_IO };
 
 /* Nothing was there at the last scan: keeps looking, by the policy of poll_budget.h, for as long as a sleep would cost. Who has just
  * served is asked again soon, by whatever way: it looks at host I/O, too, which costs half of a yield. `served`: when the turn began;
- * who has found no request since, and sees another program run, sleeps at once: a wake-up takes the CPU from that program, the end
- * of a yield waits for it. */
+ * who has found no request since, and sees another program run, sleeps at once, and does not yield for a while: the scheduler puts
+ * who yielded last, and holds that against it when it is woken, by milliseconds. */
 static enum idleness linger(struct sio_owner *o, int epoll_fd, uint64_t served)
 {
     uint64_t polls = sio_poll_budget_polls(&o->poll_budget), start = 0, now, before;
@@ -233,6 +234,8 @@ static enum idleness linger(struct sio_owner *o, int epoll_fd, uint64_t served)
         o->pause(o);
     before = sio_ticks();
     start = start ? start : before;
+    if (o->served == served && sio_owner_crowded(o, before))
+        return NOTHING;
     do {
         sio_yield();
         sio_count(control(o)->yields);
@@ -248,7 +251,7 @@ static enum idleness linger(struct sio_owner *o, int epoll_fd, uint64_t served)
         if (crowded && o->served == served)
             break;
     } while (now - start < o->yield_ticks);
-    o->crowded = crowded;
+    o->crowded = crowded ? now + (now - start) * SIO_CROWDED_TIMES : 0;
     sio_poll_budget_vain(&o->poll_budget);
     return NOTHING;
 }
