@@ -23,7 +23,7 @@ from shardio.bench.blocks import patience_ticks
 from shardio.bench.devices import make
 from shardio.bench.pair import Service
 from shardio.fabric import Fabric
-from shardio.shard.runtime import Runtime, new_event_loop
+from shardio.shard.runtime import Loop, Runtime
 
 LOCAL_RUN = 500
 """Calls timed together."""
@@ -41,7 +41,7 @@ class Far:
             os.sched_setaffinity(0, {cpu})
         self._page = mmap.mmap(line, mmap.PAGESIZE)
         self._line = ffi.cast("uint64_t *", ffi.from_buffer(self._page))
-        self.loop, self._epoll_fd = new_event_loop()
+        self.loop = Loop()
         asyncio.set_event_loop(self.loop)
         self._devices: list[dict[int, Any]] = []
         self._runtimes = [self._serve(service) for service in services]
@@ -59,7 +59,7 @@ class Far:
 
     def _serve(self, service: Service) -> Runtime:
         fabric = Fabric.attach(service.fabric)
-        runtime = Runtime(self.loop, self._epoll_fd, fabric, service.shard, service.doorbell, _print_failure)
+        runtime = Runtime(self.loop, fabric, service.shard, service.doorbell, _print_failure)
         devices: dict[int, Any] = {}
         for handlers in service.handlers:
             for index, span in enumerate(handlers.ranges, handlers.first):

@@ -29,6 +29,7 @@ class Unit(StrEnum):
     UNTRACED = "x untraced"
     NO_TRACE = "x without a trace"
     UNSCRAPED = "x unscraped"
+    BARE = "x bare"
     MICROSECONDS = "us"
     MILLISECONDS = "ms"
     KIB = "KiB"

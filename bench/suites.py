@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from shardio.bench import exits, host, overheads, start_up
+from shardio.bench import exits, host, overheads, start_up, wakes
 from shardio.bench.effort import START_S, Effort
 from shardio.bench.errors import BenchError
 from shardio.bench.interrupt import Interrupt
@@ -105,7 +105,7 @@ def figures(cpus: tuple[int, int], suite: str = "report", only: Sequence[str] = 
             *(Step(row.name, "rows", partial(row.measure, cpus)) for row in ROWS),
             Step("trace", "rows", partial(overheads.trace, cpus), 2),
             Step("metrics", "rows", partial(overheads.metrics, cpus)),
-            *(Step(case.title, "rows", case.measure) for case in exits.QUICK),
+            *(Step(case.title, "rows", case.measure) for case in (*exits.QUICK, *wakes.CASES)),
         ],
         "peers": [Step(peer.title, "peers", partial(measure, peer, cpus)) for peer in chosen],
         "kvm": [

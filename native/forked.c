@@ -21,6 +21,7 @@ static void disown(struct sio_owner *o)
     o->posted_ranges = 0;
     o->drain_coalesced = NULL;
     o->coalesced = NULL;
+    o->deliver = NULL;
     o->doorbell = -1;
 }
 

@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #define SIO_EPOLL_NS 50000u
+#define SIO_CROWDED_TIMES 64u /* what a yield has cost is at most this part of an idle owner's time */
+#define SIO_EVENTS 8
 
 int sio_owner_init(struct sio_owner *o, const struct sio_fabric *f, uint32_t shard, int doorbell)
 {
@@ -52,8 +54,11 @@ void sio_owner_free(struct sio_owner *o)
 {
     free(o->handlers);
     free(o->posted);
+    free(o->bells);
     o->handlers = NULL;
     o->posted = NULL;
+    o->bells = NULL;
+    o->bell_count = 0;
 }
 
 int sio_owner_hold(struct sio_owner *o)
@@ -129,10 +134,30 @@ void sio_owner_flush(struct sio_owner *o)
     sio_drain_all(o);
 }
 
-static int host_io_ready(int epoll_fd)
+int sio_owner_events(struct sio_owner *o, int epoll_fd, int timeout_ms)
 {
-    struct epoll_event event;
-    return epoll_fd >= 0 && sio_syscall6(SYS_epoll_pwait, epoll_fd, (long)&event, 1, 0, 0, 8) > 0;
+    struct epoll_event events[SIO_EVENTS];
+    uint64_t rings;
+    int found = 0;
+    long n = sio_syscall6(SYS_epoll_pwait, epoll_fd, (long)events, SIO_EVENTS, timeout_ms, 0, 8);
+    for (long i = 0; i < n; i++) {
+        if (o->deliver && o->deliver(o, &events[i]))
+            found |= SIO_EVENT_BELL;
+        else if (events[i].data.fd != o->doorbell)
+            found |= SIO_EVENT_OTHER;
+        else {
+            found |= SIO_EVENT_DOORBELL;
+            if (!(control(o)->need_wakeup & 1)) /* a ring that came late: what it told of has been found */
+                sio_syscall3(SYS_read, o->doorbell, &rings, sizeof rings);
+        }
+    }
+    return found;
+}
+
+/* Whether the turn should end: the event loop has something to do, or a doorbell was delivered, which may have given it something. */
+static inline int host_io(struct sio_owner *o, int epoll_fd)
+{
+    return epoll_fd >= 0 && (sio_owner_events(o, epoll_fd, 0) & ~SIO_EVENT_DOORBELL) != 0;
 }
 
 /* Announces sleep, fences both sides, looks again. Non-zero: asleep. */
@@ -180,10 +205,13 @@ static void wake_up(struct sio_owner *o)
     sio_store_release(&c->need_wakeup, c->need_wakeup + 1);
 }
 
-enum idleness { NOTHING, FOUND_AT_ONCE, FOUND };
+enum idleness { NOTHING, FOUND_AT_ONCE, FOUND, HOST_IO };
 
-/* Nothing was there at the last scan: keeps looking, by the policy of poll_budget.h, for as long as a sleep would cost. */
-static enum idleness linger(struct sio_owner *o)
+/* Nothing was there at the last scan: keeps looking, by the policy of poll_budget.h, for as long as a sleep would cost. Who has just
+ * served is asked again soon, by whatever way: it looks at host I/O, too, which costs half of a yield. `served`: when the turn began;
+ * who has found no request since, and sees another program run, sleeps at once, and does not yield for a while: the scheduler puts
+ * who yielded last, and holds that against it when it is woken, by milliseconds. */
+static enum idleness linger(struct sio_owner *o, int epoll_fd, uint64_t served)
 {
     uint64_t polls = sio_poll_budget_polls(&o->poll_budget), start = 0, now, before;
     int crowded = 0;
@@ -198,12 +226,16 @@ static enum idleness linger(struct sio_owner *o)
             }
             now = sio_ticks(); /* only now: the next request of a busy client has come */
             start = start ? start : now;
+            if (host_io(o, epoll_fd))
+                return HOST_IO;
         } while (now - start < polls);
     }
     if (o->pause)
         o->pause(o);
     before = sio_ticks();
     start = start ? start : before;
+    if (o->served == served && sio_owner_crowded(o, before))
+        return NOTHING;
     do {
         sio_yield();
         sio_count(control(o)->yields);
@@ -214,7 +246,12 @@ static enum idleness linger(struct sio_owner *o)
             sio_poll_budget_found(&o->poll_budget, now - start, crowded);
             return FOUND;
         }
+        if (host_io(o, epoll_fd))
+            return HOST_IO;
+        if (crowded && o->served == served)
+            break;
     } while (now - start < o->yield_ticks);
+    o->crowded = crowded ? now + (now - start) * SIO_CROWDED_TIMES : 0;
     sio_poll_budget_vain(&o->poll_budget);
     return NOTHING;
 }
@@ -222,13 +259,15 @@ static enum idleness linger(struct sio_owner *o)
 enum sio_turn sio_owner_turn(struct sio_owner *o, uint64_t turn_ns, int epoll_fd)
 {
     uint64_t turn_ticks = sio_ns_to_ticks(&o->fabric, turn_ns);
-    uint64_t start = sio_ticks(), looked = start;
+    uint64_t start = sio_ticks(), looked = start, served = o->served;
 
     o->turn_end = start + turn_ticks;
     o->thread = (uint64_t)pthread_self();
     wake_up(o);
     for (uint32_t rounds = 1;; rounds++) {
-        enum idleness idle = look(o, 0) ? FOUND_AT_ONCE : linger(o);
+        enum idleness idle = look(o, 0) ? FOUND_AT_ONCE : linger(o, epoll_fd, served);
+        if (idle == HOST_IO)
+            return SIO_TURN_EVENTS;
         if (idle == NOTHING && need_wakeup(o)) {
             if (o->pause)
                 o->pause(o);
@@ -243,7 +282,7 @@ enum sio_turn sio_owner_turn(struct sio_owner *o, uint64_t turn_ns, int epoll_fd
             return SIO_TURN_HOT;
         if (now - looked > o->epoll_ticks) {
             looked = now;
-            if (host_io_ready(epoll_fd))
+            if (host_io(o, epoll_fd))
                 return SIO_TURN_EVENTS;
         }
     }

@@ -47,9 +47,12 @@ struct sio_handler {
     void *base_object;         /* PioAddress or MmioAddress for the memoryview form */
 } SIO_ALIGNED;
 
+enum sio_event { SIO_EVENT_DOORBELL = 1, SIO_EVENT_BELL = 2, SIO_EVENT_OTHER = 4 };
 enum sio_turn { SIO_TURN_HOT, SIO_TURN_EVENTS, SIO_TURN_ASLEEP };
 
+struct sio_bell;
 struct sio_coalesced;
+struct epoll_event;
 
 struct sio_owner {
     struct sio_fabric fabric;
@@ -66,6 +69,7 @@ struct sio_owner {
     uint64_t yield_ticks;
     uint64_t epoll_ticks;              /* how often a busy owner looks whether host I/O is ready */
     uint64_t turn_end;                 /* ticks: when the turn in hand should be over */
+    uint64_t crowded;                  /* other programs wanted the CPU: ticks until when it lets nobody run in vain; 0: none did */
     uint64_t served;                   /* posted and synchronous, this owner's */
     uint64_t failed;
     uint32_t called;                   /* calls of Python since the last look at the clock */
@@ -83,6 +87,9 @@ struct sio_owner {
     uint32_t (*drain_coalesced)(struct sio_owner *owner); /* coalesced.c; NULL: no ring */
     struct sio_coalesced *coalesced;
     void *runtime;                     /* pydispatch.c's */
+    int (*deliver)(struct sio_owner *owner, const struct epoll_event *event); /* bells.c; NULL: there are no doorbells of devices */
+    struct sio_bell *bells;            /* [bell_count] */
+    uint32_t bell_count;
     struct sio_owner *next_kept;       /* forked.c's */
 };
 
@@ -94,6 +101,14 @@ uint32_t sio_owner_scan(struct sio_owner *owner);
 /* Serves until `turn_ns` have passed (HOT), host I/O is ready on `epoll_fd` (EVENTS; -1: never looks), or there has been
  * nothing to do for so long that the owner announced sleep (ASLEEP: wait for the doorbell, then call again). */
 enum sio_turn sio_owner_turn(struct sio_owner *owner, uint64_t turn_ns, int epoll_fd);
+/* What is ready on `epoll_fd` within `timeout_ms` (-1: for ever). Doorbells of devices are delivered, the owner's own is emptied unless
+ * it announced sleep. Returns SIO_EVENT_* bits. */
+int sio_owner_events(struct sio_owner *owner, int epoll_fd, int timeout_ms);
+/* Whether a yield, at this tick, would let another program run. */
+static inline int sio_owner_crowded(const struct sio_owner *owner, uint64_t now)
+{
+    return owner->crowded && (int64_t)(owner->crowded - now) > 0;
+}
 /* Raises interrupt line `gsi` (below 32) with the reply of the access in hand. Zero where there is none: outside an access, in
  * a posted write, in another thread than the one that serves. */
 /* The vCPU of the access in hand is not to go on before the VMM has said what becomes of the machine. 0 outside an access. */

@@ -34,7 +34,16 @@ struct sio_py {
     int held;
 };
 
-static void give_gil(struct sio_owner *o)
+void sio_py_take(struct sio_owner *o)
+{
+    struct sio_py *py = o->runtime;
+    if (!py->held) {
+        py->gil = PyGILState_Ensure();
+        py->held = 1;
+    }
+}
+
+void sio_py_give(struct sio_owner *o)
 {
     struct sio_py *py = o->runtime;
     if (py && py->held) {
@@ -150,10 +159,7 @@ static int call_python(struct sio_owner *o, const struct sio_handler *h, uint64_
 {
     struct sio_py *py = o->runtime;
     o->called++;
-    if (!py->held) {
-        py->gil = PyGILState_Ensure();
-        py->held = 1;
-    }
+    sio_py_take(o);
     uint32_t view = h->forms & (write ? SIO_WRITE_VIEW : SIO_READ_VIEW), range = (uint32_t)(h - o->handlers);
     PyObject *result = view ? call_view(py, h, offset, size, write, value) : call_register(py, h, offset, size, write, value, range);
     if (__builtin_expect(!result, 0)) {
@@ -162,6 +168,12 @@ static int call_python(struct sio_owner *o, const struct sio_handler *h, uint64_
     }
     Py_DECREF(result);
     return 0;
+}
+
+void sio_py_failed(struct sio_owner *o, uint32_t range, int write)
+{
+    struct sio_py *py = o->runtime;
+    sio_py_report(&py->sites, py->on_error, range, write);
 }
 
 void sio_py_detach(struct sio_owner *o)
@@ -221,7 +233,7 @@ int sio_py_attach(struct sio_owner *o, uintptr_t on_error)
     PyGILState_Release(gil);
     o->runtime = py;
     o->python = call_python;
-    o->pause = give_gil;
+    o->pause = sio_py_give;
     if (failed) {
         sio_py_detach(o);
         return -ENOMEM;
@@ -270,19 +282,19 @@ int sio_owner_clear_handler(struct sio_owner *o, uint32_t range)
 enum sio_turn sio_py_turn(struct sio_owner *o, uint64_t turn_ns, int epoll_fd)
 {
     enum sio_turn turn = sio_owner_turn(o, turn_ns, epoll_fd);
-    give_gil(o);
+    sio_py_give(o);
     return turn;
 }
 
 void sio_py_flush(struct sio_owner *o)
 {
     sio_owner_flush(o);
-    give_gil(o);
+    sio_py_give(o);
 }
 
 uint32_t sio_py_scan(struct sio_owner *o)
 {
     uint32_t n = sio_owner_scan(o);
-    give_gil(o);
+    sio_py_give(o);
     return n;
 }

@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shardio._core import ffi, lib
 from shardio.address import Space
@@ -18,9 +18,19 @@ from shardio.fabric.segment import Fabric
 from shardio.fabric.tracing import OwnerTrace
 from shardio.range import MmioRange, PioRange
 
+if TYPE_CHECKING:
+    from array import array
+
 ErrorHook = Callable[[int, BaseException, int], None]
-"""Called with (range index, exception, 1 for a write) when a handler raises, the first time that it raises at
-that place in its code: a guest may run into it a million times a second."""
+"""Called with (range index, exception, what) when a handler raises, the first time that it raises at that
+place in its code: a guest may run into it a million times a second. What: 1 for a write, 0 for a read, or
+`RUNG`.
+"""
+
+NO_RANGE = lib.SIO_NO_RANGE
+"""In place of a range's index: nobody knows which device that is."""
+RUNG = lib.SIO_RUNG
+"""What the hook for errors gets in place of a direction: a device that raised when its doorbell was rung."""
 
 _HINTS = {
     errno.ENOMEM: "free memory on the host, or raise the limit on it (ulimit -v)",
@@ -63,6 +73,7 @@ class Owner:
         self._coalesced: object = None
         self._kept: dict[int, tuple[Any, ...]] = {}
         self._posted: set[int] = set()
+        self._bells: dict[int, tuple[object, ...]] = {}
         self._on_error = on_error or _ignore
         self._check(lib.sio_owner_init(self.view, self._segment, shard, doorbell))
         try:
@@ -184,6 +195,41 @@ class Owner:
             turn = Turn(lib.sio_py_turn(self._opened(), turn_ns, epoll_fd))
         self._alone.check_process()  # a handler may have forked, and this may be the child
         return turn
+
+    def wait(self, turn_ns: int, epoll_fd: int, timeout_ms: int) -> tuple[bool, bool]:
+        """Sleep until something is ready on `epoll_fd`, an epoll descriptor that has the owner's doorbell and
+        those of `add_bell`, at most `timeout_ms` milliseconds (-1: for ever). Doorbells are delivered, and a
+        turn is made where the owner's own was rung.
+
+        Returns whether a turn is due, and whether something is ready that is neither.
+        """
+        with self._alone:
+            found = int(lib.sio_py_wait(self._opened(), turn_ns, epoll_fd, timeout_ms))
+        self._alone.check_process()
+        return bool(found & lib.SIO_WAITED_TURN), bool(found & lib.SIO_WAITED_EVENTS)
+
+    def add_bell(
+        self, epoll_fd: int, fd: int, ring: Callable[[int], object], index: int, rings: array[int],
+        device: int = NO_RANGE,
+    ) -> None:  # fmt: skip
+        """Have `wait` and `turn` call `ring(index)` when eventfd `fd`, a non-blocking one, was rung, and
+        count in `rings[index]` (of type "Q") how often it was. `device`: index of a range of its device's,
+        for a trace and the hook for errors. Raises `FabricError` where it cannot be watched.
+        """
+        with self._alone:
+            count = ffi.addressof(ffi.from_buffer("uint64_t[]", rings), index)
+            kept = ring, rings, count
+            status = lib.sio_py_add_bell(self._opened(), epoll_fd, fd, id(ring), index, count, device)
+            if status:
+                raise FabricError(f"a doorbell cannot be watched: {os.strerror(-status)}")
+            self._bells[fd] = kept
+
+    def remove_bell(self, epoll_fd: int, fd: int) -> None:
+        """No more."""
+        with self._alone:
+            if self.view is not None:
+                lib.sio_py_remove_bell(self.view, epoll_fd, fd)
+            self._bells.pop(fd, None)
 
     def drain_also(self, coalesced: Any) -> None:
         """Drain KVM's coalesced ring too (`struct sio_coalesced *`), before every request; None: no more."""

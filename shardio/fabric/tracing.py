@@ -1,6 +1,4 @@
-"""What a shard's Python code adds to its trace ring: interrupts that devices raise, and doorbells that are
-rung.
-"""
+"""What a shard's Python code adds to its trace ring: interrupts that devices raise."""
 
 from __future__ import annotations
 
@@ -25,8 +23,3 @@ class OwnerTrace:
         """An interrupt is raised, or (`high` False) lowered."""
         if self.on[0]:
             lib.sio_trace_line(self._owner, gsi, high)
-
-    def rung(self, index: int, doorbell: int, times: int) -> None:
-        """A doorbell of the device that has range `index` was rung."""
-        if self.on[0]:
-            lib.sio_trace_rung(self._owner, index, doorbell, times)

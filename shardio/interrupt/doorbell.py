@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from array import array
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -82,6 +83,21 @@ class DoorbellDevice(Protocol):
         """`doorbells[index]` was rung, once or several times."""
 
 
+@runtime_checkable
+class DoorbellLoop(Protocol):
+    """An event loop that delivers doorbells itself, sooner than readers are called: a shard's."""
+
+    def add_doorbell(
+        self, fd: int, ring: Callable[[int], object], index: int, rings: array[int], device: int = ...
+    ) -> None:
+        """When eventfd `fd` is rung, count in `rings[index]` how often, and call `ring(index)`. `device`: the
+        index of a range of its device's, for a trace. Raises a ShardioError where it cannot.
+        """
+
+    def remove_doorbell(self, fd: int) -> None:
+        """No more."""
+
+
 class DoorbellSet:
     """All doorbells of one device, delivered as calls of `device.doorbell` from the loop."""
 
@@ -93,18 +109,20 @@ class DoorbellSet:
         loop: asyncio.AbstractEventLoop,
         *,
         pio: bool = False,
-        told: Callable[[int, int], None] = lambda _index, _times: None,
+        told: Callable[[int], None] | None = None,
+        index: int | None = None,
     ) -> None:
-        """`base`: where the device's range begins. A doorbell that is refused stays an ordinary write,
-        logged. `told(index, times)`: called, for a trace, when one was rung.
+        """`base`: where the device's range begins; `index`: the range's, for a trace. A doorbell that is
+        refused stays an ordinary write, logged. `told`: called before the device is.
         """
         self._device = device
         self._backend = backend
         self._loop = loop
         self._pio = pio
-        self._told = told
+        self._range = {} if index is None else {"device": index}
+        self._ringer = device.doorbell if told is None else _told_first(told, device.doorbell)
         self._bound: list[BoundDoorbell] = []
-        self.rings = [0] * len(device.doorbells)
+        self.rings = array("Q", bytes(8 * len(device.doorbells)))
         """How often each has been rung, those that one call of `device.doorbell` stood for each counted."""
         self._bind(base)
 
@@ -122,8 +140,11 @@ class DoorbellSet:
         """Unbind all; what was rung before is delivered first. Idempotent."""
         while self._bound:
             bound = self._bound.pop()
-            self._loop.remove_reader(bound.fd)
-            self._ring(bound.fd, len(self._bound))
+            if isinstance(self._loop, DoorbellLoop):
+                self._loop.remove_doorbell(bound.fd)
+            else:
+                self._loop.remove_reader(bound.fd)
+            self._read(bound.fd, len(self._bound))
             self._backend.unbind_doorbell(bound.handle)
 
     def _bind(self, base: int) -> None:
@@ -136,14 +157,20 @@ class DoorbellSet:
                 guest_log.warning(log, "doorbells from %d on stay ordinary writes: %s", index, str(error))
                 return
             self._bound.append(bound)
-            self._loop.add_reader(bound.fd, self._ringer(bound.fd, index))
+            if isinstance(self._loop, DoorbellLoop):
+                self._loop.add_doorbell(bound.fd, self._ringer, index, self.rings, **self._range)
+            else:
+                self._loop.add_reader(bound.fd, self._read, bound.fd, index)
 
-    def _ringer(self, fd: int, index: int) -> Callable[[], None]:
-        return lambda: self._ring(fd, index)
-
-    def _ring(self, fd: int, index: int) -> None:
+    def _read(self, fd: int, index: int) -> None:
         with suppress(BlockingIOError):
-            times = os.eventfd_read(fd)
-            self.rings[index] += times
-            self._told(index, times)
-            self._device.doorbell(index)
+            self.rings[index] += os.eventfd_read(fd)
+            self._ringer(index)
+
+
+def _told_first(told: Callable[[int], None], ring: Callable[[int], None]) -> Callable[[int], None]:
+    def ringer(index: int) -> None:
+        told(index)
+        ring(index)
+
+    return ringer

@@ -244,13 +244,15 @@ class Devices:
     def _bind(self, held: Held, span: protocol.RangeSpec) -> DoorbellSet:
         from shardio.interrupt.doorbell import DoorbellSet
 
-        def told(doorbell: int, times: int) -> None:
-            self._trace.rung(span.index, doorbell, times)
-            if held.recorder is not None:
-                held.recorder.rung(doorbell)
-
-        pio = span.space == Space.PIO
-        return DoorbellSet(held.device, span.base, self._interrupt_backend, self._loop, pio=pio, told=told)
+        return DoorbellSet(
+            held.device,
+            span.base,
+            self._interrupt_backend,
+            self._loop,
+            pio=span.space == Space.PIO,
+            told=None if held.recorder is None else held.recorder.rung,
+            index=span.index,
+        )
 
     def call(self, message: protocol.Call) -> Any:
         """What a method of a device returns. Raises `Blamed` with what it raised."""

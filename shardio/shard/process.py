@@ -44,7 +44,7 @@ class Shard:
         self.loop = spare.loop
         asyncio.set_event_loop(self.loop)
         self.control = control
-        self.runtime = Runtime(self.loop, spare.epoll_fd, spare.fabric, shard, doorbell, self._report)
+        self.runtime = Runtime(spare.loop, spare.fabric, shard, doorbell, self._report)
         self.devices = Devices(self.runtime, control, interrupts)
 
     def run(self) -> None:

@@ -18,14 +18,14 @@ from shardio.fabric import Fabric
 from shardio.shard import protocol
 from shardio.shard.blame import described
 from shardio.shard.loading import load
-from shardio.shard.runtime import new_event_loop
+from shardio.shard.runtime import Loop
 
 
 class Spare:
     """An interpreter's state until `wait` says which shard it is."""
 
     def __init__(self, control: socket.socket) -> None:
-        self.loop, self.epoll_fd = new_event_loop()
+        self.loop = Loop()
         self.fabric: Fabric | None = None
         self._control = control
         self._failed = ""

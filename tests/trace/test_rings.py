@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import time
+from array import array
 from collections.abc import Iterator
 
 import pytest
@@ -179,7 +181,12 @@ def test_interrupts_and_doorbells_of_devices_are_recorded_by_their_shard(rig: Ri
     trace = rig.owner.tracing()
     trace.line(4, True)
     trace.line(4, False)
-    trace.rung(rig.index, 2, 3)
+    rung_fd = os.eventfd(3, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    with select.epoll() as epoll:
+        counts = array("Q", [0, 0, 0])
+        rig.owner.add_bell(epoll.fileno(), rung_fd, lambda index: None, 2, counts, rig.index)
+        rig.owner.turn(1_000_000, epoll.fileno())
+    os.close(rung_fd)
 
     raised, lowered, rung = rig.collect()
     assert (raised.kind, raised.address, raised.value) == (lib.SIO_TRACE_RAISED, 4, 1)
