@@ -13,7 +13,7 @@
 #include <structmember.h>
 
 #include "fast_registers.h"
-#include "order.h"
+#include "mark.h"
 #include "pyint.h"
 
 struct fast_registers {
@@ -50,17 +50,13 @@ static PyObject *fast_read(PyObject *self, PyObject *const *args, Py_ssize_t n)
     return PyObject_VectorcallMethod(read_slowly, call, 3, NULL);
 }
 
-/* The byte is there before it counts, and it counts with the last of these stores. */
+/* The byte is there before it counts. */
 static int gather_in_ring(struct fast_registers *r, uint8_t byte)
 {
     if (r->tail - r->head >= (uint64_t)r->limit)
         return 0;
-    uint64_t count = r->mark[0] + 1, *copy = &r->mark[1 + 3 * (count & 1)];
     r->ring[r->tail & r->ring_mask] = byte;
-    copy[0] = sio_load_relaxed(&r->control->taken);
-    copy[1] = sio_load_relaxed(&r->control->element);
-    copy[2] = ++r->tail;
-    sio_store_release(&r->mark[0], count);
+    sio_mark_set(r->mark, r->control, ++r->tail);
     return 1;
 }
 

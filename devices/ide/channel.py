@@ -228,7 +228,7 @@ class Channel(DataPort):
         block = None if self._block is None else bytes(self._block)
         master = msgspec.structs.replace(self.bus_master.state)
         return ChannelState(
-            self.control, self._selected, self._line, block, self._at, self._out, drives, master
+            self.control, self._selected, self._line, block, self.at, self._out, drives, master
         )
 
     def kept(self) -> ChannelState:
@@ -237,7 +237,7 @@ class Channel(DataPort):
         length = -1 if self._block is None else len(self._block)
         return ChannelState(
             self.control, self._selected, self._line, None, 0, self._out, drives, self.bus_master.state,
-            self._serial, length,
+            self.serial, length,
         )  # fmt: skip
 
     def restore(self, state: ChannelState) -> None:
@@ -251,7 +251,7 @@ class Channel(DataPort):
         drive = self.drives[self._selected]
         if drive is not None and state.block is not None:
             self.open_block(bytearray(state.block), out=state.out)
-            self._at = state.at
+            self.at = state.at
             self._set_quick()
         if state.length is not None:
             self.resume_block(state.serial, state.length, state.out)
