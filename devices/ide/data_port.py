@@ -24,8 +24,8 @@ _SERIAL_BITS: Final = 20
 
 
 class DataPort(FastWords):
-    """Subclasses have the other registers, and `_block_done`. `serial` is that of the block that was opened
-    last.
+    """Subclasses have the other registers, `_block_done` and `save`. `serial` is that of the block that was
+    opened last.
     """
 
     unguarded = frozenset((0,))
@@ -177,12 +177,12 @@ class DataPort(FastWords):
             return
         self._close_block()
         self._block_done(block)
-        self.keep()
-
-    def keep(self) -> None:
-        """Save the state, where there is memory for it; its owner sets this."""
+        self.save()
 
     # -- what a subclass has ----------------------------------------------------------------------------
+
+    def save(self) -> None:
+        raise NotImplementedError
 
     def _read_register(self, offset: int) -> int:
         raise NotImplementedError
