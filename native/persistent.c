@@ -31,7 +31,8 @@ struct store {
 struct guarded {
     PyObject_HEAD
     struct store *store;
-    PyObject *read, *write, *keep, *unguarded; /* `keep` and `unguarded` may be NULL */
+    PyObject *read, *write, *keep;        /* `keep` may be NULL */
+    PyObject *unguarded, *unguarded_reads; /* sets of offsets; NULL where they are empty */
 };
 
 static PyObject *too_long; /* an interned name, as long as the process lives */
@@ -186,9 +187,13 @@ void sio_store_open(uintptr_t store, uint64_t *words, uint64_t size, const struc
 /* ---- a device's handlers ---- */
 
 /* Non-zero: this register needs no beginning and no end. Negative: an exception. */
-static inline int is_unguarded(const struct guarded *g, PyObject *offset)
+static inline int is_in(PyObject *offsets, PyObject *offset) { return offsets ? PySet_Contains(offsets, offset) : 0; }
+
+static inline int is_unguarded_read(const struct guarded *g, PyObject *offset, PyObject *width)
 {
-    return g->unguarded ? PySet_Contains(g->unguarded, offset) : 0;
+    uint64_t size;
+    int found = is_in(g->unguarded, offset);
+    return found || !sio_compact_int(width, &size) || size != 1 ? found : is_in(g->unguarded_reads, offset);
 }
 
 /* `args[0]` is to spare. What is kept is kept before the end; NULL: the handler, or what keeps, raised. */
@@ -225,9 +230,9 @@ static PyObject *guarded_read(PyObject *self, PyObject *const *args, Py_ssize_t 
     if (n != 2)
         return PyErr_Format(PyExc_TypeError, "read() takes offset and size, got %zd arguments", n);
     PyObject *words[] = {NULL, args[0], args[1]};
-    int free_of_charge = is_unguarded(g, args[0]);
-    if (free_of_charge)
-        return free_of_charge < 0 ? NULL : PyObject_Vectorcall(g->read, words + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    int unguarded = is_unguarded_read(g, args[0], args[1]);
+    if (unguarded)
+        return unguarded < 0 ? NULL : PyObject_Vectorcall(g->read, words + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     if (!is_open(g->store))
         return NULL;
     if (begin(g->store, &value))
@@ -252,9 +257,9 @@ static PyObject *guarded_write(PyObject *self, PyObject *const *args, Py_ssize_t
     if (n != 3)
         return PyErr_Format(PyExc_TypeError, "write() takes offset, size and value, got %zd arguments", n);
     PyObject *words[] = {NULL, args[0], args[1], args[2]};
-    int free_of_charge = is_unguarded(g, args[0]);
-    if (free_of_charge)
-        return free_of_charge < 0 ? NULL : PyObject_Vectorcall(g->write, words + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    int unguarded = is_in(g->unguarded, args[0]);
+    if (unguarded)
+        return unguarded < 0 ? NULL : PyObject_Vectorcall(g->write, words + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     if (!is_open(g->store))
         return NULL;
     if (begin(g->store, &answer))
@@ -320,8 +325,8 @@ static PyObject *guarded_view_write(PyObject *self, PyObject *const *args, Py_ss
 
 static PyObject *guarded_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    PyObject *store, *read, *write, *keep, *unguarded;
-    if (!PyArg_ParseTuple(args, "O!OOOO!", &store_type, &store, &read, &write, &keep, &PyFrozenSet_Type, &unguarded))
+    PyObject *store, *read, *write, *keep, *unguarded, *unguarded_reads, *sets = (PyObject *)&PyFrozenSet_Type;
+    if (!PyArg_ParseTuple(args, "O!OOOO!O!", &store_type, &store, &read, &write, &keep, sets, &unguarded, sets, &unguarded_reads))
         return NULL;
     struct guarded *g = (struct guarded *)type->tp_alloc(type, 0);
     if (!g)
@@ -331,6 +336,7 @@ static PyObject *guarded_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     g->write = Py_NewRef(write);
     g->keep = keep == Py_None ? NULL : Py_NewRef(keep);
     g->unguarded = PySet_GET_SIZE(unguarded) ? Py_NewRef(unguarded) : NULL;
+    g->unguarded_reads = PySet_GET_SIZE(unguarded_reads) ? Py_NewRef(unguarded_reads) : NULL;
     return (PyObject *)g;
 }
 
@@ -342,6 +348,7 @@ static int guarded_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(g->write);
     Py_VISIT(g->keep);
     Py_VISIT(g->unguarded);
+    Py_VISIT(g->unguarded_reads);
     return 0;
 }
 
@@ -354,6 +361,7 @@ static int guarded_clear(PyObject *self)
     Py_CLEAR(g->write);
     Py_CLEAR(g->keep);
     Py_CLEAR(g->unguarded);
+    Py_CLEAR(g->unguarded_reads);
     return 0;
 }
 

@@ -58,12 +58,14 @@ if TYPE_CHECKING:
 
     class Guarded:
         """A device's handlers, each access between `begin` and `end` of its store, in C; `keep`, where it is
-        not None, is called before the end. `unguarded`: offsets in register form that need neither.
+        not None, is called before the end. `unguarded`: offsets in register form that need neither;
+        `unguarded_reads`: those where reads of one byte need neither.
         """
 
         def __init__(
-            self, store: Store, read: Any, write: Any, keep: Any, unguarded: frozenset[int], /
-        ) -> None: ...
+            self, store: Store, read: Any, write: Any, keep: Any,
+            unguarded: frozenset[int], unguarded_reads: frozenset[int], /,
+        ) -> None: ...  # fmt: skip
 
         read: Callable[[int, int], int]
         write: Callable[[int, int, int], None]
@@ -140,22 +142,23 @@ class Persistent(Store):
         `keep` is called before the end of each.
 
         A device that calls `begin` and `end` itself says so by an attribute `guards_itself`; one in register
-        form that needs neither for some registers names their offsets as `unguarded`, a frozenset, or says by
-        `reads_change = False` that no read changes it.
+        form that needs neither for some registers names their offsets as `unguarded`, a frozenset, those
+        where a read of one byte changes nothing as `unguarded_reads`, or says by `reads_change = False` that
+        no read does.
         """
         if getattr(device, "guards_itself", False):
             return device
         forms = {handler_form(device, space, write=write) for write in (False, True)}
         guard = Guard()
         if forms == {HandlerForm.REGISTER}:
-            unguarded = frozenset(getattr(device, "unguarded", ()))
-            guarded = Guarded(self, device.read, device.write, keep, unguarded)
+            offsets = (frozenset(getattr(device, name, ())) for name in ("unguarded", "unguarded_reads"))
+            guarded = Guarded(self, device.read, device.write, keep, *offsets)
             changing = getattr(device, "reads_change", True)
             guard.read, guard.write = guarded.read if changing else device.read, guarded.write
         else:
             device = view_handlers(device, space)
             read, write = getattr(device, f"{space}_read"), getattr(device, f"{space}_write")
-            guarded = Guarded(self, read, write, keep, frozenset())
+            guarded = Guarded(self, read, write, keep, frozenset(), frozenset())
             setattr(guard, f"{space}_read", guarded.view_read)
             setattr(guard, f"{space}_write", guarded.view_write)
         return guard

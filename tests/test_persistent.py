@@ -232,6 +232,65 @@ def test_a_state_that_is_a_snapshot_is_kept_for_the_device(shards: Shards) -> No
     assert (read, repeated, latch(shards).read(0, 1)) == (41, 41, 42)
 
 
+class Polled(Latch):
+    """Whose status at 1 is read without a change."""
+
+    unguarded_reads = frozenset((1,))
+
+    def read(self, offset: int, size: int) -> int:
+        return super().read(offset, size) if (offset, size) != (1, 1) else 0x80
+
+
+def test_a_read_that_changes_nothing_is_the_devices_alone(shards: Shards) -> None:
+    store = shards.successor().store
+    device = Polled()
+    guarded = store.guard(device, "pio", store.keeper(device))
+    before = words_of(shards.fd)
+    assert guarded.read(1, 1) == 0x80
+    assert words_of(shards.fd) == before
+
+    guarded.read(1, 2)  # another register is in it
+    wide = words_of(shards.fd)
+    guarded.write(1, 1, 7)
+
+    assert before != wide != words_of(shards.fd)
+    assert device.held == 7
+
+
+def test_a_handler_that_raises_ends_its_access(shards: Shards) -> None:
+    """What it has saved counts, with 0 as the answer; the next access is another one."""
+
+    class Raising(Latch):
+        def read(self, offset: int, size: int) -> int:
+            raise ArithmeticError
+
+        def write(self, offset: int, size: int, value: int) -> None:
+            store.save(b"\x81\xa4held\x09")
+            raise ArithmeticError
+
+    store = shards.successor().store
+    guarded = store.guard(Raising(), "pio")
+    shards.journal = 5
+    with pytest.raises(ArithmeticError):
+        guarded.write(0, 1, 7)
+    shards.journal = 6
+    with pytest.raises(ArithmeticError):
+        guarded.read(0, 1)
+    store.save(b"outside of accesses, and so at once")
+
+    assert shards.successor().store.state == b"outside of accesses, and so at once"
+
+
+def test_a_closed_memory_is_told(shards: Shards) -> None:
+    store = shards.successor().store
+    guarded = store.guard(Latch(), "pio")
+    store.close()
+
+    for use in (lambda: guarded.read(0, 1), lambda: guarded.write(0, 1, 7), store.begin, store.journal):
+        with pytest.raises(ValueError, match="closed"):
+            use()
+
+
 def test_an_area_is_what_it_was_and_a_mark_goes_with_its_access() -> None:
     fd = persistent_memory(SIZE, 64)
     journal = Journal()
