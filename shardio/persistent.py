@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import mmap
 import os
 from collections.abc import Callable
@@ -166,8 +167,13 @@ class Persistent(Store):
     def keeper(self, device: Any) -> Callable[[], None]:
         """Restores the device to what a predecessor saved, and gives what saves its state if that has
         changed. The state is what `kept` gives where it has that method, else `snapshot`; its class says as
-        `state_type` which Struct that is.
+        `state_type` which Struct that is. A device whose state is one buffer, always of the same length, has
+        it as `state_bytes`, and nothing is encoded.
         """
+        if (raw := getattr(device, "state_bytes", None)) is not None:
+            if self.state is not None:
+                memoryview(raw)[:] = self.state
+            return functools.partial(self.save_changed, raw)
         state_of = getattr(device, "kept", device.snapshot)
         if self.state is not None:
             device.restore(msgspec.msgpack.decode(self.state, type=device.state_type))

@@ -232,6 +232,39 @@ def test_a_state_that_is_a_snapshot_is_kept_for_the_device(shards: Shards) -> No
     assert (read, repeated, latch(shards).read(0, 1)) == (41, 41, 42)
 
 
+class Registers(MutDevicePio):
+    """A device whose state is a buffer."""
+
+    state_type = LatchState
+
+    def __init__(self) -> None:
+        self.state_bytes = bytearray(8)
+
+    def read(self, offset: int, size: int) -> int:
+        return self.state_bytes[offset]
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        self.state_bytes[offset] = value
+
+    def snapshot(self) -> LatchState:
+        raise NotImplementedError
+
+
+def test_a_state_that_is_a_buffer_is_kept_as_it_is(shards: Shards) -> None:
+    for shards.journal, register in enumerate((3, 5), 1):
+        store = shards.successor().store
+        device = Registers()
+        guarded = store.guard(device, "pio", store.keeper(device))
+        guarded.write(register, 1, 10 + register)
+        before = words_of(shards.fd)
+        read = guarded.read(register, 1)
+
+        assert read == 10 + register
+        assert words_of(shards.fd) == before  # it has changed nothing
+
+    assert shards.successor().store.state == bytes((0, 0, 0, 13, 0, 15, 0, 0))
+
+
 class Polled(Latch):
     """Whose status at 1 is read without a change."""
 
