@@ -174,17 +174,22 @@ def alternate(
     """Pairs of blocks: an access of a guest of this `count`, run by `tasks` (processes or threads), and one
     in the loop while it is `resting`. Raises `BenchError` where it makes none.
     """
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while count() < LEAST_EXITS:
-        if time.monotonic() > deadline:
-            raise BenchError("the guest makes no accesses", "see `shardio doctor`")
-        time.sleep(SETTLE_S)
+    await_progress(count)
     states = [Path(f"/proc/{task}/status") for task in tasks()]
     for _ in effort.pairs(rounds):
         with resting():
             in_loop = loop.exit_ns()
         time.sleep(SETTLE_S)
         rounds.add(vcpus * undisturbed(states, lambda: paced(count)), rest=in_loop)
+
+
+def await_progress(count: Callable[[], int]) -> None:
+    """Wait until a guest has made accesses. Raises `BenchError` where it does not."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while count() < LEAST_EXITS:
+        if time.monotonic() > deadline:
+            raise BenchError("the guest makes no accesses", "see `shardio doctor`")
+        time.sleep(SETTLE_S)
 
 
 def undisturbed(states: Sequence[Path], block: Callable[[], float]) -> float:

@@ -66,6 +66,7 @@ class CmosRtc(MutDevicePio):
     compatible = "motorola,mc146818"
     pio_size = 2
     persistent, state_type = 1024, RtcState
+    unguarded_reads = frozenset((0,))
 
     def __init__(self, memory: int | str = "64M", vcpus: int = 1, utc: bool = True) -> None:
         """`memory`: the guest's RAM in bytes or as "64M", `vcpus`: how many (1 to 256), both shown to

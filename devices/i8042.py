@@ -23,7 +23,7 @@ from shardio.device import DeviceHost, HostTrigger, MutDevicePio
 from shardio.devices.lines import line_trigger
 from shardio.devices.ps2_mouse import Mouse, MouseState
 from shardio.devices.scan_codes import Translator
-from shardio.range import PioRange
+from shardio.range import MmioRange, PioRange
 
 DATA = 0
 PORT_B = 1
@@ -135,6 +135,10 @@ class I8042(MutDevicePio):
 
     # --- the guest
     # -------------------------------------------------------------------------------------------
+
+    def handlers_for(self, span: PioRange | MmioRange) -> object:
+        """A range, so that a shard calls its ports without a detour."""
+        return _Ports(self, span)
 
     def pio_read(self, base: PioAddress, offset: int, data: memoryview) -> None:
         """A port (see `read_port`), in the low byte of a wider access."""
@@ -314,3 +318,20 @@ class I8042(MutDevicePio):
             trigger = self._mouse_trigger
         if trigger is not None:
             trigger.trigger()
+
+
+class _Ports:
+    """A range of the controller's ports. Guests poll the status, which no read changes."""
+
+    def __init__(self, controller: I8042, span: PioRange | MmioRange) -> None:
+        self._first = int(span.base) & _PORTS
+        self._controller = controller
+        self.unguarded_reads = frozenset((COMMAND - self._first,))
+
+    def read(self, offset: int, size: int) -> int:
+        """A port, in the low byte of a wider access."""
+        return self._controller.read_port(self._first + offset)
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """A port, from the low byte of a wider access."""
+        self._controller.write_port(self._first + offset, value & 0xFF)

@@ -53,6 +53,15 @@ class PciBusState(msgspec.Struct):
     endpoints: dict[int, Any]
 
 
+class _ConfigPorts:
+    """The configuration ports of a bus, so that a shard calls the bridge without a detour."""
+
+    unguarded, reads_change = PciHost.unguarded, False
+
+    def __init__(self, bus: PciBus) -> None:
+        self.read, self.write, self.keep = bus.host.read, bus.write_config, bus.keep
+
+
 class PciBus(MutDevicePio, MutDeviceMmio):
     """Configuration ports at 0xCF8 (`pio`), and the window (`mmio`) in which the guest places BARs.
 
@@ -112,6 +121,7 @@ class PciBus(MutDevicePio, MutDeviceMmio):
         self.window: BarWindow[PciEndpoint] = BarWindow()
         self._doorbells: dict[int, DoorbellSet] = {}
         self._io = IoWindow(self.endpoints)
+        self._config = _ConfigPorts(self)
         self._ports: dict[int, PortHandler] = {int(IO_WINDOW.base): self._io}
         self._shard: DeviceHost | None = None
         self._memory: PciMemory | None = None
@@ -180,9 +190,6 @@ class PciBus(MutDevicePio, MutDeviceMmio):
         if getattr(host, "persistent", None) is None:
             return
         memory = self._memory = PciMemory(host.persistent, self.host, self.endpoints, self.window.order)
-        for slot, endpoint in self.endpoints.items():
-            for span in getattr(endpoint, "ports", ()):
-                self._ports[int(span.base)].keep = memory.keeper(slot)  # type: ignore[attr-defined]
         self._io.keep = memory.keeper(  # type: ignore[method-assign]
             *(slot for slot, each in self.endpoints.items() if getattr(each, "io_size", 0))
         )
@@ -227,18 +234,21 @@ class PciBus(MutDevicePio, MutDeviceMmio):
 
     def handlers_for(self, span: PioRange | MmioRange) -> object:
         """Who answers the range, so that a shard calls an endpoint's ports without a detour."""
-        return self._ports.get(int(span.base), self) if isinstance(span, PioRange) else self
+        return self._ports.get(int(span.base), self._config) if isinstance(span, PioRange) else self
 
     def pio_read(self, base: PioAddress, offset: int, data: memoryview) -> None:
         """An endpoint's ports where the range is theirs, else the configuration ports: see `PciHost`."""
-        self._touched = _NOTHING
-        value = self._ports.get(base, self.host).read(offset, len(data))
+        value = self._ports.get(base, self._config).read(offset, len(data))
         data[:] = value.to_bytes(len(data), "little")
 
     def pio_write(self, base: PioAddress, offset: int, data: memoryview) -> None:
         """Likewise."""
+        self._ports.get(base, self._config).write(offset, len(data), int.from_bytes(data, "little"))
+
+    def write_config(self, offset: int, size: int, value: int) -> None:
+        """A write of the configuration ports."""
         self._touched = [self.host.slot] if self.host.slot in self.endpoints else []
-        self._ports.get(base, self.host).write(offset, len(data), int.from_bytes(data, "little"))
+        self.host.write(offset, size, value)
 
     def mmio_read(self, base: MmioAddress, offset: int, data: memoryview) -> None:
         """The BAR that lies there; all ones where none does."""

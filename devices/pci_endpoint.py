@@ -23,9 +23,9 @@ class PciEndpoint(Protocol):
     `intx(**options)`, optional, of its class: its interrupt pin and the line (GSI) of that, None without.
 
     Optional, for one that has ports (`PiixIde`): `ports` of its class, ranges where it answers whatever the
-    guest does, each by the `read` and `write` of `port(range)`; `io_size` and `io_index` of its class, the
-    bytes of its I/O BAR and which of the six it is; it lies at `io_bar` (None: nowhere) and answers by
-    `io_read` and `io_write`.
+    guest does, each by the `read` and `write` of `port(range)`, whose `keep`, if there is one, saves its
+    state; `io_size` and `io_index` of its class, the bytes of its I/O BAR and which of the six it is; it lies
+    at `io_bar` (None: nowhere) and answers by `io_read` and `io_write`.
 
     Optional, for one whose state outlives its shard beside what `snapshot` gives: `persistent` and
     `persistent_area` of its class (bytes), `keep_in(store, area, keep)` called first of all, `kept()` for the

@@ -24,8 +24,12 @@ ADDRESS = 0
 RESET_CONTROL = 1
 DATA = 4
 
+AREA_BYTES = 8
+"""Of memory that outlives the shard: the address register, with a bit above it once it was written."""
+
 _ENABLE = 0x8000_0000
 _ADDRESS_BITS = 0x80FF_FFFC
+_WRITTEN = 1 << 32
 _MULTI_FUNCTION = 0x80
 _RESET_CPU = 0x04
 _RESET_KEPT = 0x02
@@ -68,7 +72,12 @@ class PciHost(MutDevicePio):
     compatible = "pci-host-cam-generic"
     pio_size = 8
     persistent, state_type = 1 << 14, PciHostState
+    persistent_area = AREA_BYTES
     reads_change = False
+    unguarded = frozenset((ADDRESS,))
+    """Written before each access of a configuration: one word of the area, which does not mind being written
+    again.
+    """
 
     def __init__(self) -> None:
         bridge = PciConfig(
@@ -78,6 +87,7 @@ class PciHost(MutDevicePio):
         bridge.allow(0x40, 0xC0, -1)
         self._functions: dict[int, PciFunction] = {bdf(0, 0): bridge}
         self._address = 0
+        self._kept: memoryview | None = None
         self._reset_control = 0
         self._host: DeviceHost | None = None
 
@@ -95,12 +105,16 @@ class PciHost(MutDevicePio):
         return self._functions.pop(bdf, None)
 
     def attach(self, host: DeviceHost) -> None:
-        """Reset through `host.reset` from now on."""
+        """Reset through `host.reset` from now on, and go on with the address that a predecessor had."""
         self._host = host
+        if (store := getattr(host, "persistent", None)) is not None:
+            self._kept = store.area[:AREA_BYTES].cast("Q")
+            if self._kept[0] & _WRITTEN:
+                self._address = self._kept[0] & _ADDRESS_BITS
 
     def detach(self) -> None:
         """Reset nothing any more."""
-        self._host = None
+        self._host = self._kept = None
 
     def read(self, offset: int, size: int) -> int:
         """The address register (32 bits only), the reset control (8 bits) or `size` bytes of
@@ -125,7 +139,7 @@ class PciHost(MutDevicePio):
             if function is not None and offset - DATA + size <= 4:
                 function.config_write((self._address & 0xFC) + offset - DATA, size, value)
         elif offset == ADDRESS and size == 4:
-            self._address = value & _ADDRESS_BITS
+            self._set_address(value & _ADDRESS_BITS)
         elif offset == RESET_CONTROL and size == 1:
             rising = value & ~self._reset_control & _RESET_CPU
             self._reset_control = value & (_RESET_KEPT | _RESET_CPU)
@@ -141,11 +155,17 @@ class PciHost(MutDevicePio):
 
     def restore(self, state: PciHostState) -> None:
         """Take `state` back for the functions that are there."""
-        self._address, self._reset_control = state.address, state.reset_control
+        self._set_address(state.address)
+        self._reset_control = state.reset_control
         for bdf, data in state.functions.items():
             function = self._functions.get(bdf)
             if isinstance(function, PciConfig):
                 function.data[:] = data
+
+    def _set_address(self, address: int) -> None:
+        self._address = address
+        if self._kept is not None:
+            self._kept[0] = _WRITTEN | address
 
     def _multi_function(self, register: int, size: int) -> int:
         """Bit 7 of the header type, where it lies in this access to a function 0 that has neighbours in its

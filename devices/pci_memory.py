@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from shardio.device import declared_memory
+from shardio.devices.pci_host import AREA_BYTES
 
 _encode = msgspec.msgpack.Encoder().encode
 _BRIDGE = 1 << 14
@@ -27,8 +28,8 @@ def state_bytes(kinds: Iterable[tuple[Any, dict[str, Any]]]) -> int:
 
 
 def area_bytes(kinds: Iterable[tuple[Any, dict[str, Any]]]) -> int:
-    """What they keep beside them."""
-    return sum(declared_memory(make, options)[1] for make, options in kinds)
+    """What they keep beside them: the bridge first, then each endpoint."""
+    return AREA_BYTES + sum(declared_memory(make, options)[1] for make, options in kinds)
 
 
 class PciMemory:
@@ -42,7 +43,7 @@ class PciMemory:
         self._bridge, self._endpoints, self._order = bridge, endpoints, order
         self._head = b""
         self._parts: dict[int, bytes] = {}
-        at = 0
+        at = AREA_BYTES
         for slot, endpoint in endpoints.items():
             _, size = declared_memory(endpoint, {})
             if size:
@@ -52,12 +53,14 @@ class PciMemory:
             self._restore(*_decode(store.state))
 
     def keeper(self, *slots: int) -> Callable[[], None]:
-        """What saves the states of the endpoints in `slots`, and the bridge's."""
-        return lambda: self.keep(slots)
+        """What saves the states of the endpoints in `slots`, for accesses that leave the bridge's as it is:
+        of ports, which are no configuration.
+        """
+        return lambda: self.keep(slots, bridge=False)
 
-    def keep(self, slots: Iterable[int]) -> None:
-        """Save those states, as far as they have changed."""
-        head = _encode(self._bridge.snapshot())
+    def keep(self, slots: Iterable[int], *, bridge: bool = True) -> None:
+        """Save those states, and the `bridge`'s, as far as they have changed."""
+        head = _encode(self._bridge.snapshot()) if bridge or not self._head else self._head
         changed = {slot: part for slot in slots if (part := self._encoded(slot)) != self._parts.get(slot)}
         if not changed and head == self._head:
             return

@@ -57,7 +57,7 @@ class PostPort(MutDevicePio):
 
     def kept(self) -> PostStatistics:
         """What the guest can see of it."""
-        return PostStatistics(self._writes, tuple(self._codes)[-1:])
+        return PostStatistics(self._writes, (self._codes[-1],) if self._codes else ())
 
     def restore(self, state: PostStatistics) -> None:
         """Go on from `state`."""

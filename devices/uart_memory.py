@@ -14,7 +14,7 @@ from shardio.devices.byte_output import ByteOutput
 from shardio.devices.output_ring import OutputRing
 from shardio.devices.uart_state import UartState
 from shardio.fast_registers import keep_in, let_go
-from shardio.mark import Mark, Name, same_vcpu
+from shardio.mark import Mark, Repeat
 
 if TYPE_CHECKING:
     from shardio.devices.uart import Uart16550
@@ -30,8 +30,8 @@ _decode = msgspec.msgpack.Decoder(UartState).decode
 
 
 class UartMemory:
-    """The memory of a UART in its shard. `inside` is true within an access; `repeat` names the access by
-    which a byte was sent last the short way, while it may still be asked for again.
+    """The memory of a UART in its shard. `inside` is true within an access; `repeat` is the access by
+    which a predecessor sent a byte last, if that was the short way.
     """
 
     def __init__(self, uart: Uart16550, core: UartCore, store: Any) -> None:
@@ -42,13 +42,12 @@ class UartMemory:
         self._core = core
         self._store = store
         self.inside = False
-        self.repeat: Name | None = None
         mark = store.area[RING_BYTES:AREA_BYTES]
         name, tail = Mark(mark).get()
         if store.state is not None:
             core.state = _decode(store.state)
-        if tail > core.state.sent:
-            self.repeat, core.state.sent = name, tail
+        self.repeat = Repeat(name if tail > core.state.sent else None)
+        core.state.sent = max(tail, core.state.sent)
         self.ring = OutputRing(store, 0, RING_BYTES, core.state.sent)
         uart.head, uart.tail = self.ring.head, self.ring.tail
         keep_in(uart, self.ring.memory, mark, store.control_at)
@@ -97,20 +96,12 @@ class UartMemory:
             return
         self.inside = True
         try:
-            if not self._was_sent():
+            if not self.repeat.is_it(self._store.journal()):
                 self._uart.write_slowly(offset, size, value)
                 self.save()
         finally:
             self.inside = False
             self._store.end(0)
-
-    def _was_sent(self) -> bool:
-        """Whether a predecessor has made this access the short way. What its vCPU asks first tells."""
-        asked: Name = self._store.journal()
-        if self.repeat is None or not same_vcpu(asked, self.repeat):
-            return False
-        repeated, self.repeat = asked == self.repeat, None
-        return repeated
 
     def close(self) -> None:
         """Let the memory go."""

@@ -13,7 +13,7 @@
 #include <structmember.h>
 
 #include "fast_registers.h"
-#include "order.h"
+#include "mark.h"
 #include "pyint.h"
 
 struct fast_registers {
@@ -22,6 +22,7 @@ struct fast_registers {
     long long status;
     long long data_at;      /* offset at which one written byte gathers; -1: nowhere */
     long long limit;        /* bytes that gather at most */
+    long long slow_byte;         /* the byte that does not gather; -1: none */
     PyObject *gathered;     /* a bytearray */
     uint8_t *ring;          /* NULL: bytes gather in the bytearray; else here, from `head` to `tail` */
     uint64_t ring_mask;
@@ -50,17 +51,13 @@ static PyObject *fast_read(PyObject *self, PyObject *const *args, Py_ssize_t n)
     return PyObject_VectorcallMethod(read_slowly, call, 3, NULL);
 }
 
-/* The byte is there before it counts, and it counts with the last of these stores. */
+/* The byte is there before it counts. */
 static int gather_in_ring(struct fast_registers *r, uint8_t byte)
 {
     if (r->tail - r->head >= (uint64_t)r->limit)
         return 0;
-    uint64_t count = r->mark[0] + 1, *copy = &r->mark[1 + 3 * (count & 1)];
     r->ring[r->tail & r->ring_mask] = byte;
-    copy[0] = sio_load_relaxed(&r->control->taken);
-    copy[1] = sio_load_relaxed(&r->control->element);
-    copy[2] = ++r->tail;
-    sio_store_release(&r->mark[0], count);
+    sio_mark_set(r->mark, r->control, ++r->tail);
     return 1;
 }
 
@@ -86,7 +83,8 @@ static PyObject *fast_write(PyObject *self, PyObject *const *args, Py_ssize_t n)
     uint64_t value;
     if (n != 3)
         return PyErr_Format(PyExc_TypeError, "write() takes offset, size and value, got %zd arguments", n);
-    if (is(args[0], r->data_at) && is(args[1], 1) && sio_compact_int(args[2], &value) && gather(r, (uint8_t)value))
+    if (is(args[0], r->data_at) && is(args[1], 1) && sio_compact_int(args[2], &value) &&
+        (uint8_t)value != r->slow_byte && gather(r, (uint8_t)value))
         Py_RETURN_NONE;
     PyObject *call[] = {self, args[0], args[1], args[2]};
     return PyObject_VectorcallMethod(write_slowly, call, 4, NULL);
@@ -97,7 +95,7 @@ static PyObject *fast_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     struct fast_registers *r = (struct fast_registers *)type->tp_alloc(type, 0);
     if (!r)
         return NULL;
-    r->status_at = r->data_at = -1;
+    r->status_at = r->data_at = r->slow_byte = -1;
     r->gathered = PyByteArray_FromStringAndSize(NULL, 0);
     if (!r->gathered)
         Py_CLEAR(r);
@@ -121,6 +119,7 @@ static PyMemberDef members[] = {
     {"status", T_LONGLONG, offsetof(struct fast_registers, status), 0, "What is read there."},
     {"data_at", T_LONGLONG, offsetof(struct fast_registers, data_at), 0, "Where a written byte gathers; -1: nowhere."},
     {"limit", T_LONGLONG, offsetof(struct fast_registers, limit), 0, "How many bytes gather at most."},
+    {"slow_byte", T_LONGLONG, offsetof(struct fast_registers, slow_byte), 0, "The byte that does not gather; -1: none."},
     {"head", T_ULONGLONG, offsetof(struct fast_registers, head), 0, "How many bytes have left the ring."},
     {"tail", T_ULONGLONG, offsetof(struct fast_registers, tail), 0, "How many have come into it."},
     {"gathered", T_OBJECT_EX, offsetof(struct fast_registers, gathered), READONLY, "What has gathered."},

@@ -30,14 +30,15 @@ if TYPE_CHECKING:
 
     class FastRegisters:
         """What of a device is answered in C: one byte read at `status_at` is `status`, one byte written at
-        `data_at` is appended to `gathered` as long as that holds fewer than `limit` bytes. -1, as at the
-        start, is nowhere. A value that is written is cut to its byte.
+        `data_at` is appended to `gathered` as long as that holds fewer than `limit` bytes, unless it is
+        `slow_byte`. -1, as at the start, is nowhere, or no byte. A value that is written is cut to its byte.
         """
 
         status_at: int
         status: int
         data_at: int
         limit: int
+        slow_byte: int
 
         head: int
         tail: int
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
             """Gather the byte, or hand it to `write_slowly`."""
 
 else:
+    _FIELDS = ("status_at", "status", "data_at", "limit", "slow_byte")
     _made: dict[str, Any] = {}
     if lib.sio_fast_registers_into(id(_made)):
         raise MemoryError
@@ -63,7 +65,7 @@ else:
 
         def __reduce__(self) -> tuple[Any, ...]:
             """A device that is made in one process may be sent to its shard."""
-            fields = {name: getattr(self, name) for name in ("status_at", "status", "data_at", "limit")}
+            fields = {name: getattr(self, name) for name in _FIELDS}
             return _again, (type(self), {**self.__dict__, **fields}, bytes(self.gathered))
 
     def _again(kind: Any, state: dict[str, Any], gathered: bytes) -> Any:

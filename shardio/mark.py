@@ -38,3 +38,20 @@ class Mark:
         words[at], words[at + 1] = name
         words[at + 2] = value
         words[0] = count
+
+
+class Repeat:
+    """The access that set a mark last, as long as it may be asked for again; `name`: None for none."""
+
+    def __init__(self, name: Name | None) -> None:
+        self._name = name
+
+    def __bool__(self) -> bool:
+        return self._name is not None
+
+    def is_it(self, asked: Name) -> bool:
+        """Whether the access that begins, `asked`, is that one. What its vCPU asks first tells."""
+        if self._name is None or not same_vcpu(asked, self._name):
+            return False
+        repeated, self._name = asked == self._name, None
+        return repeated

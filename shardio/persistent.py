@@ -21,22 +21,70 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import mmap
-import operator
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from shardio._core import ffi, lib
 from shardio.device import HandlerForm, handler_form, view_handlers
 from shardio.errors import DeviceStateError
-from shardio.mark import Name, same_vcpu
+
+if TYPE_CHECKING:
+    from shardio.mark import Name
+
+    class Store:
+        """The steps of an access, in C (native/persistent.c)."""
+
+        def save(self, state: bytes, /) -> None:
+            """Keep `state`: from the end of the access in hand on, or, outside of one, from now on.
+
+            Raises `DeviceStateError` for more than the device declared, ValueError once it is closed.
+            """
+
+        def save_changed(self, state: bytes, /) -> None:
+            """The same, of a state that is another one than the last; of that one, nothing."""
+
+        def begin(self) -> int | None:
+            """An access begins. Its answer where a predecessor has made it: it is not to be made again."""
+
+        def end(self, answer: int, /) -> None:
+            """The access ends; `answer`: what was read, 0 of a write."""
+
+        def journal(self) -> Name:
+            """The name of the access in hand, or of the last one."""
+
+    class Guarded:
+        """A device's handlers, each access between `begin` and `end` of its store, in C; `keep`, where it is
+        not None, is called before the end. `unguarded`: offsets in register form that need neither;
+        `unguarded_reads`: those where reads of one byte need neither.
+        """
+
+        def __init__(
+            self, store: Store, read: Any, write: Any, keep: Any,
+            unguarded: frozenset[int], unguarded_reads: frozenset[int], /,
+        ) -> None: ...  # fmt: skip
+
+        read: Callable[[int, int], int]
+        write: Callable[[int, int, int], None]
+        view_read: Callable[[int, int, memoryview], None]
+        view_write: Callable[[int, int, memoryview], None]
+
+else:
+    _made: dict[str, Any] = {}
+    if lib.sio_persistent_into(id(_made)):
+        raise MemoryError
+
+    Store, Guarded = _made["Store"], _made["Guarded"]
 
 _encode = msgspec.msgpack.Encoder().encode
 _WORD = 8
-_HEADER = 64
-_REQUEST, _ELEMENT, _ANSWER, _LENGTH, _STATE = 0, 1, 2, 3, 4
+_HEADER = lib.SIO_STORE_HEADER
+_STATE = lib.SIO_STORE_STATE
+_COUNT_AT = 0
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
@@ -55,201 +103,114 @@ def persistent_memory(size: int, area: int = 0) -> int:
     return fd
 
 
-class Persistent:
+class Journal:
+    """What names the access in hand where no shard does by its journal: in a replay, and in tests."""
+
+    def __init__(self) -> None:
+        self._control = ffi.new("struct sio_shard_control *")
+        self.control_at = int(ffi.cast("uintptr_t", self._control))
+        """See `Persistent`; as long as this lives."""
+
+    def name(self, request: int, element: int = 0) -> None:
+        """An access begins, and this is its name."""
+        self._control.taken, self._control.element = request, element
+
+
+class Persistent(Store):
     """The memory at `fd` (which stays the caller's), of states of at most `size` bytes and an area of `area`
-    (a multiple of 8). `journal()` names the access in hand, or the last one, by request and element;
-    `control_at` is where the core reads that, 0: nowhere.
+    (a multiple of 8). `control_at` is where the words are (native/layout.h) that name the access in hand, or
+    the last one, by request and element.
     """
 
-    def __init__(
-        self, fd: int, size: int, journal: Callable[[], Name], *, area: int = 0, control_at: int = 0
-    ) -> None:
-        self._size = size
-        self.journal = journal
+    def __init__(self, fd: int, size: int, control_at: int, *, area: int = 0) -> None:
         self.control_at = control_at
         self.fd = os.dup(fd)
         """The same open file: its offset, which the kernel keeps, is one for all owners."""
+        self._size = size
         self.area_at = _HEADER + 2 * _copy_size(size)
         """Where the area begins in the file."""
         self._map = mmap.mmap(fd, self.area_at + area)
         self._bytes = memoryview(self._map)
         self.area = self._bytes[self.area_at :]
         """Writable memory that a successor finds as it is, at whatever instruction its predecessor died."""
-        self._words = self._bytes[: self.area_at].cast("Q")
-        self._count = self._words[0]
-        self._inside = self._staged = False
-        here = self._place(self._count)
-        self._repeat: Name | None = None
-        if self._count:
-            self._repeat = self._words[here + _REQUEST], self._words[here + _ELEMENT]
-        self._answer = self._words[here + _ANSWER]
-        length = min(self._words[here + _LENGTH], size)
-        start = _WORD * (here + _STATE)
-        self.state = bytes(self._bytes[start : start + length]) if self._count else None
+        self.state = self._last_state()
         """What was saved last when this owner began; None where nothing was."""
-
-    def save(self, state: bytes) -> None:
-        """Keep `state`: from the end of the access in hand on, or, outside of one, from now on.
-
-        Raises `DeviceStateError` for more than the device declared.
-        """
-        if len(state) > self._size:
-            raise DeviceStateError(len(state), self._size)
-        there = self._place(self._count + 1)
-        self._words[there + _LENGTH] = len(state)
-        start = _WORD * (there + _STATE)
-        self._bytes[start : start + len(state)] = state
-        self._staged = True
-        if not self._inside:
-            # A request that the predecessor made may be still to be answered: its name and answer stay.
-            here = self._place(self._count)
-            self._commit(*self._words[here : here + _LENGTH])
+        words = ffi.cast("uint64_t *", ffi.from_buffer(self._map))
+        lib.sio_store_open(id(self), words, size, ffi.cast("struct sio_shard_control *", control_at))
 
     def guard(self, device: Any, space: str, keep: Callable[[], None] | None = None) -> Any:
         """The device's handlers for a space ("pio", "mmio"), each access an effect and an answer at once.
         `keep` is called before the end of each.
 
         A device that calls `begin` and `end` itself says so by an attribute `guards_itself`; one in register
-        form that needs neither for some registers names their offsets as `unguarded`, a frozenset, or says by
-        `reads_change = False` that no read changes it.
+        form that needs neither for some registers names their offsets as `unguarded`, a frozenset, those
+        where a read of one byte changes nothing as `unguarded_reads`, or says by `reads_change = False` that
+        no read does.
         """
         if getattr(device, "guards_itself", False):
             return device
         forms = {handler_form(device, space, write=write) for write in (False, True)}
+        guard = Guard()
         if forms == {HandlerForm.REGISTER}:
-            return RegisterGuard(self, device, keep)
-        return Guard(self, view_handlers(device, space), space, keep)
+            offsets = (frozenset(getattr(device, name, ())) for name in ("unguarded", "unguarded_reads"))
+            guarded = Guarded(self, device.read, device.write, keep, *offsets)
+            changing = getattr(device, "reads_change", True)
+            guard.read, guard.write = guarded.read if changing else device.read, guarded.write
+        else:
+            device = view_handlers(device, space)
+            read, write = getattr(device, f"{space}_read"), getattr(device, f"{space}_write")
+            guarded = Guarded(self, read, write, keep, frozenset(), frozenset())
+            setattr(guard, f"{space}_read", guarded.view_read)
+            setattr(guard, f"{space}_write", guarded.view_write)
+        return guard
 
     def keeper(self, device: Any) -> Callable[[], None]:
         """Restores the device to what a predecessor saved, and gives what saves its state if that has
         changed. The state is what `kept` gives where it has that method, else `snapshot`; its class says as
-        `state_type` which Struct that is.
+        `state_type` which Struct that is. A device whose state is one buffer, always of the same length, has
+        it as `state_bytes`, and nothing is encoded.
         """
-        last, state_of = self.state, getattr(device, "kept", device.snapshot)
-        if last is not None:
-            device.restore(msgspec.msgpack.decode(last, type=device.state_type))
+        if (raw := getattr(device, "state_bytes", None)) is not None:
+            if self.state is not None:
+                memoryview(raw)[:] = self.state
+            return functools.partial(self.save_changed, raw)
+        state_of = getattr(device, "kept", device.snapshot)
+        if self.state is not None:
+            device.restore(msgspec.msgpack.decode(self.state, type=device.state_type))
 
         def keep() -> None:
-            nonlocal last
-            state = _encode(state_of())
-            if state != last:
-                self.save(state)
-                last = state
+            self.save_changed(_encode(state_of()))
 
         return keep
-
-    def begin(self) -> int | None:
-        """An access begins. Its answer where a predecessor has made it: it is not to be made again."""
-        self._inside, self._staged = True, False
-        if self._repeat is None or not same_vcpu(name := self.journal(), self._repeat):
-            return None
-        # What this vCPU asks first is that access again, or there will be no repetition of it.
-        repeated, self._repeat = self._repeat == name, None
-        self._inside = not repeated
-        return self._answer if repeated else None
-
-    def end(self, answer: int) -> None:
-        """The access ends; `answer`: what was read, 0 of a write."""
-        self._inside = False
-        if self._staged:
-            self._commit(*self.journal(), answer)
 
     def close(self) -> None:
         """Let the memory go. Idempotent."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-        self._words.release()
+        lib.sio_store_open(id(self), ffi.NULL, 0, ffi.NULL)
         self.area.release()
         self._bytes.release()
         with contextlib.suppress(BufferError):  # a device kept a view: the memory stays as long as that
             self._map.close()
 
-    def _commit(self, request: int, element: int, answer: int) -> None:
-        self._staged = False
-        there, words = self._place(self._count + 1), self._words
-        words[there + _REQUEST], words[there + _ELEMENT], words[there + _ANSWER] = request, element, answer
-        self._count += 1
-        words[0] = self._count
+    def _last_state(self) -> bytes | None:
+        with self._bytes[: self.area_at].cast("Q") as words:
+            count = words[_COUNT_AT]
+            here = (_HEADER + (count & 1) * _copy_size(self._size)) // _WORD
+            length = min(words[here + lib.SIO_STORE_LENGTH], self._size)
+        start = _WORD * (here + _STATE)
+        return bytes(self._bytes[start : start + length]) if count else None
 
-    def _place(self, count: int) -> int:
-        """Where the copy that counts after `count` saves begins, in words."""
-        return (_HEADER + (count & 1) * _copy_size(self._size)) // _WORD
+    def _too_long(self, state: bytes) -> None:
+        raise DeviceStateError(len(state), self._size)
 
 
 class Guard:
-    """A device's view handlers between `Persistent.begin` and `Persistent.end`."""
+    """Where a shard finds a device's guarded handlers: by their names, in one form or the other."""
 
-    def __init__(
-        self, store: Persistent, device: Any, space: str, keep: Callable[[], None] | None = None
-    ) -> None:
-        read, write = getattr(device, f"{space}_read"), getattr(device, f"{space}_write")
-        keep = keep or _nothing
-
-        def guarded_read(base: int, offset: int, data: memoryview) -> None:
-            answer = store.begin()
-            if answer is not None:
-                data[:] = answer.to_bytes(len(data), "little")
-                return
-            try:
-                read(base, offset, data)
-                keep()
-            finally:
-                store.end(int.from_bytes(data, "little"))
-
-        def guarded_write(base: int, offset: int, data: memoryview) -> None:
-            if store.begin() is not None:
-                return
-            try:
-                write(base, offset, data)
-                keep()
-            finally:
-                store.end(0)
-
-        setattr(self, f"{space}_read", guarded_read)
-        setattr(self, f"{space}_write", guarded_write)
-
-
-class RegisterGuard:
-    """The same, of a device in register form."""
-
-    def __init__(self, store: Persistent, device: Any, keep: Callable[[], None] | None) -> None:
-        self._store = store
-        self._read, self._write = device.read, device.write
-        self._keep = keep or _nothing
-        self._unguarded: frozenset[int] = getattr(device, "unguarded", frozenset())
-        if not getattr(device, "reads_change", True):
-            self.read = device.read  # type: ignore[method-assign]
-
-    def read(self, offset: int, size: int) -> int:
-        """The answer to this access, whether it is made now or was before."""
-        if offset in self._unguarded:
-            return int(self._read(offset, size))
-        store, value = self._store, 0
-        answer = store.begin()
-        if answer is not None:
-            return answer
-        try:
-            value = operator.index(self._read(offset, size)) & ((1 << 8 * size) - 1)
-            self._keep()
-        finally:
-            store.end(value)
-        return value
-
-    def write(self, offset: int, size: int, value: int) -> None:
-        """The access, unless it was made before."""
-        if offset in self._unguarded:
-            self._write(offset, size, value)
-        elif self._store.begin() is None:
-            try:
-                self._write(offset, size, value)
-                self._keep()
-            finally:
-                self._store.end(0)
-
-
-def _nothing() -> None:
-    """What a device that saves by itself has kept for it."""
+    read: Callable[[int, int], int]
+    write: Callable[[int, int, int], None]
 
 
 def _copy_size(size: int) -> int:

@@ -63,6 +63,16 @@ def test_every_other_write_is_the_devices(offset, size):
     assert printer.slow == [(offset, size, 7)]
 
 
+def test_the_byte_that_ends_a_line_is_the_devices():
+    printer = Printer()
+    printer.slow_byte = 0x0A
+    for value in (0x41, 0x0A, 0x10A, 0x42):
+        printer.write(0, 1, value)
+
+    assert printer.gathered == b"AB"
+    assert printer.slow == [(0, 1, 0x0A), (0, 1, 0x10A)]
+
+
 def test_nowhere_is_where_a_new_one_reads_and_gathers():
     class New(Printer):
         def __init__(self):

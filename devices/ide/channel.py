@@ -74,14 +74,27 @@ class Channel(DataPort):
         self._line = False
         self._held_line: bool | None = None
         """While what a thread did is not saved: whether the line has risen."""
+        self._unchanged = False
+        """The access in hand has read a register, and changed nothing by that."""
+
+    def keep(self) -> None:
+        """Called at the end of an access: save what that may have changed."""
+        unchanged, self._unchanged = self._unchanged, False
+        if not unchanged:
+            self.save()
+
+    def save(self) -> None:
+        """Save the state, where there is memory for it; the owner of the channel sets this."""
 
     # -- registers ----------------------------------------------------------------------------
 
     def _read_register(self, offset: int) -> int:
         drive = self.drives[self._selected]
+        self._unchanged = offset != STATUS or drive is None or not drive.s.pending
         if offset == STATUS and drive is not None:
-            drive.s.pending = False
-            self.interrupt_changed()
+            if drive.s.pending:
+                drive.s.pending = False
+                self.interrupt_changed()
             return drive.s.status
         if drive is None:
             # Drive 0 answers for a missing drive 1, whose status is 0 (clause 9.16.1); nobody for drive 0.
@@ -203,7 +216,7 @@ class Channel(DataPort):
         def done(failure: BaseException | None) -> None:
             self._held_line = False
             then(failure)
-            self.keep()
+            self.save()
             risen, self._held_line = self._held_line, None
             if risen:
                 self.raise_line()
@@ -228,7 +241,7 @@ class Channel(DataPort):
         block = None if self._block is None else bytes(self._block)
         master = msgspec.structs.replace(self.bus_master.state)
         return ChannelState(
-            self.control, self._selected, self._line, block, self._at, self._out, drives, master
+            self.control, self._selected, self._line, block, self.at, self._out, drives, master
         )
 
     def kept(self) -> ChannelState:
@@ -237,7 +250,7 @@ class Channel(DataPort):
         length = -1 if self._block is None else len(self._block)
         return ChannelState(
             self.control, self._selected, self._line, None, 0, self._out, drives, self.bus_master.state,
-            self._serial, length,
+            self.serial, length,
         )  # fmt: skip
 
     def restore(self, state: ChannelState) -> None:
@@ -251,7 +264,7 @@ class Channel(DataPort):
         drive = self.drives[self._selected]
         if drive is not None and state.block is not None:
             self.open_block(bytearray(state.block), out=state.out)
-            self._at = state.at
+            self.at = state.at
             self._set_quick()
         if state.length is not None:
             self.resume_block(state.serial, state.length, state.out)
@@ -273,6 +286,8 @@ class Channel(DataPort):
 
 class ControlPort:
     """The one port of a channel's control block: alternate status, and device control."""
+
+    reads_change = False
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel

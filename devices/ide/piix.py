@@ -180,7 +180,7 @@ class PiixIde:
         """Before `restore` and `attach`: `area` outlives the shard, and `keep` saves what `kept` gives."""
         for number, channel in enumerate(self.channels):
             channel.keep_in(store, area[number * AREA_BYTES : (number + 1) * AREA_BYTES])
-            channel.keep = keep  # type: ignore[method-assign]
+            channel.save = keep  # type: ignore[method-assign]
 
     def kept(self) -> IdeState:
         """The state, beside what is in the area."""

@@ -64,9 +64,6 @@ class Owner:
         self.view = ffi.gc(ffi.new("struct sio_owner *"), lib.sio_owner_let_go)
         self._segment = fabric.mapped_again()  # which no fork inherits
         control = self._segment.shard[shard]
-        self._taken, self._element = (
-            memoryview(ffi.buffer(ffi.addressof(control, word), 8)).cast("Q") for word in ("taken", "element")
-        )
         self.control_at = int(ffi.cast("uintptr_t", ffi.addressof(control)))
         """Where the shard's control words are in this process's memory, until this is closed."""
         self._alone = Alone(f"the owner of shard {shard}")
@@ -262,12 +259,6 @@ class Owner:
     def tracing(self) -> OwnerTrace:
         """For what happens beside accesses. It may be used after `close`."""
         return OwnerTrace(self._opened(), self._segment)
-
-    def journal(self) -> tuple[int, int]:
-        """What names the access in hand, or the last one: the request that was taken (the journal of
-        native/layout.h), and which element of it where that is a string.
-        """
-        return self._taken[0], self._element[0]
 
     def scan(self) -> int:
         """Serve what is there now, once; returns how many requests and posted writes that was."""

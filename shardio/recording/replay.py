@@ -21,7 +21,7 @@ from shardio.errors import RecordingError
 from shardio.interrupt.manager import InterruptManager
 from shardio.interrupt.recording import RecordingBackend
 from shardio.io_manager import IoManager, MmioManager, PioManager
-from shardio.persistent import Persistent, persistent_memory
+from shardio.persistent import Journal, Persistent, persistent_memory
 from shardio.range import MmioRange, PioRange
 from shardio.recording.format import Event, Life, Made, Moved, Recording, Span, What
 from shardio.recording.memory import ReplayedMemory
@@ -127,7 +127,7 @@ class _Kept:
         self._fd = -1
 
     def store(
-        self, device: Any, made: Made, journal: Callable[[], tuple[int, int]], stack: ExitStack
+        self, device: Any, made: Made, journal: Journal, stack: ExitStack
     ) -> Persistent | None:
         """For a life that finds the state of its recording, if there was one; closed with `stack`."""
         state, area = declared_memory(type(device), made.options)
@@ -137,9 +137,9 @@ class _Kept:
             self._fd = persistent_memory(state, area)
             self._last.callback(os.close, self._fd)
         if made.state is not None:
-            with closing(Persistent(self._fd, state, journal, area=area)) as before:
+            with closing(Persistent(self._fd, state, journal.control_at, area=area)) as before:
                 before.save(made.state)
-        return stack.enter_context(closing(Persistent(self._fd, state, journal, area=area)))
+        return stack.enter_context(closing(Persistent(self._fd, state, journal.control_at, area=area)))
 
 
 class _Player:
@@ -154,7 +154,8 @@ class _Player:
         made = life.made
         loop = self._loop = Loop()
         spans = list(map(_span, made.spans))
-        store = self._store = kept.store(device, made, lambda: (self.accesses + 1, 0), stack)
+        self._journal = Journal()
+        store = self._store = kept.store(device, made, self._journal, stack)
         host = FakeHost(
             loop,
             name=made.device,
@@ -205,6 +206,7 @@ class _Player:
 
     def _access(self, event: Event) -> str | None:
         """Make it; what came of it, None: the same as then."""
+        self._journal.name(self.accesses + 1)
         data = bytearray(event.width)
         if event.what == What.WRITE:
             data[:] = event.value.to_bytes(event.width, "little")

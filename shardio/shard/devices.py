@@ -180,9 +180,8 @@ class Devices:
         persistent = Persistent(
             passed[spec.persistent],
             spec.persistent_size,
-            self._runtime.owner.journal,
+            self._runtime.owner.control_at,
             area=spec.persistent_area,
-            control_at=self._runtime.owner.control_at,
         )
         os.close(passed.pop(spec.persistent))  # it is mapped
         return persistent

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from shardio._core import ffi
 from shardio.device import declared_memory, view_handlers
-from shardio.persistent import Persistent, persistent_memory
+from shardio.persistent import Journal, Persistent, persistent_memory
 from shardio.range import PioRange
 
 OF_VCPU = 48
@@ -30,8 +29,7 @@ class Successors:
         `of` where `kind` is a function that makes it.
         """
         self._make, self._host = functools.partial(kind, **options), host
-        self._control = ffi.new("struct sio_shard_control *")
-        self._control.taken = 1 << OF_VCPU
+        self._journal, self._request = Journal(), 1 << OF_VCPU
         self.sizes = declared_memory(of or kind, options)
         self.fd = persistent_memory(*self.sizes)
         self.stores: list[Persistent] = []
@@ -41,11 +39,8 @@ class Successors:
     def start(self) -> Any:
         """The first device, or the next, after a kill of the one that was."""
         size, area = self.sizes
-        self._control.element = 0
-        store = Persistent(
-            self.fd, size, lambda: (self._control.taken, self._control.element), area=area,
-            control_at=int(ffi.cast("uintptr_t", self._control)),
-        )  # fmt: skip
+        self._journal.name(self._request)
+        store = Persistent(self.fd, size, self._journal.control_at, area=area)
         self.stores.append(store)
         self.device = device = self._make()
         self.keep = getattr(device, "keep", None)
@@ -67,13 +62,13 @@ class Successors:
 
     def read(self, base: int, offset: int, size: int = 1) -> int:
         """The guest reads."""
-        self._control.taken += 1
+        self._next()
         self._last = (self._read, base, offset, size)
         return self._read(base, offset, size)
 
     def write(self, base: int, offset: int, value: int, size: int = 1) -> None:
         """The guest writes."""
-        self._control.taken += 1
+        self._next()
         self._last = (self._write, base, offset, value, size)
         self._write(base, offset, value, size)
 
@@ -81,6 +76,10 @@ class Successors:
         """The last access is asked for again: its owner died before the answer was there."""
         repeat, *arguments = self._last
         return repeat(*arguments)  # type: ignore[no-any-return]
+
+    def _next(self) -> None:
+        self._request += 1
+        self._journal.name(self._request)
 
     def _read(self, base: int, offset: int, size: int) -> int:
         data = bytearray(size)

@@ -44,7 +44,7 @@ class Line:
         killed = self.line.device
         killed.output._fd.close()
         self.line.start()
-        (killed._ring if isinstance(killed, DebugConsole) else killed._memory).close()
+        (killed._let_go if isinstance(killed, DebugConsole) else killed._memory.close)()
 
     def close(self) -> None:
         self._made.__exit__(None, None, None)
@@ -184,6 +184,30 @@ def test_a_log_goes_on_where_it_was(debugcon: Line) -> None:
 
     assert whole == b"first line\n"
     assert debugcon.turn() == b"first line\nsecond line\n"
+
+
+@pytest.mark.parametrize("sent", range(1, 8))
+def test_a_byte_of_a_log_that_is_asked_for_again_is_printed_once(debugcon: Line, sent: int) -> None:
+    """Wherever in a line: most of its bytes go the short way, the first and the last do not."""
+    text = b"a line\nmore\n"
+    for byte in text[:sent]:
+        debugcon.line.write(PORT, 0, byte)
+    debugcon.kill()
+    debugcon.line.again()
+    for byte in text[sent:]:
+        debugcon.line.write(PORT, 0, byte)
+
+    assert debugcon.turn() == text
+
+
+def test_a_log_that_nobody_takes_keeps_what_there_is_room_for(debugcon: Line) -> None:
+    """A ring of 64 KiB, of which one byte stays free."""
+    for _ in range(RING_BYTES):
+        debugcon.line.write(PORT, 0, 0x2E)
+    dropped = debugcon.line.device.output.dropped
+    debugcon.loop.advance(2)
+
+    assert (dropped, debugcon.output.read_bytes()) == (1, b"." * (RING_BYTES - 1))
 
 
 def test_an_unfinished_line_of_a_log_follows_after_a_while(debugcon: Line) -> None:

@@ -110,7 +110,7 @@ def test_the_bus_has_the_ports_of_its_endpoints(ide: IdeGuest) -> None:
 
     assert spans[:2] == [PioRange(0x1F0, 8), PioRange(0x3F6, 1)]
     assert len({id(ide.bus.handlers_for(span)) for span in spans}) == len(spans)
-    assert ide.bus.handlers_for(PioRange(0xCF8, 8)) is ide.bus
+    assert ide.bus.handlers_for(PioRange(0xCF8, 8)).read(0, 4) == ide.bus.host.read(0, 4)
     assert PciBus.further_ranges([]) == []
     answer = bytearray(1)
     ide.bus.pio_read(PioAddress(0x1F0), 7, memoryview(answer))
