@@ -22,7 +22,7 @@
 #define SIO_LOOK_NS 1600u
 #define SIO_LEAST_POLLS 8u
 #define SIO_MOST_POLLS 512u
-#define SIO_REST_NS 30u
+#define SIO_REST_NS 36u
 #define SIO_LEAST_REST 1u
 #define SIO_MOST_REST 16u
 #define SIO_SPIN_NS 3000u         /* at the least */

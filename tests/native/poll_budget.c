@@ -77,7 +77,7 @@ static void follows_the_host(void)
     sio_pace_follow(&f, 64 * 50, 800);
     CHECK(f.polls == 32 && f.spin_ticks == 4800 && f.quick_yield_ticks == 1500 && f.rest == 1, "pause 50 ns: %u polls", f.polls);
     sio_pace_follow(&f, 64 * 14, 400);
-    CHECK(f.rest == 2, "pause 14 ns: %u pauses of rest", f.rest);
+    CHECK(f.rest == 3, "pause 14 ns: %u pauses of rest", f.rest);
     sio_pace_follow(&f, 0, 0);
     CHECK(f.polls == 512 && f.spin_ticks == 3000 && f.quick_yield_ticks == 1000 && f.rest == 16, "a header of zeros: %u polls", f.polls);
     sio_pace_follow(&f, ~0u, ~0u);
