@@ -18,6 +18,7 @@ struct sio_fabric {
     uint64_t ticks_to_ns_32;
     uint32_t membarrier;
     uint32_t polls;                /* pauses between two looks at the clock: pace.h */
+    uint32_t rest;                 /* pauses of an owner that has answered, before it looks again */
     uint64_t spin_ticks;           /* of a wait, before it yields */
     uint64_t quick_yield_ticks;    /* a yield that takes longer let somebody else run */
     struct sio_shard_control *shard;

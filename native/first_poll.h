@@ -7,15 +7,15 @@
  * machine that changes from one millisecond to the next.
  *
  * Consequences. The time is followed from wait to wait: shorter by a little where the reply was there at the first look,
- * longer by more where it was not. Whether that is better than not to wait at all is tried now and then: about sixteen accesses
- * the one way, sixteen the other, the last of each timed.
+ * longer by more where it was not. Whether that is better than not to wait at all is tried now and then: some sixty accesses
+ * the one way, as many the other, the last of each timed.
  */
 #ifndef SHARDIO_FIRST_POLL_H
 #define SHARDIO_FIRST_POLL_H
 
 #include "fabric.h"
 
-#define SIO_FIRST_POLL_EVERY 16u  /* accesses to one whose wait is timed; a power of two */
+#define SIO_FIRST_POLL_EVERY 64u  /* accesses to one whose wait is timed; a power of two */
 #define SIO_FIRST_POLL_TURNS 128u /* timed waits of either way to a choice; even */
 #define SIO_FIRST_POLL_REST 8192u /* timed waits between a choice and the next trial */
 #define SIO_FIRST_POLL_LEAST 32u  /* ticks */

@@ -208,6 +208,7 @@ static uint32_t scan_mailboxes(struct sio_owner *o)
     for (uint32_t v = 0; v < vcpus; v++)
         if (unlikely(sio_mailbox_poll(&box[v], &m))) {
             serve_found(o, v, &box[v], m);
+            o->answered = v;
             if (vcpus > SIO_FEW_VCPUS)
                 note_busy(o, v);
             n++;
@@ -222,6 +223,7 @@ static ALWAYS_INLINE uint32_t look_at(struct sio_owner *o, uint32_t vcpu)
     if (likely(!sio_mailbox_poll(box, &m)))
         return 0;
     serve_found(o, vcpu, box, m);
+    o->answered = vcpu;
     note_busy(o, vcpu);
     return 1;
 }
@@ -244,6 +246,27 @@ static __attribute__((noinline)) uint32_t scan_busy(struct sio_owner *o)
         __builtin_memset(o->asked, 0, sizeof o->asked);
     }
     return n;
+}
+
+/* Whether another vCPU asks than the one that was answered last. */
+static inline int another_asks(const struct sio_owner *o)
+{
+    uint32_t vcpus = o->fabric.vcpus;
+    for (uint32_t v = 0; v < vcpus; v++)
+        if (v != o->answered && (sio_load_relaxed(&o->boxes[v].state) & 3) == SIO_REQUEST)
+            return 1;
+    return 0;
+}
+
+/* The owner has answered. A look at the same mailbox before the answer has got to its client finds nothing, and takes the line away
+ * from the client, which is about to write its next request there: each of the two then waits for the line once more. */
+static ALWAYS_INLINE void rest(const struct sio_owner *o)
+{
+    for (uint32_t i = 0; i < o->fabric.rest; i++) {
+        sio_relax();
+        if (o->fabric.vcpus > 1 && another_asks(o))
+            return;
+    }
 }
 
 #endif

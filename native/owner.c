@@ -114,6 +114,8 @@ static uint32_t sweep(struct sio_owner *o)
 static inline uint32_t look(struct sio_owner *o, int all)
 {
     uint32_t n = all || o->fabric.vcpus <= SIO_FEW_VCPUS ? scan_mailboxes(o) : scan_busy(o);
+    if (n && !all && o->fabric.vcpus <= SIO_FEW_VCPUS)
+        rest(o);
     if (o->posted_ranges && unlikely((++o->looks & (SIO_SWEEP_EVERY - 1)) == 0)) {
         n += serve_coalesced(o);
         n += sweep(o);

@@ -61,6 +61,7 @@ struct sio_owner {
     uint32_t looks;
     uint32_t idle_next;                /* the mailbox of an idle vCPU that is looked at next */
     uint32_t until_idle;               /* looks until `busy` is what was asked since the last time */
+    uint32_t answered;                 /* the vCPU whose request was answered last */
     uint64_t busy[SIO_MAX_VCPUS / 64]; /* vCPUs, by bit, that asked lately: their mailboxes are looked at each time */
     uint64_t asked[SIO_MAX_VCPUS / 64];
     uint32_t posted_ranges;            /* handlers that may be posted to: 0 saves the look at the rings */

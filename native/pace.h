@@ -10,7 +10,8 @@
  * elsewhere would be a spin in themselves. A yield has let somebody else run where it took SIO_QUICK_YIELDS times the quickest
  * one. Its upper limit lies below a yield that lets the peer run: were that thought quick, an owner would keep the CPU from its
  * client for a whole poll budget (18 us an access instead of 2.3). A wait spins for what a few yields cost, since that is what it
- * saves. Each is held within limits, since the header is written by a peer, too.
+ * saves. An owner rests for about SIO_REST_NS after it has answered (owner.c): less than it takes on any host until the answer has
+ * reached the client and its next request has come back. Each is held within limits, since the header is written by a peer, too.
  */
 #ifndef SHARDIO_PACE_H
 #define SHARDIO_PACE_H
@@ -21,6 +22,9 @@
 #define SIO_LOOK_NS 1600u
 #define SIO_LEAST_POLLS 8u
 #define SIO_MOST_POLLS 512u
+#define SIO_REST_NS 36u
+#define SIO_LEAST_REST 1u
+#define SIO_MOST_REST 16u
 #define SIO_SPIN_NS 3000u         /* at the least */
 #define SIO_SPIN_MOST_NS 5000u    /* longer is too long where both ends have one CPU */
 #define SIO_SPIN_YIELDS 6u
@@ -56,8 +60,10 @@ static inline void sio_pace_measure(const struct sio_fabric *f, uint32_t *pauses
 
 static inline void sio_pace_follow(struct sio_fabric *f, uint32_t pauses, uint32_t yield)
 {
-    uint64_t look = sio_ns_to_ticks(f, SIO_LOOK_NS) * SIO_PACE_PAUSES;
-    f->polls = (uint32_t)sio_within(look / (pauses ? pauses : 1), SIO_LEAST_POLLS, SIO_MOST_POLLS);
+    uint64_t look = sio_ns_to_ticks(f, SIO_LOOK_NS) * SIO_PACE_PAUSES, rest = sio_ns_to_ticks(f, SIO_REST_NS) * SIO_PACE_PAUSES;
+    pauses = pauses ? pauses : 1;
+    f->polls = (uint32_t)sio_within(look / pauses, SIO_LEAST_POLLS, SIO_MOST_POLLS);
+    f->rest = (uint32_t)sio_within((rest + pauses / 2) / pauses, SIO_LEAST_REST, SIO_MOST_REST);
     f->spin_ticks = sio_within((uint64_t)yield * SIO_SPIN_YIELDS, sio_ns_to_ticks(f, SIO_SPIN_NS),
                                sio_ns_to_ticks(f, SIO_SPIN_MOST_NS));
     f->quick_yield_ticks = sio_within((uint64_t)yield * SIO_QUICK_YIELDS, sio_ns_to_ticks(f, SIO_QUICK_YIELD_NS),

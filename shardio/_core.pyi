@@ -186,6 +186,7 @@ class _Lib:
     SIO_DONE: int
     SIO_EXIT_REASONS: int
     SIO_FAILED: int
+    SIO_FIRST_POLL_EVERY: int
     SIO_FIRST_POLL_LEAST: int
     SIO_FIRST_POLL_MOST: int
     SIO_FIRST_POLL_REST: int

@@ -31,16 +31,16 @@ def wait(p: Any, service: int) -> int:
 
 
 def run(p: Any, waits: int, service: Callable[[int], int]) -> list[int]:
-    """`waits` waits, every 16th of them timed; what all of them took."""
+    """`waits` waits, one in `SIO_FIRST_POLL_EVERY` of them timed; what all of them took."""
     took = []
     for n in range(waits):
         took.append(wait(p, service(n)))
-        if n % 16 == 8:
+        if n % lib.SIO_FIRST_POLL_EVERY == 8:
             lib.sio_first_poll_learn(p, took[-1])
     return took
 
 
-TRIAL = 2 * lib.SIO_FIRST_POLL_TURNS * 16
+TRIAL = 2 * lib.SIO_FIRST_POLL_TURNS * lib.SIO_FIRST_POLL_EVERY
 """Accesses of a trial."""
 
 

@@ -68,18 +68,20 @@ static void tries_again(void)
     CHECK(least == 10, "%u polls where the CPU is shared", least);
 }
 
-/* How many polls, how long a spin and which yields are quick follow the host, between limits. */
+/* How many polls, how long a spin and a rest and which yields are quick follow the host, between limits. */
 static void follows_the_host(void)
 {
     struct sio_fabric f = {.ticks_to_ns_32 = 1ull << 32}; /* a tick is a nanosecond */
     sio_pace_follow(&f, 64 * 25, 400);
-    CHECK(f.polls == 64 && f.spin_ticks == 3000 && f.quick_yield_ticks == 1200, "pause 25 ns: %u polls", f.polls);
+    CHECK(f.polls == 64 && f.spin_ticks == 3000 && f.quick_yield_ticks == 1200 && f.rest == 1, "pause 25 ns: %u polls", f.polls);
     sio_pace_follow(&f, 64 * 50, 800);
-    CHECK(f.polls == 32 && f.spin_ticks == 4800 && f.quick_yield_ticks == 1500, "pause 50 ns: %u polls", f.polls);
+    CHECK(f.polls == 32 && f.spin_ticks == 4800 && f.quick_yield_ticks == 1500 && f.rest == 1, "pause 50 ns: %u polls", f.polls);
+    sio_pace_follow(&f, 64 * 14, 400);
+    CHECK(f.rest == 3, "pause 14 ns: %u pauses of rest", f.rest);
     sio_pace_follow(&f, 0, 0);
-    CHECK(f.polls == 512 && f.spin_ticks == 3000 && f.quick_yield_ticks == 1000, "a header of zeros: %u polls", f.polls);
+    CHECK(f.polls == 512 && f.spin_ticks == 3000 && f.quick_yield_ticks == 1000 && f.rest == 16, "a header of zeros: %u polls", f.polls);
     sio_pace_follow(&f, ~0u, ~0u);
-    CHECK(f.polls == 8 && f.spin_ticks == 5000 && f.quick_yield_ticks == 1500, "a header of ones: %u polls", f.polls);
+    CHECK(f.polls == 8 && f.spin_ticks == 5000 && f.quick_yield_ticks == 1500 && f.rest == 1, "a header of ones: %u polls", f.polls);
     uint32_t pauses, yield;
     sio_pace_measure(&fabric, &pauses, &yield);
     CHECK(pauses > 0 && pauses < sio_ns_to_ticks(&fabric, 100000), "64 pauses take %u ticks", pauses);
