@@ -95,7 +95,7 @@ static NEVER_INLINE int resume_in_flight(struct sio_client *c, uint64_t *data, e
     /* The doorbell may have been the next thing that the dead one would have rung. */
     sio_fence_full();
     to->rung = 0;
-    ring_if_asleep(c, shard);
+    ring_if_asleep(c, &c->shard[shard], shard);
     *outcome = kind == SIO_PENDING_POSTED ? SIO_ANSWERED : await_reply(c, to->box, shard, n, &c->unknown, data);
     return 1;
 }
@@ -180,7 +180,7 @@ static __attribute__((noinline)) int write_one(struct sio_client *c, uint32_t sp
 
 static NEVER_INLINE int ring_unheard(struct sio_client *c, uint32_t shard, int bare)
 {
-    ring_if_asleep(c, shard);
+    ring_if_asleep(c, &c->shard[shard], shard);
     return (int)ended(c, bare, SIO_ANSWERED);
 }
 

@@ -48,7 +48,7 @@ struct sio_route {
     uint64_t last;
     struct sio_mailbox *box;
     uint64_t command;                   /* range and space, where a mailbox wants them */
-    uint64_t pad;
+    struct sio_client_shard *mine;      /* what the client knows of `shard` */
     struct sio_first_poll first_poll;       /* kept when another entry takes the place */
 };
 
@@ -94,6 +94,7 @@ struct sio_client {
     uint64_t sampling;                  /* sample_mask, 0 in the beginning */
     uint32_t lines;                     /* granted ones that replies brought, for the caller to serve and clear */
     uint32_t target;                    /* the shard that this client waits for, or waited for last */
+    uint64_t draw;                      /* decides whether the next access is timed */
     const struct sio_route *last;       /* the one that was posted to last */
     struct sio_map_view map;            /* that `route` was filled from */
     uint8_t pad1[SIO_LINE];

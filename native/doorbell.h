@@ -21,9 +21,9 @@ static ALWAYS_INLINE void fence_between(const struct sio_client *c)
 void sio_doorbell(struct sio_client *client, uint32_t shard, uint64_t need_wakeup);
 
 /* An odd need_wakeup means that the owner sleeps. */
-static inline void ring_if_asleep(struct sio_client *c, uint32_t shard)
+static inline void ring_if_asleep(struct sio_client *c, const struct sio_client_shard *mine, uint32_t shard)
 {
-    uint64_t need_wakeup = sio_load_relaxed(c->shard[shard].need_wakeup);
+    uint64_t need_wakeup = sio_load_relaxed(mine->need_wakeup);
     if (unlikely(need_wakeup & 1))
         sio_doorbell(c, shard, need_wakeup);
 }

@@ -18,7 +18,7 @@ static int await_room(struct sio_client *c, uint32_t shard, uint64_t position)
         if (sio_waiter_aborted(&c->waiter)) /* the wait below does not look where the credit keeps changing */
             return 0;
         sio_fence_full(); /* SP-WAKEUP: the slots are published, now look whether their reader sleeps */
-        ring_if_asleep(c, shard);
+        ring_if_asleep(c, &c->shard[shard], shard);
         uint64_t now = sio_wait_change(&c->waiter, self(c), word, credit, &c->unknown);
         if (now == credit)
             return 0;
@@ -57,6 +57,6 @@ enum sio_outcome sio_post(struct sio_client *c, struct sio_route *to, uint64_t a
     sio_fence_compiler();
     put(c, to, n, address - to->base, size, data);
     fence_between(c); /* SP-WAKEUP: published, now look whether the owner sleeps */
-    ring_if_asleep(c, to->shard);
+    ring_if_asleep(c, to->mine, to->shard);
     return SIO_ANSWERED; /* the owner counts it: a store less here */
 }

@@ -61,9 +61,8 @@ static ALWAYS_INLINE enum sio_outcome request(struct sio_client *c, struct sio_r
                                               uint32_t size, uint32_t count, uint64_t *data)
 {
     uint32_t shard = to->shard;
-    struct sio_client_shard *mine = &c->shard[shard];
-    uint64_t seq = (mine->seq + 1) & SIO_PENDING_N;
-    uint64_t draw = c->accesses++ * 0x9e3779b97f4a7c15u >> 32; /* drawn, so that devices asked in turn are all timed */
+    struct sio_client_shard *mine = to->mine;
+    uint64_t seq = (mine->seq + 1) & SIO_PENDING_N, draw = c->draw;
     uint64_t command = to->command | sio_command(0, count, op, size, 0), begin = 0;
     int sample = (draw & c->sampling) == 0;
     if (unlikely(sample)) {
@@ -77,7 +76,9 @@ static ALWAYS_INLINE enum sio_outcome request(struct sio_client *c, struct sio_r
     sio_fence_compiler();
     sio_mailbox_request(to->box, SIO_STATE(seq, SIO_REQUEST), address, *data, mine->posted, command);
     /* SP-WAKEUP: the publication was a full fence */
-    ring_if_asleep(c, shard);
+    ring_if_asleep(c, mine, shard);
+    /* While the owner is at work: what the next access would wait for. Drawn, so that devices asked in turn are all timed. */
+    c->draw = ++c->accesses * 0x9e3779b97f4a7c15u >> 32;
 
     enum sio_outcome outcome;
     if (unlikely((draw >> 16 & (SIO_FIRST_POLL_EVERY - 1)) == 0)) {

@@ -67,6 +67,7 @@ enum sio_route_result sio_routes_find(struct sio_client *c, uint32_t space, uint
         slot->flags = (uint16_t)flags;
         slot->shard = shard;
         slot->box = c->shard[shard].box;
+        slot->mine = &c->shard[shard];
         slot->command = sio_command(entry.range, 0, 0, 0, space);
     }
     return result;
