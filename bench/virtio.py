@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from shardio.bench.errors import BenchError
-from shardio.bench.exits import await_progress
-from shardio.bench.guests import MMIO, RESULTS, guest
+from shardio.bench.guests import MMIO, RESULTS, await_progress, guest
 from shardio.bench.host import two_cpus
 from shardio.bench.peers.qemu import PROGRAM
 from shardio.machine import Machine
