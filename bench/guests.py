@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import shardio
@@ -19,6 +21,7 @@ EXIT_PORT = 0xF4
 NEVER = 0xFFFF_FFFF
 """As a guest's count: it does not end by itself."""
 MMIO = 0xD000_0000
+START_TIMEOUT_S = 10.0
 
 
 def guest(name: str, **defs: int) -> bytes:
@@ -44,3 +47,12 @@ def result(vm: Machine, offset: int) -> int:
 def add_exit_port(vm: Machine, shard: str | None = None) -> None:
     """The port where the guests end."""
     vm.add("shardio.devices:ExitPort", pio=EXIT_PORT, raw=True, shard=shard)
+
+
+def await_progress(count: Callable[[], int]) -> None:
+    """Wait until a guest has counted something. Raises `BenchError` where it does not."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while count() == 0:
+        if time.monotonic() > deadline:
+            raise BenchError("the guest makes no progress", "see `shardio doctor`")
+        time.sleep(0.001)

@@ -20,7 +20,8 @@ from shardio.bench.bare import bare
 from shardio.bench.blocks import PATIENCE, tick_ns
 from shardio.bench.effort import Effort
 from shardio.bench.errors import BenchError
-from shardio.bench.exits import ADDRESS, await_progress
+from shardio.bench.exits import ADDRESS
+from shardio.bench.guests import await_progress
 from shardio.bench.results import Figure, Rounds, Unit
 from shardio.device import MutDeviceMmio
 from shardio.interrupt import Doorbell, MsiConfig

@@ -1,5 +1,5 @@
-"""virtio-blk (virtio 1.2 section 5.2) over a raw image. Requests run in threads, the shard's loop never
-waits for a disk.
+"""virtio-blk (virtio 1.2 section 5.2) over a raw image. Reads of what the host has in memory are done at
+once, other requests in threads: the shard's loop never waits for a disk.
 
 Order. Requests in flight at the same time have none, as the specification allows. A flush covers every
 write that completed before the flush was submitted, because fdatasync does. A driver that did not negotiate
@@ -12,9 +12,6 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +23,7 @@ from shardio.devices.virtio.device import VirtioDevice
 from shardio.devices.virtio.errors import QueueError
 from shardio.devices.virtio.image import SECTOR, RawImage
 from shardio.devices.virtio.queue import Chain
+from shardio.devices.virtio.workers import Workers
 from shardio.errors import DeviceOptionError
 from shardio.rate import guest_log
 
@@ -77,8 +75,7 @@ class _Unsupported(Exception):
     """The request asks for what was not offered."""
 
 
-@dataclass(slots=True, frozen=True)
-class _Request:
+class _Request(msgspec.Struct, frozen=True, gc=False):
     """A request whose header was copied out of guest RAM; `status` is the byte to answer in."""
 
     index: int
@@ -113,12 +110,8 @@ class Block(VirtioDevice):
         super().__init__(features)
         self.queue_sizes = (QUEUE_SIZE,) * queues
         self._image = image
-        self._threads = threads
         self._serial = serial.encode("ascii")
-        self._pool: ThreadPoolExecutor | None = None
-        self._running: set[Future[None]] = set()
-        self._done: deque[tuple[_Request, int]] = deque()
-        self._scheduled = False
+        self._workers = Workers(self._run, self._fetch, most=threads, name="virtio-blk")
         self._writable = not image.read_only
 
     def config(self) -> bytes:
@@ -136,7 +129,7 @@ class Block(VirtioDevice):
         if size is not None:
             size = memory_size(size, device="virtio block", option="size")
         before = self._image.size
-        wait(self._running)  # each has been found to lie in the image
+        self._workers.wait()  # each has been found to lie in the image
         self._image.resize(size)
         if self._image.size != before:
             self.config_changed()
@@ -157,20 +150,17 @@ class Block(VirtioDevice):
 
     def stopped(self) -> None:
         """Wait for what runs; forget what was done but not given back."""
-        wait(self._running)
-        self._running.clear()
-        self._done.clear()
+        self._workers.keep(lambda _: False)
 
     def stop_queue(self, index: int) -> None:
         """Wait for what runs; what was done for this queue is not given back."""
         super().stop_queue(index)
-        wait(self._running)
-        self._done = deque(each for each in self._done if each[0].index != index)
+        self._workers.keep(lambda done: done[0].index != index)
 
     def pause(self) -> None:
         """Wait for what runs; what is done is given back after `resume`."""
         super().pause()
-        wait(self._running)
+        self._workers.wait()
 
     def resume(self) -> None:
         """Give back what was done, and go on."""
@@ -180,20 +170,30 @@ class Block(VirtioDevice):
 
     def detach(self) -> None:
         """Stop the threads and close the image."""
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
+        self._workers.close()
         self._image.close()
 
     # -- in the loop ------------------------------------------------------------------------------------
 
-    def serve(self, index: int, chain: Chain) -> None:
-        """Hand the request to a thread. Raises QueueError for one without header or status byte."""
+    def serve(self, index: int, chain: Chain) -> int | None:
+        """Read what the host has in memory; hand any other request to a thread. Raises QueueError for one
+        without header or status byte.
+        """
         request = self._parse(index, chain)
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="virtio-blk")
-        future = self._pool.submit(self._run, request)
-        self._running.add(future)
+        if request.kind == RequestType.IN and (written := self._read_at_hand(request)):
+            return written
+        self._workers.submit(request)
+        return None
+
+    def _read_at_hand(self, request: _Request) -> int:
+        """Bytes written; 0: not at hand."""
+        offset, length = request.sector * SECTOR, request.chain.writable_bytes - 1
+        if length % SECTOR or offset + length > self._image.size:
+            return 0
+        if not self._image.read_at_hand(offset, request.data_in):
+            return 0
+        request.status[0] = RequestStatus.OK
+        return length + 1
 
     def _parse(self, index: int, chain: Chain) -> _Request:
         if chain.readable_bytes < _HEADER.size or not chain.writable_bytes:
@@ -202,35 +202,40 @@ class Block(VirtioDevice):
                 readable=chain.readable_bytes,
                 writable=chain.writable_bytes,
             )
-        kind, _, sector = _HEADER.unpack(buffers.copy(chain.readable, 0, _HEADER.size))
+        readable, writable = chain.readable, chain.writable
+        if len(readable[0]) == _HEADER.size and len(writable[-1]) == 1:  # as drivers lay it out
+            kind, _, sector = _HEADER.unpack(bytes(readable[0]))
+            return _Request(index, chain, kind, sector, readable[1:], writable[:-1], writable[-1])
+        kind, _, sector = _HEADER.unpack(buffers.copy(readable, 0, _HEADER.size))
         data_bytes = chain.writable_bytes - 1
         return _Request(
             index,
             chain,
             kind,
             sector,
-            buffers.cut(chain.readable, _HEADER.size, chain.readable_bytes),
-            buffers.cut(chain.writable, 0, data_bytes),
-            buffers.cut(chain.writable, data_bytes, 1)[0],
+            buffers.cut(readable, _HEADER.size, chain.readable_bytes),
+            buffers.cut(writable, 0, data_bytes),
+            buffers.cut(writable, data_bytes, 1)[0],
         )
 
     def _complete_done(self) -> None:
         """Give back what the threads finished, with one interrupt a queue for all of it."""
-        self._scheduled = False
         if self.paused:
             return
         indices = set()
-        while self._done:
-            request, written = self._done.popleft()
+        for request, written in self._workers.results():
             self.give_back(request.index, request.chain, written)
             indices.add(request.index)
-        self._running = {future for future in self._running if not future.done()}
         for index in indices:
             self.tell_used(index)
 
     # -- in a thread ------------------------------------------------------------------------------------
 
-    def _run(self, request: _Request) -> None:
+    def _fetch(self) -> None:
+        if self.host is not None:
+            self.host.loop.call_soon_threadsafe(self._complete_done)
+
+    def _run(self, request: _Request) -> tuple[_Request, int]:
         written = 0
         try:
             written = self._execute(request)
@@ -248,11 +253,7 @@ class Block(VirtioDevice):
         # Used length counts from the first writable byte: the status counts only when the data before it is
         # there.
         complete = written == buffers.total(request.data_in)
-        self._done.append((request, written + 1 if complete else written))
-        # Append, then look; the loop clears the flag, then drains: one of the two sees the other.
-        if not self._scheduled and self.host is not None:
-            self._scheduled = True
-            self.host.loop.call_soon_threadsafe(self._complete_done)
+        return request, written + 1 if complete else written
 
     def _execute(self, request: _Request) -> int:
         """Do it. Returns how many bytes of `data_in` were filled; raises OSError or _Unsupported."""

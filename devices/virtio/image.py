@@ -45,6 +45,7 @@ class RawImage:
         self.path = path
         self.read_only = read_only
         self._lock: ImageLock | None = None
+        self._nowait = True
         try:
             self.size = self._measure()
         except ImageError:
@@ -100,6 +101,18 @@ class RawImage:
     def read(self, offset: int, into: Sequence[memoryview]) -> None:
         """Fill the views from byte `offset`."""
         self._move(os.preadv, offset, into)
+
+    def read_at_hand(self, offset: int, into: Sequence[memoryview]) -> bool:
+        """`read`, if that takes no wait for the disk (RWF_NOWAIT). False: it would, it failed, or the file
+        system cannot tell; the views may have been filled in part.
+        """
+        if not self._nowait or len(into) > _IOV_MAX:
+            return False
+        try:
+            return os.preadv(self._fd, into, offset, os.RWF_NOWAIT) == buffers.total(into)
+        except OSError as error:
+            self._nowait = error.errno != errno.EOPNOTSUPP
+            return False
 
     def write(self, offset: int, data: Sequence[memoryview], *, stable: bool = False) -> None:
         """Write the views at byte `offset`; `stable`: on the disk itself before it returns (RWF_DSYNC)."""

@@ -21,7 +21,6 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -48,26 +47,18 @@ _DESC: Final = struct.Struct("<QIHH")
 _USED: Final = struct.Struct("<II")
 
 
-@dataclass(slots=True, frozen=True)
-class Chain:
-    """One request: the head to give back, and its buffers in guest RAM in the driver's order.
+class Chain(msgspec.Struct, frozen=True, gc=False):
+    """One request: the head to give back, and its buffers in guest RAM in the driver's order, with how many
+    bytes the driver offers to be read and to be filled.
 
     The bytes in the buffers may still change under the device: copy what is to be interpreted, once.
     """
 
     head: int
-    readable: tuple[memoryview, ...]
-    writable: tuple[memoryview, ...]
-
-    @property
-    def readable_bytes(self) -> int:
-        """How many bytes the driver offers to be read."""
-        return sum(map(len, self.readable))
-
-    @property
-    def writable_bytes(self) -> int:
-        """How many bytes the driver offers to be filled."""
-        return sum(map(len, self.writable))
+    readable: list[memoryview]
+    writable: list[memoryview]
+    readable_bytes: int
+    writable_bytes: int
 
 
 class QueueState(msgspec.Struct, frozen=True):
@@ -178,7 +169,7 @@ class VirtQueue:
         table: memoryview | bytes = self._desc
         entries = budget = self.size
         in_indirect = False
-        total = 0
+        total = written = 0
         index = head
         while True:
             if not budget:
@@ -200,6 +191,7 @@ class VirtQueue:
                 buffer = self._buffer("buffer", address, length)
                 if flags & DESC_F_WRITE:
                     writable.append(buffer)
+                    written += length
                 elif writable:
                     raise QueueError(
                         "device-readable buffer after a device-writable one", head=head, index=index
@@ -207,7 +199,7 @@ class VirtQueue:
                 else:
                     readable.append(buffer)
             if not flags & DESC_F_NEXT:
-                return Chain(head, tuple(readable), tuple(writable))
+                return Chain(head, readable, writable, total - written, written)
             if following >= entries:
                 raise QueueError("next is outside the descriptor table", next=following, entries=entries)
             index = following

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 
 from shardio.errors import InterruptError
 from shardio.interrupt.backend import FALL, RISE, InterruptBackend, Irqfd
@@ -238,8 +237,10 @@ class LevelInterrupt(Interrupt):
         fd = self.resample_fd
         if self._freed or fd is None:  # once freed, the descriptor's number may be another's
             return
-        with suppress(BlockingIOError):
+        try:  # noqa: SIM105 - `suppress` would take longer than the read
             os.eventfd_read(fd)
+        except BlockingIOError:
+            pass
         self._deliver()
 
     def _deliver(self) -> None:
@@ -304,8 +305,10 @@ class FollowedInterrupt(LevelInterrupt):
                 self._irqfd.told(high)
             self._cells[RAISED] += high
             if not self._set_level(high):
-                with suppress(BlockingIOError):  # it is full: whoever reads it has long been told
+                try:
                     os.eventfd_write(self._irqfd.fd, RISE if high else FALL)
+                except BlockingIOError:  # it is full: whoever reads it has long been told
+                    return
 
 
 def level_interrupt(

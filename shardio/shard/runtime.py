@@ -22,7 +22,7 @@ import math
 import os
 import selectors
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from shardio.errors import FabricError
@@ -130,26 +130,28 @@ class Runtime:
 
     def _turn(self) -> None:
         self._scheduled = None
-        with self._here():
+        try:
             turn = self.owner.turn(TURN_NS, self._epoll_fd)
+        except FabricError:
+            self._end_fork()
+            raise
         if turn is not Turn.ASLEEP:
             self._schedule()
 
     def _wait(self, milliseconds: int) -> bool:
-        with self._here():
+        try:
             due, events = self.owner.wait(TURN_NS, self._epoll_fd, milliseconds)
+        except FabricError:
+            self._end_fork()
+            raise
         if due and self._timer is not None:  # it serves
             self._schedule()
         return events
 
-    @contextlib.contextmanager
-    def _here(self) -> Iterator[None]:
-        try:
-            yield
-        except FabricError:
-            if self.owner.elsewhere:  # a handler forked, and the child came back: the loop is not its own
-                os._exit(os.EX_SOFTWARE)
-            raise
+    def _end_fork(self) -> None:
+        """End a child that a handler made and that came back from it: the loop is not its own."""
+        if self.owner.elsewhere:
+            os._exit(os.EX_SOFTWARE)
 
     def _rung(self) -> None:
         if self._scheduled is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -28,6 +30,14 @@ class Disk(MmioGuest):
         self.notify(queue)
         [(_, _, content)] = await self.collected(queue, 1)
         return content[-1], content[:-1]
+
+
+def refuse_to_wait(arguments: tuple[Any, ...]) -> None:
+    """What a disk does whose content is not in memory: raises BlockingIOError where preadv(2) was told
+    RWF_NOWAIT.
+    """
+    if arguments[3:] == (os.RWF_NOWAIT,):
+        raise BlockingIOError(errno.EAGAIN, "not in the page cache")
 
 
 def disk(path: Path, *, without: int = 0, size: int = 8, **options: Any) -> AbstractAsyncContextManager[Disk]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shardio.devices.virtio import VirtioPciRng
 from shardio.interrupt import RecordingBackend
 from shardio.memory import GuestMemory
-from tests.devices.virtio.block_guest import SECTORS
+from tests.devices.virtio.block_guest import SECTORS, refuse_to_wait
 from tests.devices.virtio.driver import RAM, ModelDriver
 from tests.devices.virtio.pci_guest import LINE, PciGuest, plugged_in
 
@@ -55,3 +57,15 @@ def image(tmp_path: Path) -> Path:
     path = tmp_path / "disk.img"
     path.write_bytes(random.Random(1).randbytes(512 * SECTORS))
     return path
+
+
+@pytest.fixture
+def nothing_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every read of a disk takes a thread."""
+    preadv = os.preadv
+
+    def read(*arguments: Any) -> int:
+        refuse_to_wait(arguments)
+        return preadv(*arguments)
+
+    monkeypatch.setattr(os, "preadv", read)

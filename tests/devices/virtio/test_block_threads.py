@@ -14,7 +14,7 @@ import pytest
 
 from shardio.devices.virtio import mmio
 from shardio.devices.virtio.block import F_FLUSH
-from tests.devices.virtio.block_guest import FLUSH, IN, OK, OUT, SECTORS, disk
+from tests.devices.virtio.block_guest import FLUSH, IN, OK, OUT, SECTORS, disk, refuse_to_wait
 from tests.devices.virtio.guest import run, until
 
 
@@ -86,6 +86,7 @@ def test_a_reset_waits_for_what_runs(image: Path, monkeypatch: pytest.MonkeyPatc
     original = os.preadv
 
     def slow(*arguments: Any) -> int:
+        refuse_to_wait(arguments)
         entered.set()
         release.wait()
         moved = original(*arguments)
@@ -111,7 +112,13 @@ def test_a_reset_waits_for_what_runs(image: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_loop_runs_while_the_disk_is_slow(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
     original = os.preadv
-    monkeypatch.setattr(os, "preadv", lambda *arguments: (release.wait(), original(*arguments))[1])
+
+    def slow(*arguments: Any) -> int:
+        refuse_to_wait(arguments)
+        release.wait()
+        return original(*arguments)
+
+    monkeypatch.setattr(os, "preadv", slow)
 
     async def test() -> None:
         async with disk(image) as guest:

@@ -93,7 +93,9 @@ def test_a_console_is_silent_while_paused(tmp_path: Path) -> None:
     run(test)
 
 
-def test_a_request_that_is_done_while_paused_is_given_back_afterwards(image: Path) -> None:
+def test_a_request_that_is_done_while_paused_is_given_back_afterwards(
+    image: Path, nothing_at_hand: None
+) -> None:
     async def test() -> None:
         async with started(VirtioMmioBlock(str(image)), MmioGuest) as guest:
             guest.queues[0].add([struct.pack("<IIQ", IN, 0, 0)], [512, 1])
@@ -109,7 +111,9 @@ def test_a_request_that_is_done_while_paused_is_given_back_afterwards(image: Pat
     run(test)
 
 
-def test_a_request_of_a_queue_that_was_taken_back_never_comes_back(image: Path) -> None:
+def test_a_request_of_a_queue_that_was_taken_back_never_comes_back(
+    image: Path, nothing_at_hand: None
+) -> None:
     async def test() -> None:
         async with started(VirtioMmioBlock(str(image), queues=2), MmioGuest) as guest:
             old = guest.queues[1]

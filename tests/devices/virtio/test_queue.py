@@ -78,7 +78,7 @@ def test_an_empty_buffer_is_left_out(driver: ModelDriver) -> None:
 
     assert chain is not None
     assert [bytes(part) for part in chain.readable] == [b"x"]
-    assert chain.writable == ()
+    assert chain.writable == []
 
 
 def test_chains_may_complete_out_of_order(driver: ModelDriver) -> None:
