@@ -213,20 +213,19 @@ class Owner:
         count in `rings[index]` (of type "Q") how often it was. `device`: index of a range of its device's,
         for a trace and the hook for errors. Raises `FabricError` where it cannot be watched.
         """
-        with self._alone:
-            count = ffi.addressof(ffi.from_buffer("uint64_t[]", rings), index)
-            kept = ring, rings, count
-            status = lib.sio_py_add_bell(self._opened(), epoll_fd, fd, id(ring), index, count, device)
-            if status:
-                raise FabricError(f"a doorbell cannot be watched: {os.strerror(-status)}")
-            self._bells[fd] = kept
+        self._alone.check_process()
+        count = ffi.addressof(ffi.from_buffer("uint64_t[]", rings), index)
+        status = lib.sio_py_add_bell(self._opened(), epoll_fd, fd, id(ring), index, count, device)
+        if status:
+            raise FabricError(f"a doorbell cannot be watched: {os.strerror(-status)}")
+        self._bells[fd] = ring, rings, count
 
     def remove_bell(self, epoll_fd: int, fd: int) -> None:
-        """No more."""
-        with self._alone:
-            if self.view is not None:
-                lib.sio_py_remove_bell(self.view, epoll_fd, fd)
-            self._bells.pop(fd, None)
+        """No more. As `add_bell`, for the thread that serves: a handler may move its doorbells."""
+        self._alone.check_process()
+        if self.view is not None:
+            lib.sio_py_remove_bell(self.view, epoll_fd, fd)
+        self._bells.pop(fd, None)
 
     def drain_also(self, coalesced: Any) -> None:
         """Drain KVM's coalesced ring too (`struct sio_coalesced *`), before every request; None: no more."""

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from shardio import MmioRange
 from shardio.errors import FabricError
-from shardio.fabric import Owner, Turn
+from shardio.fabric import Outcome, Owner, Turn
 from shardio.fabric.owner import NO_RANGE, RUNG
 from tests.fabric.support import BASE, MMIO, PATIENCE_S, Bench, Log, bench
 from tests.fabric.test_fork import ELSEWHERE, PREAMBLE
@@ -151,6 +152,34 @@ def test_a_removed_doorbell_is_not_delivered(rig: Rig) -> None:
 
     assert rig.owner.wait(TURN_NS, rig.epoll.fileno(), 0) == (False, False)
     assert (rig.rung, os.eventfd_read(rig.bell)) == ([], 1)
+
+
+@pytest.mark.parametrize("write", [False, True], ids=["read", "write"])
+def test_a_handler_moves_a_doorbell(rig: Rig, write: bool) -> None:
+    """As a PCI device does where its guest moves a base address register; it was refused as `at work`."""
+    rig.add()
+
+    class Moving(Log):
+        def read(self, offset: int, size: int) -> int:
+            rig.owner.remove_bell(rig.epoll.fileno(), rig.bell)
+            rig.add()
+            return super().read(offset, size)
+
+        def write(self, offset: int, size: int, value: int) -> None:
+            self.read(offset, size)
+
+    rig.owner.set_handler(rig.route.index, MmioRange(BASE, 0x100), Moving())
+    rig.sleep()
+    port, answers = rig.client, []
+    access = (lambda: port.write(MMIO, BASE, 4, 7)) if write else (lambda: port.read(MMIO, BASE, 4)[0])
+    client = threading.Thread(target=lambda: answers.append(access()))
+    client.start()
+    rig.wait()
+    client.join()
+    os.eventfd_write(rig.bell, 1)
+    rig.wait()
+
+    assert (answers, rig.rung, rig.failed) == ([Outcome.ANSWERED], [1], [])
 
 
 def test_a_device_that_raises_is_told_of_once_a_place(rig: Rig) -> None:
