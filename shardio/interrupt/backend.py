@@ -8,7 +8,7 @@ and `RecordingBackend` for unit tests.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,7 +28,8 @@ class Irqfd:
     `set_level`: of a level line without a resample fd, whose controller follows it up and down. Makes it high
     or low, and says whether the controller learns that by the completion of the access in hand; else the
     eventfd is to be written: `RISE`, `FALL`.
-    `told`: called, for a trace, whenever the interrupt is raised, or (False) lowered.
+    `told`: called, for a trace, whenever the interrupt is raised, or (False) lowered; it may be left out
+    while the first of `traced` is 0.
     `page`: `fd` is no eventfd but a raise page (`shardio.interrupt.raising`), and those two always say True.
     """
 
@@ -40,6 +41,7 @@ class Irqfd:
     set_level: Callable[[bool], bool] | None = field(default=None, compare=False)
     page: bool = False
     told: Callable[[bool], None] | None = field(default=None, compare=False)
+    traced: Sequence[int] = field(default=(1,), compare=False)
 
 
 class InterruptBackend(Protocol):

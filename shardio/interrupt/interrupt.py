@@ -30,7 +30,7 @@ from shardio.errors import InterruptError
 from shardio.interrupt.backend import FALL, RISE, InterruptBackend, Irqfd
 from shardio.interrupt.config import MsiConfig
 from shardio.interrupt.counts import DROPPED, RAISED, Counts
-from shardio.interrupt.trigger import EventFdTrigger
+from shardio.interrupt.trigger import writer
 
 
 class Interrupt:
@@ -43,7 +43,7 @@ class Interrupt:
         self._irqfd = irqfd
         self._counts = counts or Counts()  # its cells lie in what it holds
         self._cells = self._counts.cells
-        self._fire = _telling(irqfd.told, self._way_in(irqfd))
+        self._fire = _telling(irqfd, self._way_in(irqfd))
         self._config: MsiConfig | None = None
         self._enabled = False
         self._masked = False
@@ -117,7 +117,7 @@ class Interrupt:
         raise NotImplementedError
 
     def _way_in(self, irqfd: Irqfd) -> Callable[[], None]:
-        return EventFdTrigger(irqfd.fd).trigger
+        return writer(irqfd.fd)
 
     def _deliver(self) -> None:
         raise NotImplementedError
@@ -126,12 +126,14 @@ class Interrupt:
         raise NotImplementedError
 
 
-def _telling(told: Callable[[bool], None] | None, fire: Callable[[], None]) -> Callable[[], None]:
+def _telling(irqfd: Irqfd, fire: Callable[[], None]) -> Callable[[], None]:
+    told, traced = irqfd.told, irqfd.traced
     if told is None:
         return fire
 
     def tell_and_fire() -> None:
-        told(True)
+        if traced[0]:
+            told(True)
         fire()
 
     return tell_and_fire
@@ -145,7 +147,7 @@ class EdgeInterrupt(Interrupt):
         self._pending = False
 
     def _way_in(self, irqfd: Irqfd) -> Callable[[], None]:
-        write, with_access = EventFdTrigger(irqfd.fd).trigger, irqfd.with_access
+        write, with_access = writer(irqfd.fd), irqfd.with_access
         if with_access is None:
             return write
 
@@ -190,7 +192,7 @@ class LevelInterrupt(Interrupt):
         self._active = False
 
     def _way_in(self, irqfd: Irqfd) -> Callable[[], None]:
-        write, with_access = EventFdTrigger(irqfd.fd).trigger, irqfd.with_access
+        write, with_access = writer(irqfd.fd), irqfd.with_access
         if with_access is None:
             return write
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -87,12 +87,13 @@ class ProxyBackend:
         raise_line: Callable[[int], bool] | None = None,
         set_level: Callable[[int, bool], bool] | None = None,
         told: Callable[[int, bool], None] | None = None,
+        traced: Sequence[int] = (1,),
     ) -> None:
         """`raise_line(gsi)`: see `Irqfd.with_access`; asked for the controllers' lines alone, not for
         messages. `set_level(bit, high)`: see `Irqfd.set_level`; of a line by its `wires.line_bit`.
-        `told(gsi, high)`: see `Irqfd.told`.
+        `told(gsi, high)`, `traced`: see `Irqfd.told`.
         """
-        self._told = told
+        self._told, self._traced = told, traced
         self._set_level = set_level
         self._high: dict[int, set[int]] = {}
         self._raise_line = raise_line
@@ -119,7 +120,7 @@ class ProxyBackend:
 
     def _allocated(self, irqfd: Irqfd) -> Irqfd:
         if self._told is not None:
-            irqfd = replace(irqfd, told=partial(self._told, irqfd.gsi))
+            irqfd = replace(irqfd, told=partial(self._told, irqfd.gsi), traced=self._traced)
         self._irqfds[irqfd.handle] = irqfd
         return irqfd
 

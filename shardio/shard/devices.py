@@ -61,7 +61,7 @@ class Devices:
         owner = runtime.owner
         self._trace = owner.tracing()
         self._interrupt_backend = ProxyBackend(
-            call_over(interrupts), owner.raise_line, owner.set_level, self._trace.line
+            call_over(interrupts), owner.raise_line, owner.set_level, self._trace.line, self._trace.on
         )
 
     def name_of(self, device: object) -> str | None:
