@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import struct
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
@@ -82,8 +83,8 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     chain: Chain
     kind: int
     sector: int
-    data_out: list[memoryview]
-    data_in: list[memoryview]
+    data_out: Sequence[memoryview]
+    data_in: Sequence[memoryview]
     status: memoryview
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -48,17 +48,24 @@ _USED: Final = struct.Struct("<II")
 
 
 class Chain(msgspec.Struct, frozen=True, gc=False):
-    """One request: the head to give back, and its buffers in guest RAM in the driver's order, with how many
-    bytes the driver offers to be read and to be filled.
+    """One request: the head to give back, and its buffers in guest RAM in the driver's order.
 
     The bytes in the buffers may still change under the device: copy what is to be interpreted, once.
     """
 
     head: int
-    readable: list[memoryview]
-    writable: list[memoryview]
-    readable_bytes: int
-    writable_bytes: int
+    readable: Sequence[memoryview]
+    writable: Sequence[memoryview]
+
+    @property
+    def readable_bytes(self) -> int:
+        """How many bytes the driver offers to be read."""
+        return sum(map(len, self.readable))
+
+    @property
+    def writable_bytes(self) -> int:
+        """How many bytes the driver offers to be filled."""
+        return sum(map(len, self.writable))
 
 
 class QueueState(msgspec.Struct, frozen=True):
@@ -169,7 +176,7 @@ class VirtQueue:
         table: memoryview | bytes = self._desc
         entries = budget = self.size
         in_indirect = False
-        total = written = 0
+        total = 0
         index = head
         while True:
             if not budget:
@@ -191,7 +198,6 @@ class VirtQueue:
                 buffer = self._buffer("buffer", address, length)
                 if flags & DESC_F_WRITE:
                     writable.append(buffer)
-                    written += length
                 elif writable:
                     raise QueueError(
                         "device-readable buffer after a device-writable one", head=head, index=index
@@ -199,7 +205,7 @@ class VirtQueue:
                 else:
                     readable.append(buffer)
             if not flags & DESC_F_NEXT:
-                return Chain(head, readable, writable, total - written, written)
+                return Chain(head, readable, writable)
             if following >= entries:
                 raise QueueError("next is outside the descriptor table", next=following, entries=entries)
             index = following
