@@ -54,7 +54,9 @@ stub: setup
 run: setup
 	@$(PY) -m shardio demo
 
-test: lint native-test test-tools test-docs
+# What needs no other part is done beside it, as on any machine with two CPUs; the suite has both of them for itself.
+test: setup
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line lint native-test test-tools test-docs
 	@$(PY) -m pytest -q
 	@$(MAKE) --no-print-directory check-dist
 

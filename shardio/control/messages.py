@@ -110,7 +110,7 @@ def packed(message: Request | Reply) -> bytes:
     """A message as it goes over the socket.
 
     >>> unpacked_request(packed(Request("pause"))[HEADER.size:])
-    Request(command='pause', version=1, vcpu=0)
+    Request(command='pause', version=1, vcpu=0, devices=())
     """
     body = _encoder.encode(message)
     return HEADER.pack(len(body)) + body
