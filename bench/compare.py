@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from rich.box import MARKDOWN
 from rich.table import Table
+from rich.text import Text
 
 from shardio.bench.errors import BenchError
 from shardio.bench.results import Run
@@ -126,7 +127,7 @@ def table(differences: Iterable[Difference]) -> Table:
     """For a terminal."""
     result = made("", "figure", "before", "after", "change", "noise")
     for row in differences:
-        verdict = f"[{COLOURS.get(row.verdict, 'default')}]{row.verdict}[/]"
+        verdict = Text(row.verdict, COLOURS.get(row.verdict, "default"))
         numbers = number(row.before), number(row.after), f"{row.change:+.1%}", f"{row.noise:.1%}"
         result.add_row(row.title, *numbers, verdict)
     return result

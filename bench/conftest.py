@@ -23,7 +23,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     """The table of all figures."""
     if _FIGURES:
         terminalreporter.section("paired figures")
-        console = Console(file=terminalreporter._tw._file, width=tables.WIDE, highlight=False)
+        console = Console(file=terminalreporter._tw._file, width=tables.WIDE, highlight=False, markup=False)
         console.print(tables.figures(_FIGURES, ""))
 
 

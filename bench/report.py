@@ -65,7 +65,7 @@ def check_installed() -> None:
 def text(run: Run) -> str:
     """The tables for a page."""
     out = io.StringIO()
-    console = Console(file=out, width=WIDTH, highlight=False, color_system=None)
+    console = Console(file=out, width=WIDTH, highlight=False, markup=False, emoji=False, color_system=None)
     console.print(*tables.everything(run), sep="\n")
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 

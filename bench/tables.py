@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from shardio.bench.bound import check, summary
 from shardio.bench.errors import BenchError
@@ -63,7 +64,7 @@ def figures(rows: Iterable[Figure], title: str, width: int = WIDE) -> Table:
         if name == "of":
             column.justify, column.no_wrap, column.overflow, column.min_width = "left", False, "fold", 12
     for row in rows:
-        verdict = f"[{_COLOURS[row.verdict]}]{row.verdict}[/]" if row.verdict else ""
+        verdict = Text(row.verdict, _COLOURS[row.verdict]) if row.verdict else ""
         table.add_row(row.title, *(cell(row) for _, cell in shown), verdict)
     return table
 

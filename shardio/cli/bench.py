@@ -46,7 +46,7 @@ def execute(arguments: argparse.Namespace) -> int:
     """Measures, prints tables, keeps the run; status 1 when a gate was missed, 130 when it was
     interrupted.
     """
-    out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else WIDTH)
     if arguments.suite == "compare":
         return _compare(arguments, out)
     if arguments.suite == "report":

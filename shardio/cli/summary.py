@@ -36,7 +36,8 @@ def console(stream: TextIO) -> Console:
     """Where tables are printed: as wide as the terminal, or 120 columns into a file or pipe. Printing raises
     OSError where the stream takes no more.
     """
-    return _Console(file=stream, highlight=False, width=None if stream.isatty() else 120)
+    width = None if stream.isatty() else 120
+    return _Console(file=stream, highlight=False, markup=False, emoji=False, width=width)
 
 
 def duration(ns: float) -> str:
