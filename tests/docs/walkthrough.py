@@ -64,8 +64,10 @@ def commands(block: Block) -> Iterator[tuple[str, str]]:
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Types a command in that folder, with the Python and the shardio of this test run first on the path."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    # The plugins of our own tests take pytest longer to load than a page's tests take.
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    # The plugins of our own tests take pytest longer to load than a page's tests take;
+    # options of this run are not a reader's.
+    pytest = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
+    environment = {**os.environ, **pytest, "PATH": path, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         command, shell=True, cwd=folder, env=environment,
         capture_output=True, text=True, check=False, timeout=50,
