@@ -56,9 +56,8 @@ run: setup
 
 # What needs no other part is done beside it, as on any machine with two CPUs; the suite has both of them for itself.
 test: setup
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line lint native-test test-tools test-docs
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line native-test lint test-tools test-docs check-dist
 	@$(PY) -m pytest -q
-	@$(MAKE) --no-print-directory check-dist
 
 docs: setup $(VENV)/.docs
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict # with --quiet it would count no warning
