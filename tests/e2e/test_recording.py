@@ -94,10 +94,11 @@ def test_the_command_replays_a_device_and_tells_the_first_difference(boot: Path)
     )
 
 
-def test_the_command_records_what_it_is_told(tmp_path: Path) -> None:
+@pytest.mark.machine
+def test_the_command_records_what_it_is_told(tmp_path: Path, cpu: str) -> None:
     image, file = tmp_path / "hello.bin", tmp_path / "run.rec"
     image.write_bytes(guest("hello", EXIT_CODE=42))
-    ended = shardio("record", "-o", file, "--devices", "com1", "--image", image, "--quiet")
+    ended = shardio("record", "-o", file, "--devices", "com1", "--image", image, "--quiet", "--cpu", cpu)
     recording = load(file)
 
     assert (ended.returncode, ended.stderr) == (85, "")
@@ -115,7 +116,7 @@ def test_the_command_lists_what_a_recording_holds(boot: Path) -> None:
 @pytest.mark.parametrize(("words", "complaint"), [
     (["--device", "shardio.devices:Uart"], "has no 'Uart'"),
     (["--device", "shardio.devices:Uart16550", "--name", "com2"], "has no device 'com2'"),
-    (["--device", "shardio.devices:Pit"], "name the one that is meant"),
+    (["--device", "shardio.devices:Hpet"], "name the one that is meant"),
     (["--device", "shardio.devices:Uart16550,colour=1"], "colour"),
     (["--device", "shardio.devices:Uart16550,output"], "is no KEY=VALUE"),
 ])  # fmt: skip
