@@ -38,7 +38,7 @@ static inline uint8_t *quick(const struct fast_words *w, PyObject *offset, PyObj
     uint64_t at;
     if (!sio_compact_int(offset, &at) || at != 0 || !sio_compact_int(width, size) || (*size != 2 && *size != 4))
         return NULL;
-    if (w->at < 0 || w->at + (long long)*size > limit || w->at + (long long)*size > w->block.len)
+    if (w->at < 0 || w->at > w->block.len - (long long)*size || w->at + (long long)*size > limit)
         return NULL;
     return (uint8_t *)w->block.buf + w->at;
 }

@@ -65,6 +65,17 @@ def test_every_other_write_is_the_devices(offset, size):
     assert (drive.at, drive.slow) == (0, [(offset, size, 7)])
 
 
+@pytest.mark.parametrize("at", [-1, -(1 << 63), (1 << 63) - 1, (1 << 63) - 2, 1 << 40])
+def test_a_place_outside_of_the_block_is_the_devices(at):
+    drive = Drive()
+    drive.at = at
+    drive.read(0, 2)
+    drive.write(0, 2, 7)
+
+    assert (drive.block, drive.at) == (BLOCK, at)
+    assert drive.slow == [(0, 2), (0, 2, 7)]
+
+
 @pytest.mark.parametrize(("size", "at"), [(2, 12), (4, 10), (4, 12)])
 def test_the_last_quick_access_ends_at_the_limit(size, at):
     drive = Drive()
