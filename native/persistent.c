@@ -196,17 +196,22 @@ static inline int is_unguarded_read(const struct guarded *g, PyObject *offset, P
     return found || !sio_compact_int(width, &size) || size != 1 ? found : is_in(g->unguarded_reads, offset);
 }
 
-/* `args[0]` is to spare. What is kept is kept before the end; NULL: the handler, or what keeps, raised. */
-static PyObject *call(const struct guarded *g, PyObject *handler, PyObject **args, size_t n)
+/* `result` of a handler, once its state is kept, which is before the access ends; NULL: either has raised. */
+static PyObject *kept(const struct guarded *g, PyObject *result)
 {
-    PyObject *result = PyObject_Vectorcall(handler, args + 1, n | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     if (result && g->keep) {
-        PyObject *kept = PyObject_CallNoArgs(g->keep);
-        if (!kept)
+        PyObject *done = PyObject_CallNoArgs(g->keep);
+        if (!done)
             Py_CLEAR(result);
-        Py_XDECREF(kept);
+        Py_XDECREF(done);
     }
     return result;
+}
+
+/* `args[0]` is to spare. */
+static PyObject *call(const struct guarded *g, PyObject *handler, PyObject **args, size_t n)
+{
+    return kept(g, PyObject_Vectorcall(handler, args + 1, n | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL));
 }
 
 /* The low `size` bytes of what a handler returned, a new reference; an exception ends the access like any other answer. */
@@ -240,12 +245,7 @@ static PyObject *guarded_read(PyObject *self, PyObject *const *args, Py_ssize_t 
     PyObject *found = PyObject_Vectorcall(g->read, words + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     if (found)
         Py_SETREF(found, cut(found, args[1], &value));
-    if (found && g->keep) {
-        PyObject *kept = PyObject_CallNoArgs(g->keep);
-        if (!kept)
-            Py_CLEAR(found);
-        Py_XDECREF(kept);
-    }
+    found = kept(g, found);
     end(g->store, value);
     return found;
 }
