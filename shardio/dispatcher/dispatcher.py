@@ -216,7 +216,7 @@ class Dispatcher(Vcpus, Closing):
 
     def reload(self, *devices: DeviceHandle | str) -> None:
         """Have the shards of these devices (of all, where none is named) load their devices' modules anew,
-        and go on with them while the guest runs. An access under way ends first, others wait: some 20 ms.
+        and go on with them while the guest runs. An access under way ends first, others wait for some ms.
         A device begins anew but for what outlives its shard, as after a death (`state_type`, a persistent
         memory). The VMM's own program keeps what it has imported: which ranges and options a device has is
         as it was.

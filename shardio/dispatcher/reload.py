@@ -15,6 +15,9 @@ from shardio.errors import MachineError
 from shardio.supervisor import ShardProcess, Supervisor
 from shardio.supervisor.loop import QUIT_S
 
+LOAD_S = 30.0
+"""How long importing the modules of all devices may take."""
+
 
 def reload(
     supervisor: Supervisor,
@@ -27,7 +30,11 @@ def reload(
     """
     if supervisor.call(lambda: shard.quarantined or not shard.alive):
         raise MachineError(f"shard {shard.name} has been given up", "start the machine anew")
-    if failed := answer(shard, supervisor.call(supervisor.fresh_spare)):
+    fresh: Future[Any] = supervisor.call(supervisor.fresh_spare)
+    if not wait([fresh, closing], LOAD_S, FIRST_COMPLETED).done:
+        what = f"shard {shard.name} goes on as it was: the modules are not imported within {LOAD_S:g} s"
+        raise MachineError(what, "see what they wait for while they are imported, and reload again")
+    if failed := answer(shard, fresh):
         what = f"shard {shard.name} goes on as it was: {failed}"
         raise MachineError(what, "mend it, and reload again")
     old, reloaded = supervisor.call(lambda: (shard.pid, shard.reload()))

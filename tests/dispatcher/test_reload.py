@@ -176,6 +176,19 @@ def test_a_module_that_ends_its_interpreter_costs_nothing(source: Source) -> Non
         assert (value(d.port(0)), pids(d)) == (0, old)
 
 
+def test_a_module_that_hangs_costs_nothing(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reload, "LOAD_S", 0.2)
+    with dispatcher() as d:
+        lamp(d)
+        old = pids(d)
+        source.write(top="import time; time.sleep(1000)")
+
+        with pytest.raises(MachineError, match=r"goes on as it was: .* not imported within 0\.2 s"):
+            d.reload("lamp")
+
+        assert (value(d.port(0)), pids(d)) == (0, old)
+
+
 def test_a_device_that_cannot_be_made_is_told_with_its_error(source: Source) -> None:
     with dispatcher(max_deaths=0) as d:
         lamp(d)

@@ -127,30 +127,14 @@ def test_a_closed_machine_is_not_listed() -> None:
     assert [entry for entry in client.machines() if entry.pid == os.getpid()] == []
 
 
-COUNTING = """
-import msgspec
+ANSWERING = """
 from shardio import MutDevicePio
 
-class State(msgspec.Struct):
-    reads: int
-
-class Counting(MutDevicePio):
+class Answering(MutDevicePio):
     pio_size = 1
-    state_type = State
-    persistent = 64
-
-    def __init__(self):
-        self.reads = 0
 
     def read(self, offset, size):
-        self.reads += 1
         return {answer}
-
-    def snapshot(self):
-        return State(self.reads)
-
-    def restore(self, state):
-        self.reads = state.reads
 """
 # Says "2" when it reads 0x22 at port 0x90, and goes on.
 EDITED = """
@@ -171,21 +155,21 @@ stay:
 
 
 def test_a_device_is_reloaded_while_its_guest_runs(tmp_path: Path, cpu: str) -> None:
-    image, device, machine_file = tmp_path / "edited.bin", tmp_path / "counting.py", tmp_path / "edited.toml"
+    image, device, machine_file = tmp_path / "edited.bin", tmp_path / "answering.py", tmp_path / "edited.toml"
     image.write_bytes(program(EDITED))
-    device.write_text(COUNTING.format(answer="0x11"))
+    device.write_text(ANSWERING.format(answer="0x11"))
     machine_file.write_text(
         f'[machine]\nimage = "{image}"\nmemory = "1M"\ncpu = "{cpu}"\n'
         '[[device]]\ntype = "shardio.devices:Uart16550"\npio = 0x3f8\nname = "com1"\n'
-        '[[device]]\ntype = "counting:Counting"\npio = 0x90\nname = "counting"\n'
+        '[[device]]\ntype = "answering:Answering"\npio = 0x90\nname = "answering"\n'
     )
     with command("run", "--quiet", machine_file, "--name", OWN) as process:
         assert process.stdout is not None
         read_until(process.stdout.fileno(), b"!")
-        device.write_text(COUNTING.format(answer="0x22 if"))
-        broken = shardio("reload", "counting", "--machine", OWN)
-        device.write_text(COUNTING.format(answer="0x22"))
-        mended = shardio("reload", "counting", "--machine", OWN)
+        device.write_text(ANSWERING.format(answer="0x22 if"))
+        broken = shardio("reload", "answering", "--machine", OWN)
+        device.write_text(ANSWERING.format(answer="0x22"))
+        mended = shardio("reload", "answering", "--machine", OWN)
         read_until(process.stdout.fileno(), b"2")
         unknown = shardio("reload", "no-such-device", "--machine", process.pid)
         stopped = shardio("stop", OWN)
