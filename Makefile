@@ -54,7 +54,7 @@ stub: setup
 run: setup
 	@$(PY) -m shardio demo
 
-# What needs no other part is done beside it, as on any machine with two CPUs; the suite has both of them for itself.
+# These parts do not need each other and are made two at a time; the test suite runs alone, since some of it measures.
 test: setup
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line native-test lint test-tools test-docs check-dist
 	@$(PY) -m pytest -q

@@ -65,7 +65,8 @@ def pytest_on(folder: Path, text: str, **environment: str) -> str:
     (folder / "test_it.py").write_text(text)
     (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    kvm: needs KVM\n")
     command = [sys.executable, "-m", "pytest", "-q", "-ra", "-p", "no:cacheprovider", "--tb=line", folder]
-    inherited = {key: value for key, value in os.environ.items() if key != "SHARDIO_REQUIRE_KVM"}
+    ours = ("SHARDIO_REQUIRE_KVM", "PYTEST_ADDOPTS")
+    inherited = {key: value for key, value in os.environ.items() if key not in ours}
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, check=False, env={**inherited, **environment}
     )
