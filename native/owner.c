@@ -209,10 +209,11 @@ static void wake_up(struct sio_owner *o)
 
 enum idleness { NOTHING, FOUND_AT_ONCE, FOUND, HOST_IO };
 
-/* Nothing was there at the last scan: keeps looking, by the policy of poll_budget.h, for as long as a sleep would cost. Who has just
- * served is asked again soon, by whatever way: it looks at host I/O, too, which costs half of a yield. `served`: when the turn began;
- * who has found no request since, and sees another program run, sleeps at once, and does not yield for a while: the scheduler puts
- * who yielded last, and holds that against it when it is woken, by milliseconds. */
+/* Nothing was there at the last scan: keeps looking, by the policy of poll_budget.h, for as long as a sleep would cost. An owner that
+ * has just served is asked again soon, by a request or by host I/O, so it looks at both; a look at host I/O costs half a yield.
+ * `served`: the requests that it had served when the turn began. An owner that has served none since, and whose yields let another
+ * program run, sleeps at once and does not yield for a while: the scheduler runs who has yielded last, also milliseconds later, when
+ * it is woken. */
 static enum idleness linger(struct sio_owner *o, int epoll_fd, uint64_t served)
 {
     uint64_t polls = sio_poll_budget_polls(&o->poll_budget), start = 0, now, before;
